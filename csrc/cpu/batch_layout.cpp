@@ -1,0 +1,78 @@
+// Ops on the integers of a batch: which tokens it holds, and where its real positions are.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+#include <vector>
+
+#include "../tensor_checks.h"
+
+namespace textclf_fast::cpu {
+namespace {
+
+std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size) {
+  check_int64_vector(ids, "ids");
+  STD_TORCH_CHECK(vocab_size > 0, "vocab_size: expected at least 1, got ", vocab_size);
+  const Tensor ids_c = torch::stable::contiguous(ids);
+  const int64_t count = ids_c.size(0);
+  const auto* id = static_cast<const int64_t*>(ids_c.const_data_ptr());
+  Tensor index = torch::stable::new_empty(ids_c, {count});
+  auto* place = static_cast<int64_t*>(index.mutable_data_ptr());
+  std::vector<int64_t> tokens;
+  std::vector<int64_t> place_of(size_t(vocab_size), -1);  // 80 kB at V = 10,000: one pass, no sorting, no hashing
+  for (int64_t n = 0; n < count; ++n) {
+    STD_TORCH_CHECK(uint64_t(id[n]) < uint64_t(vocab_size), "ids: token id ", id[n], " at position ", n,
+                    ", expected 0 <= id < vocab_size = ", vocab_size);
+    int64_t& p = place_of[size_t(id[n])];
+    if (p < 0) {
+      p = int64_t(tokens.size());
+      tokens.push_back(id[n]);
+    }
+    place[n] = p;
+  }
+  Tensor distinct = torch::stable::new_empty(ids_c, {int64_t(tokens.size())});
+  std::copy(tokens.begin(), tokens.end(), static_cast<int64_t*>(distinct.mutable_data_ptr()));
+  return {distinct, index};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> packed_layout(const Tensor& lengths, int64_t steps, int64_t step_stride,
+                                                         int64_t row_stride) {
+  check_int64_vector(lengths, "lengths");
+  const Tensor lengths_c = torch::stable::contiguous(lengths);
+  const int64_t rows = lengths_c.size(0);
+  const auto* length = static_cast<const int64_t*>(lengths_c.const_data_ptr());
+  STD_TORCH_CHECK(rows > 0, "lengths: expected one length a row, got none");
+  for (int64_t b = 0; b < rows; ++b)
+    STD_TORCH_CHECK(length[b] >= 1 && length[b] <= steps, "lengths: lengths[", b, "] = ", length[b],
+                    ", expected 1 <= length <= ", steps, " (the steps of the padded input)");
+
+  Tensor sorted = torch::stable::new_empty(lengths_c, {rows}), unsorted = torch::stable::new_empty(lengths_c, {rows});
+  auto* order = static_cast<int64_t*>(sorted.mutable_data_ptr());
+  auto* place = static_cast<int64_t*>(unsorted.mutable_data_ptr());
+  std::iota(order, order + rows, int64_t(0));
+  std::stable_sort(order, order + rows, [&](int64_t a, int64_t b) { return length[a] > length[b]; });
+  for (int64_t i = 0; i < rows; ++i) place[order[i]] = i;
+
+  const int64_t longest = length[order[0]];
+  Tensor batch_sizes = torch::stable::new_empty(lengths_c, {longest});
+  Tensor positions = torch::stable::new_empty(lengths_c, {std::accumulate(length, length + rows, int64_t(0))});
+  auto* sizes = static_cast<int64_t*>(batch_sizes.mutable_data_ptr());
+  auto* position = static_cast<int64_t*>(positions.mutable_data_ptr());
+  int64_t alive = rows;
+  for (int64_t t = 0; t < longest; ++t) {
+    while (length[order[alive - 1]] <= t) --alive;
+    sizes[t] = alive;
+    for (int64_t i = 0; i < alive; ++i) *position++ = t * step_stride + order[i] * row_stride;
+  }
+  return {positions, batch_sizes, sorted, unsorted};
+}
+
+}  // namespace
+}  // namespace textclf_fast::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
+  m.impl("distinct_tokens", TORCH_BOX(&textclf_fast::cpu::distinct_tokens));
+  m.impl("packed_layout", TORCH_BOX(&textclf_fast::cpu::packed_layout));
+}

@@ -1,0 +1,53 @@
+// The CPU kernels of one instruction set, as a table of functions.  Kernels know no torch and start no threads.
+#pragma once
+
+#include "../lstm_problem.h"
+
+namespace textclf_fast::cpu {
+
+// Rows [begin, end) of one direction: a job for one thread.  Jobs share nothing that they write.
+struct RowRange {
+  int64_t direction;
+  int64_t begin;
+  int64_t end;
+};
+
+template <class T>
+struct KernelTable {
+  // Number of T in the packed copy of one direction's W_hh, and the packing itself: units [begin, end) of
+  // forward_blocks(H) resp. backward_groups(H), so that threads can share it.
+  int64_t (*forward_panel_size)(int64_t hidden);
+  int64_t (*forward_blocks)(int64_t hidden);
+  void (*pack_forward)(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels);
+  int64_t (*backward_panel_size)(int64_t hidden);
+  int64_t (*backward_groups)(int64_t hidden);
+  void (*pack_backward)(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels);
+
+  // Number of T that a job over `rows` rows needs as scratch.
+  int64_t (*scratch_size)(int64_t rows, int64_t hidden);
+  void (*forward)(const LstmForward<T>& problem, RowRange range, const T* panels, T* scratch);
+  void (*backward)(const LstmBackward<T>& problem, RowRange range, const T* panels, T* scratch);
+};
+
+// One declaration per file kernels_*.cpp.
+#define TEXTCLF_DECLARE_KERNELS(isa)   \
+  namespace isa {                      \
+  template <class T>                   \
+  KernelTable<T> kernels();            \
+  template <>                          \
+  KernelTable<float> kernels<float>(); \
+  template <>                          \
+  KernelTable<double> kernels<double>(); \
+  }
+TEXTCLF_DECLARE_KERNELS(generic)
+#ifdef __x86_64__
+TEXTCLF_DECLARE_KERNELS(avx2)
+TEXTCLF_DECLARE_KERNELS(avx512)
+#endif
+
+// The best set that this machine has, capped by TEXTCLF_FAST_ISA; chosen once.
+const char* isa_name();
+template <class T>
+const KernelTable<T>& kernels();
+
+}  // namespace textclf_fast::cpu

@@ -1,0 +1,34 @@
+// AVX-512 (F, DQ, VL, BW): 64-byte vectors.
+#include "kernels.h"
+
+#ifdef __x86_64__
+#include "target.h"
+
+TEXTCLF_TARGET_BEGIN("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
+
+namespace textclf_fast::cpu::avx512 {
+namespace {
+
+constexpr int kVectorBytes = 64;
+// 32 registers: 6 * 4 accumulators + 4 of W + 1 broadcast = 29.
+constexpr int kTileRows = 6;
+
+#include "simd.inl"
+
+#include "lstm_kernels.inl"
+
+}  // namespace
+
+template <>
+KernelTable<float> kernels<float>() {
+  return kernel_table<float>();
+}
+template <>
+KernelTable<double> kernels<double>() {
+  return kernel_table<double>();
+}
+
+}  // namespace textclf_fast::cpu::avx512
+
+TEXTCLF_TARGET_END
+#endif

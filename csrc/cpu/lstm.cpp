@@ -1,0 +1,174 @@
+// The LSTM ops on CPU tensors: checks, allocation, dispatch on the dtype.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+
+#include "../tensor_checks.h"
+#include "launch.h"
+
+namespace textclf_fast::cpu {
+namespace {
+
+template <class T>
+const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+template <class T>
+const T* data(const std::optional<Tensor>& t) {
+  return t ? data<T>(*t) : nullptr;
+}
+template <class T>
+T* mutable_data(Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
+}
+
+// Calls f(T{}) with the C++ type of the tensor.
+template <class F>
+void dispatch(const Tensor& t, const char* name, const F& f) {
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, name,
+                  ": expected dtype float32 or float64");
+  if (t.scalar_type() == ScalarType::Float)
+    f(float{});
+  else
+    f(double{});
+}
+
+struct Results {
+  Tensor output, h_n, c_n;
+  std::optional<Tensor> activations, cells;
+};
+
+Results forward(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes, const Tensor& w_hh,
+                const Tensor& h0, const Tensor& c0, bool training) {
+  const auto checked = check_layer(gates, index, gates.dim() ? gates.size(0) : 0, batch_sizes, w_hh, h0, c0);
+  const LstmShape& s = checked.shape;
+  check_index_range(index, s.gate_rows);
+  const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
+  const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
+  const auto index_c = contiguous(index);
+  Results r{torch::stable::new_empty(gates, {s.positions, s.directions * s.hidden}),
+            torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}),
+            torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
+  if (training) {
+    r.activations = torch::stable::new_empty(gates, {s.positions, s.directions, 4 * s.hidden});
+    r.cells = torch::stable::new_empty(gates, {s.positions, s.directions, s.hidden});
+  }
+  dispatch(gates, "gates", [&]<class T>(T) {
+    run_forward<T>({s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
+                    mutable_data<T>(r.output), mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
+                    training ? mutable_data<T>(*r.activations) : nullptr, training ? mutable_data<T>(*r.cells) : nullptr});
+  });
+  return r;
+}
+
+std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
+                                                  const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
+                                                  const Tensor& c0) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, false);
+  return {r.output, r.h_n, r.c_n};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& gates, const std::optional<Tensor>& index,
+                                                                 const Tensor& batch_sizes, const Tensor& w_hh,
+                                                                 const Tensor& h0, const Tensor& c0) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, true);
+  return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
+}
+
+// The h that each position's step started from, (D, N, H): what grad_w_hh multiplies.
+template <class T>
+void gather_previous_hidden(const LstmShape& s, const T* output, const T* h0, T* previous) {
+  const int64_t D = s.directions, H = s.hidden;
+  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 15) / (H * std::max<int64_t>(s.rows, 1)));
+  torch::stable::parallel_for(0, s.steps, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t d = 0; d < D; ++d)
+        for (int64_t row = 0; row < s.batch_sizes[t]; ++row) {
+          const int64_t before = d == 0 ? t - 1 : t + 1;
+          const bool starts = d == 0 ? t == 0 : before == s.steps || row >= s.batch_sizes[before];
+          const T* from = starts ? h0 + (d * s.rows + row) * H : output + ((s.offsets[before] + row) * D + d) * H;
+          std::copy_n(from, H, previous + (d * s.positions + s.offsets[t] + row) * H);
+        }
+  });
+}
+
+// grad (N, C) summed by the gate row that each position read: (R, C).  A thread owns some columns and walks the positions
+// in order, so that a sum has one order whatever the number of threads.
+template <class T>
+void sum_by_index(const T* grad, const int64_t* index, int64_t positions, int64_t columns, T* sums) {
+  constexpr int64_t kColumns = 64 / sizeof(T);
+  const int64_t blocks = (columns + kColumns - 1) / kColumns;
+  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 15) / (kColumns * std::max<int64_t>(positions, 1)));
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kColumns, last = std::min(end * kColumns, columns);
+    for (int64_t n = 0; n < positions; ++n) {
+      const T* from = grad + n * columns;
+      T* to = sums + index[n] * columns;
+      for (int64_t j = first; j < last; ++j) to[j] += from[j];
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
+    const std::optional<Tensor>& grad_output, const std::optional<Tensor>& grad_h_n, const std::optional<Tensor>& grad_c_n,
+    const Tensor& activations, const Tensor& cells, const Tensor& output, const std::optional<Tensor>& index,
+    int64_t gate_rows, const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0, bool need_w_hh) {
+  STD_TORCH_CHECK(gate_rows >= 0, "gate_rows: expected at least 0, got ", gate_rows);
+  const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0);
+  const LstmShape& s = checked.shape;
+  check_index_range(index, s.gate_rows);
+  check_shape(activations, "activations", {s.positions, s.directions, 4 * s.hidden});
+  check_shape(cells, "cells", {s.positions, s.directions, s.hidden});
+  check_shape(output, "output", {s.positions, s.directions * s.hidden});
+  check_like(cells, "cells", activations);
+  check_like(output, "output", activations);
+  const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name, const std::vector<int64_t>& shape) {
+    if (grad) check_shape(*grad, name, shape), check_like(*grad, name, activations);
+    return contiguous(grad);
+  };
+  const auto grad_output_c = checked_grad(grad_output, "grad_output", {s.positions, s.directions * s.hidden});
+  const auto grad_h_n_c = checked_grad(grad_h_n, "grad_h_n", {s.directions, s.rows, s.hidden});
+  const auto grad_c_n_c = checked_grad(grad_c_n, "grad_c_n", {s.directions, s.rows, s.hidden});
+  const Tensor activations_c = torch::stable::contiguous(activations), cells_c = torch::stable::contiguous(cells);
+  const Tensor output_c = torch::stable::contiguous(output), w_hh_c = torch::stable::contiguous(w_hh);
+  const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
+  const auto index_c = contiguous(index);
+
+  Tensor grad_gates = torch::stable::new_empty(activations, {s.positions, s.directions, 4 * s.hidden});
+  Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
+  Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
+  Tensor grad_w_hh = torch::stable::new_empty(activations, {0});
+  dispatch(activations, "activations", [&]<class T>(T) {
+    run_backward<T>({s, data<T>(grad_output_c), data<T>(grad_h_n_c), data<T>(grad_c_n_c), data<T>(activations_c),
+                     data<T>(cells_c), data<T>(w_hh_c), data<T>(c0_c), mutable_data<T>(grad_gates),
+                     mutable_data<T>(grad_h0), mutable_data<T>(grad_c0)});
+    if (need_w_hh) {
+      Tensor previous = torch::stable::new_empty(activations, {s.directions, s.positions, s.hidden});
+      gather_previous_hidden<T>(s, data<T>(output_c), data<T>(h0_c), mutable_data<T>(previous));
+      // (D, 4H, N) @ (D, N, H): one GEMM a direction over the real positions.
+      const Tensor by_direction = torch::stable::transpose(grad_gates, 0, 1);
+      grad_w_hh = torch::stable::matmul(torch::stable::transpose(by_direction, 1, 2), previous);
+    }
+    if (index_c) {
+      Tensor sums = torch::stable::new_zeros(activations, {s.gate_rows, s.directions, 4 * s.hidden});
+      sum_by_index<T>(data<T>(grad_gates), data<int64_t>(index_c), s.positions, s.directions * 4 * s.hidden,
+                      mutable_data<T>(sums));
+      grad_gates = sums;
+    }
+  });
+  return {grad_gates, grad_w_hh, grad_h0, grad_c0};
+}
+
+}  // namespace
+}  // namespace textclf_fast::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
+  m.impl("lstm_inference", TORCH_BOX(&textclf_fast::cpu::lstm_inference));
+  m.impl("lstm_training", TORCH_BOX(&textclf_fast::cpu::lstm_training));
+  m.impl("lstm_backward", TORCH_BOX(&textclf_fast::cpu::lstm_backward));
+}

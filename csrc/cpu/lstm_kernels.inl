@@ -1,0 +1,316 @@
+// Forward and backward of one LSTM layer over a range of rows.  Included once per instruction set, see simd.inl.
+//
+// Both walk the steps one by one and, in a step, multiply a few rows (a tile) by a packed panel of W_hh:
+//   forward:  gates (rows, 4H) = table rows + h (rows, H) W_hh^T; a panel holds the four gates of kLanes units, so that the
+//             tile's accumulators are just what the cell needs: its activations follow without another pass;
+//   backward: grad_h (rows, H) = grad_gates (rows, 4H) W_hh; a panel holds up to four vectors of columns.
+// kTileRows is the register budget: kTileRows * 4 accumulators + 4 vectors of W + 1 broadcast.
+//
+// h and c live in scratch with rows padded to whole vectors (P = H rounded up to kLanes); padding lanes of the panels are
+// zero, and what the padding lanes of h and c hold is never read back into a real lane.
+
+static TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class T>
+static TEXTCLF_INLINE int64_t padded(int64_t hidden) {
+  return divide_up(hidden, Simd<T>::kLanes) * Simd<T>::kLanes;
+}
+
+// ---- Panels -------------------------------------------------------------------------------------------------------------
+
+constexpr int64_t kGates = 4;
+constexpr int64_t kGroup = 4;  // vectors of columns in a backward panel
+
+template <class T>
+static int64_t forward_blocks(int64_t hidden) {
+  return divide_up(hidden, Simd<T>::kLanes);
+}
+template <class T>
+static int64_t forward_panel_size(int64_t hidden) {
+  return kGates * hidden * padded<T>(hidden);
+}
+
+// panels: (blocks, H, 4, kLanes)
+template <class T>
+static void pack_forward(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  for (int64_t block = begin; block < end; ++block) {
+    T* panel = panels + block * hidden * kGates * L;
+    const int64_t units = smaller(L, hidden - block * L);
+    for (int64_t gate = 0; gate < kGates; ++gate)
+      for (int64_t lane = 0; lane < L; ++lane) {
+        T* to = panel + gate * L + lane;
+        if (lane < units) {
+          const T* from = w_hh + (gate * hidden + block * L + lane) * hidden;
+          for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = from[k];
+        } else {
+          for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = T(0);
+        }
+      }
+  }
+}
+
+template <class T>
+static int64_t backward_groups(int64_t hidden) {
+  return divide_up(hidden, kGroup * Simd<T>::kLanes);
+}
+template <class T>
+static int64_t backward_panel_size(int64_t hidden) {
+  return kGates * hidden * padded<T>(hidden);
+}
+
+// panels: a group of up to 4 vectors of columns after the other, each (4H, vectors, kLanes)
+template <class T>
+static void pack_backward(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  for (int64_t group = begin; group < end; ++group) {
+    const int64_t first = group * kGroup * L;
+    const int64_t width = smaller(kGroup * L, padded<T>(hidden) - first);
+    const int64_t columns = smaller(width, hidden - first);
+    T* panel = panels + first * kGates * hidden;
+    for (int64_t k = 0; k < kGates * hidden; ++k) {
+      T* to = panel + k * width;
+      const T* from = w_hh + k * hidden + first;
+      for (int64_t j = 0; j < columns; ++j) to[j] = from[j];
+      for (int64_t j = columns; j < width; ++j) to[j] = T(0);
+    }
+  }
+}
+
+// ---- The product ----------------------------------------------------------------------------------------------------------
+
+// acc (R, NV vectors) += a (R rows of `depth`, `stride` apart) @ panel (depth, NV vectors)
+template <class T, int R, int NV>
+static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride, const T* panel,
+                                        int64_t depth) {
+  using S = Simd<T>;
+  for (int64_t k = 0; k < depth; ++k, panel += NV * S::kLanes) {
+    typename S::V w[NV];
+#pragma GCC unroll 4
+    for (int n = 0; n < NV; ++n) w[n] = S::load(panel + n * S::kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const T x = a[r * stride + k];
+#pragma GCC unroll 4
+      for (int n = 0; n < NV; ++n) acc[r][n] += w[n] * x;
+    }
+  }
+}
+
+// Cuts `rows` into tiles of kTileRows or less, as even as can be (7 rows in tiles of at most 6 are 4 + 3, not 6 + 1: a tile of
+// one row waits for W_hh instead of computing), and calls tile(integral row count, first row).
+template <int R, class F>
+static TEXTCLF_INLINE void run_tile(int64_t rows, int64_t first, const F& tile) {
+  if constexpr (R == 1) {
+    tile.template operator()<1>(first);
+  } else {
+    if (rows == R)
+      tile.template operator()<R>(first);
+    else
+      run_tile<R - 1>(rows, first, tile);
+  }
+}
+template <class F>
+static TEXTCLF_INLINE void for_tiles(int64_t rows, const F& tile) {
+  const int64_t tiles = divide_up(rows, kTileRows);
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t first = rows * i / tiles;
+    run_tile<kTileRows>(rows * (i + 1) / tiles - first, first, tile);
+  }
+}
+
+// ---- Forward --------------------------------------------------------------------------------------------------------------
+
+// h now, h next, c: each (rows, P)
+template <class T>
+static int64_t scratch_size(int64_t rows, int64_t hidden) {
+  return 3 * rows * padded<T>(hidden);
+}
+
+template <class T>
+static TEXTCLF_INLINE void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows,
+                                     int64_t count) {
+  for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, count * sizeof(T));
+}
+
+// One block of kLanes units for R rows of a step: the product, the activations, the new c and h.
+template <class T, int R>
+static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t block, const T* panels,
+                         const T* h, T* h_next, T* c) {
+  using S = Simd<T>;
+  using V = typename S::V;
+  const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
+  const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
+  V acc[R][kGates];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const int64_t row = p.index ? p.index[position + r] : position + r;
+    const T* gates = p.gates + (row * D + direction) * kGates * H + unit;
+#pragma GCC unroll 4
+    for (int g = 0; g < kGates; ++g) acc[r][g] = S::load_first(gates + g * H, count);
+  }
+  multiply_add<T, R, kGates>(acc, h, P, panels + unit * kGates * H, H);
+
+  // A copy, so that the loop below may stay a loop (six cells unrolled are a lot of code) while acc stays in registers.
+  V gates[R][kGates];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g];
+#pragma GCC unroll 1
+  for (int r = 0; r < R; ++r) {
+    const V i = S::sigmoid(gates[r][0]), f = S::sigmoid(gates[r][1]);
+    const V g = S::tanh(gates[r][2]), o = S::sigmoid(gates[r][3]);
+    T* cell = c + r * P + unit;
+    const V c_new = f * S::load(cell) + i * g;
+    const V h_new = o * S::tanh(c_new);
+    S::store(cell, c_new);
+    S::store(h_next + r * P + unit, h_new);
+    const int64_t n = (position + r) * D + direction;
+    S::store_first(p.output + n * H + unit, h_new, count);
+    if (p.activations) {
+      T* saved = p.activations + n * kGates * H + unit;
+      S::store_first(saved, i, count);
+      S::store_first(saved + H, f, count);
+      S::store_first(saved + 2 * H, g, count);
+      S::store_first(saved + 3 * H, o, count);
+      S::store_first(p.cells + n * H + unit, c_new, count);
+    }
+  }
+}
+
+template <class T>
+static void forward(const LstmForward<T>& p, RowRange range, const T* panels, T* scratch) {
+  const LstmShape& s = p.shape;
+  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin;
+  const int64_t state = (range.direction * s.rows + range.begin) * H;  // where this job's rows start in h0, c0, h_n, c_n
+  T* h[2] = {scratch, scratch + rows * P};
+  T* c = scratch + 2 * rows * P;
+  for (int64_t i = 0; i < scratch_size<T>(rows, H); ++i) scratch[i] = T(0);
+  // Both halves start as h0: a row of the backward direction comes alive at whatever step is its last, and finds its h0.
+  copy_rows(p.h0 + state, H, h[0], P, rows, H);
+  copy_rows(p.h0 + state, H, h[1], P, rows, H);
+  copy_rows(p.c0 + state, H, c, P, rows, H);
+
+  int now = 0;
+  for (int64_t step = 0; step < s.steps; ++step) {
+    const int64_t t = range.direction ? s.steps - 1 - step : step;
+    const int64_t alive = smaller(s.batch_sizes[t], range.end) - range.begin;
+    if (alive <= 0) {
+      if (range.direction) continue;
+      break;
+    }
+    const int64_t position = s.offsets[t] + range.begin;
+    for (int64_t block = 0; block < forward_blocks<T>(H); ++block)
+      for_tiles(alive, [&]<int R>(int64_t r) {
+        forward_tile<T, R>(p, range.direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P, c + r * P);
+      });
+    // The state of the rows that end here.
+    const int64_t left = range.direction ? (t ? alive : 0)
+                                         : (t + 1 < s.steps ? smaller(s.batch_sizes[t + 1], range.end) - range.begin : 0);
+    const int64_t first = left > 0 ? left : 0;
+    copy_rows(h[1 - now] + first * P, P, p.h_n + state + first * H, H, alive - first, H);
+    now = 1 - now;
+  }
+  copy_rows(c, P, p.c_n + state, H, rows, H);
+}
+
+// ---- Backward -------------------------------------------------------------------------------------------------------------
+
+// The position before `row` in its direction's walk, or -1 where it starts from h0, c0.
+static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t direction, int64_t t, int64_t row) {
+  if (direction == 0) return t ? s.offsets[t - 1] + row : -1;
+  return t + 1 < s.steps && row < s.batch_sizes[t + 1] ? s.offsets[t + 1] + row : -1;
+}
+
+// Gradients of one row's gates at one step, from those of its h (grad_h: what later steps and h_n ask) and c.
+template <class T>
+static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, const T* c_before, const T* grad_h,
+                          T* grad_c) {
+  using S = Simd<T>;
+  using V = typename S::V;
+  const int64_t H = p.shape.hidden, n = position * p.shape.directions + direction;
+  const T* saved = p.activations + n * kGates * H;
+  T* grad_gates = p.grad_gates + n * kGates * H;
+  for (int64_t unit = 0; unit < H; unit += S::kLanes) {
+    const int64_t count = smaller(S::kLanes, H - unit);
+    const V i = S::load_first(saved + unit, count), f = S::load_first(saved + H + unit, count);
+    const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
+    const V tanh_c = S::tanh(S::load_first(p.cells + n * H + unit, count));
+    V dh = S::load(grad_h + unit);
+    if (p.grad_output) dh += S::load_first(p.grad_output + n * H + unit, count);
+    const V dc = S::load(grad_c + unit) + dh * o * (T(1) - tanh_c * tanh_c);
+    S::store(grad_c + unit, dc * f);
+    S::store_first(grad_gates + unit, dc * g * i * (T(1) - i), count);
+    S::store_first(grad_gates + H + unit, dc * S::load_first(c_before + unit, count) * f * (T(1) - f), count);
+    S::store_first(grad_gates + 2 * H + unit, dc * i * (T(1) - g * g), count);
+    S::store_first(grad_gates + 3 * H + unit, dh * tanh_c * o * (T(1) - o), count);
+  }
+}
+
+// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh
+template <class T, int R, int NV>
+static void backward_tile(const T* grad_gates, int64_t stride, const T* panel, int64_t hidden, T* grad_h) {
+  using S = Simd<T>;
+  typename S::V acc[R][NV] = {};
+  multiply_add<T, R, NV>(acc, grad_gates, stride, panel, kGates * hidden);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int n = 0; n < NV; ++n) S::store(grad_h + r * padded<T>(hidden) + n * S::kLanes, acc[r][n]);
+}
+
+template <class T>
+static void backward(const LstmBackward<T>& p, RowRange range, const T* panels, T* scratch) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  const LstmShape& s = p.shape;
+  const int64_t H = s.hidden, P = padded<T>(H), D = s.directions, rows = range.end - range.begin;
+  const int64_t state = (range.direction * s.rows + range.begin) * H;
+  T* grad_h = scratch;
+  T* grad_c = scratch + rows * P;
+  for (int64_t i = 0; i < 2 * rows * P; ++i) scratch[i] = T(0);
+  if (p.grad_h_n) copy_rows(p.grad_h_n + state, H, grad_h, P, rows, H);
+  if (p.grad_c_n) copy_rows(p.grad_c_n + state, H, grad_c, P, rows, H);
+
+  for (int64_t step = 0; step < s.steps; ++step) {
+    const int64_t t = range.direction ? step : s.steps - 1 - step;
+    const int64_t alive = smaller(s.batch_sizes[t], range.end) - range.begin;
+    if (alive <= 0) {
+      if (!range.direction) continue;
+      break;
+    }
+    const int64_t position = s.offsets[t] + range.begin;
+    for (int64_t r = 0; r < alive; ++r) {
+      const int64_t before = previous_position(s, range.direction, t, range.begin + r);
+      const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (before * D + range.direction) * H;
+      backward_cell(p, range.direction, position + r, c_before, grad_h + r * P, grad_c + r * P);
+    }
+    const T* grad_gates = p.grad_gates + (position * D + range.direction) * kGates * H;
+    const int64_t stride = D * kGates * H;
+    for (int64_t column = 0; column < P; column += kGroup * L)
+      for_tiles(alive, [&]<int R>(int64_t r) {
+        const T* a = grad_gates + r * stride;
+        const T* panel = panels + column * kGates * H;
+        T* to = grad_h + r * P + column;
+        switch (smaller(kGroup, (P - column) / L)) {
+          case 1:
+            return backward_tile<T, R, 1>(a, stride, panel, H, to);
+          case 2:
+            return backward_tile<T, R, 2>(a, stride, panel, H, to);
+          case 3:
+            return backward_tile<T, R, 3>(a, stride, panel, H, to);
+          default:
+            return backward_tile<T, R, 4>(a, stride, panel, H, to);
+        }
+      });
+  }
+  copy_rows(grad_h, P, p.grad_h0 + state, H, rows, H);
+  copy_rows(grad_c, P, p.grad_c0 + state, H, rows, H);
+}
+
+template <class T>
+static KernelTable<T> kernel_table() {
+  return {forward_panel_size<T>, forward_blocks<T>,  pack_forward<T>, backward_panel_size<T>, backward_groups<T>,
+          pack_backward<T>,      scratch_size<T>, forward<T>,      backward<T>};
+}

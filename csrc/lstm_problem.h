@@ -1,0 +1,54 @@
+// One LSTM layer in the packed layout, as plain sizes and pointers: what every kernel, on every device, is told.
+//
+// Packed layout (that of torch.nn.utils.rnn.PackedSequence): the rows of a batch are sorted by length, longest first, and
+// stored time-major; batch_sizes[t] rows are alive at step t and start at position offsets[t].
+// Letters: T steps, B rows, N positions = sum of lengths, D directions, H hidden units, R rows of the gate table.
+// Gate order is PyTorch's: i, f, g, o.  Direction 1 walks t downwards over the same positions.
+#pragma once
+
+#include <cstdint>
+
+namespace textclf_fast {
+
+struct LstmShape {
+  int64_t steps;               // T
+  int64_t rows;                // B
+  int64_t positions;           // N
+  int64_t directions;          // D, 1 or 2
+  int64_t hidden;              // H
+  int64_t gate_rows;           // R; equal to N where there is no index
+  const int64_t* batch_sizes;  // (T), non-increasing, >= 1
+  const int64_t* offsets;      // (T + 1), offsets[0] = 0, offsets[T] = N
+};
+
+template <class T>
+struct LstmForward {
+  LstmShape shape;
+  const T* gates;        // (R, D, 4H): input half of every gate, biases included
+  const int64_t* index;  // (N): the row of `gates` that a position reads; null: row n for position n
+  const T* w_hh;         // (D, 4H, H)
+  const T* h0;           // (D, B, H)
+  const T* c0;           // (D, B, H)
+  T* output;             // (N, D, H)
+  T* h_n;                // (D, B, H)
+  T* c_n;                // (D, B, H)
+  T* activations;        // (N, D, 4H): gates after their non-linearity, for the backward; null in inference
+  T* cells;              // (N, D, H): cell states, for the backward; null in inference
+};
+
+template <class T>
+struct LstmBackward {
+  LstmShape shape;
+  const T* grad_output;  // (N, D, H), or null for zero
+  const T* grad_h_n;     // (D, B, H), or null for zero
+  const T* grad_c_n;     // (D, B, H), or null for zero
+  const T* activations;  // (N, D, 4H)
+  const T* cells;        // (N, D, H)
+  const T* w_hh;         // (D, 4H, H)
+  const T* c0;           // (D, B, H)
+  T* grad_gates;         // (N, D, 4H): gradient of each position's gates before their non-linearity
+  T* grad_h0;            // (D, B, H)
+  T* grad_c0;            // (D, B, H)
+};
+
+}  // namespace textclf_fast

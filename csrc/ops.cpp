@@ -1,0 +1,39 @@
+// Every op of textclf_fast, one schema each.  Kernels register themselves: cpu/*.cpp for CPU, cuda/*.cu for CUDA;
+// fake kernels and autograd are in textclf_fast/ops.py.
+//
+// Letters: T steps, B rows, N positions = sum of lengths, D directions, I input, H hidden units, R gate rows, V vocabulary.
+// The packed layout, the gate order and the direction of walk are described in lstm_problem.h.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(textclf_fast, m) {
+  // One layer, forward, nothing kept for a backward.
+  //   gates (R, D, 4H): the input half of the gates, both biases included; index (N) int64: the row of `gates` that a
+  //   position reads (None: R = N, row n); batch_sizes (T) int64 on the CPU; w_hh (D, 4H, H); h0, c0 (D, B, H)
+  //   -> output (N, D * H), h_n (D, B, H), c_n (D, B, H)
+  m.def(
+      "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
+      "-> (Tensor, Tensor, Tensor)");
+
+  // The same, and what the backward needs: activations (N, D, 4H), cells (N, D, H).
+  m.def(
+      "lstm_training(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.
+  //   -> grad_gates (R, D, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H)
+  m.def(
+      "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
+      "Tensor output, Tensor? index, int gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
+      "bool need_w_hh) -> (Tensor, Tensor, Tensor, Tensor)");
+
+  // The distinct token ids of a batch, in order of first appearance, and for every position its place among them.
+  //   ids (N) int64 -> tokens (U) int64, index (N) int64 with tokens[index] == ids
+  m.def("distinct_tokens(Tensor ids, int vocab_size) -> (Tensor, Tensor)");
+
+  // Where the real positions of a padded batch are, in packed order.
+  //   lengths (B) int64, each in 1 .. steps; position (t, b) of the batch is at t * step_stride + b * row_stride
+  //   -> positions (N) int64, batch_sizes (max length) int64, sorted_indices (B) int64, unsorted_indices (B) int64
+  m.def(
+      "packed_layout(Tensor lengths, int steps, int step_stride, int row_stride) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+}

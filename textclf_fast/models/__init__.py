@@ -1,0 +1,6 @@
+"""Text classifiers: plain nn.Modules on textclf_fast.nn."""
+
+from textclf_fast.models.plain import PlainTextClassifier
+from textclf_fast.models.text_classifier import TextClassifier
+
+__all__ = ["PlainTextClassifier", "TextClassifier"]

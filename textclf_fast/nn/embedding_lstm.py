@@ -1,0 +1,211 @@
+"""FusedEmbeddingLSTM: nn.Embedding followed by nn.LSTM, with each token projected once instead of once a position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from textclf_fast import ops
+from textclf_fast.nn.layout import (
+    PackedLayout,
+    dense_layout,
+    lengths_layout,
+    packed_sequence_layout,
+    permute_rows,
+    to_packed,
+    to_padded,
+)
+from textclf_fast.nn.lstm import FusedLSTM, States
+from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
+from textclf_fast.nn.stack import kernels_apply, project, run_layers
+
+
+class FusedEmbeddingLSTM(nn.Module):
+    """``lstm(embedding(ids))``, without the (T, B, I) tensor of embeddings between them.
+
+    The input half of a gate depends on the token alone. Training projects the distinct tokens of the batch and the LSTM
+    kernel reads their rows by index; inference keeps the projection of the whole vocabulary while the weights stay as they
+    are (:class:`textclf_fast.nn.projected_table.ProjectedTable`).
+
+    The children are ``embedding`` (nn.Embedding) and ``lstm`` (FusedLSTM), so state_dicts are interchangeable with theirs.
+
+    Args:
+        num_embeddings: V, size of the vocabulary.
+        embedding_dim: I, numbers per token.
+        hidden_size: H.
+        num_layers, bias, batch_first, dropout, bidirectional, proj_size: as in nn.LSTM.
+        padding_idx: as in nn.Embedding: the token whose vector is zero and is not trained.
+        max_table_bytes: the largest table that inference may keep; 0 keeps none.
+        device, dtype: of the parameters.
+    """
+
+    embedding: nn.Embedding
+    lstm: FusedLSTM
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        padding_idx: int | None = None,
+        max_table_bytes: int = DEFAULT_MAX_BYTES,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_embeddings, embedding_dim, padding_idx, device=device, dtype=dtype)
+        self.lstm = FusedLSTM(
+            embedding_dim, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
+        )
+        self.projected_table = ProjectedTable(max_table_bytes)
+
+    @classmethod
+    def from_modules(
+        cls, embedding: nn.Embedding, lstm: nn.LSTM, max_table_bytes: int = DEFAULT_MAX_BYTES
+    ) -> FusedEmbeddingLSTM:
+        """The two modules as one, sharing their parameters: training either trains both.
+
+        Raises:
+            ValueError: the embedding's width is not the LSTM's input size.
+        """
+        if embedding.embedding_dim != lstm.input_size:
+            raise ValueError(
+                f"lstm: input_size is {lstm.input_size}, expected the embedding_dim of embedding, {embedding.embedding_dim}"
+            )
+        fused = cls.__new__(cls)
+        nn.Module.__init__(fused)
+        fused.embedding = embedding
+        fused.lstm = FusedLSTM.from_lstm(lstm)
+        fused.projected_table = ProjectedTable(max_table_bytes)
+        return fused.train(lstm.training)
+
+    def forward(
+        self,
+        ids: Tensor | PackedSequence,
+        lengths: Tensor | Sequence[int] | None = None,
+        hx: States | None = None,
+    ) -> tuple[Tensor | PackedSequence, States]:
+        """Embeds the tokens and runs the layers.
+
+        Args:
+            ids: (T, B) integers; (B, T) where batch_first; (T,) for one row; or a PackedSequence of (N,) ids.
+            lengths: as in :meth:`FusedLSTM.forward`.
+            hx: as in :meth:`FusedLSTM.forward`.
+
+        Returns:
+            output in the form of ids, (T, B, D * H), and (h_n, c_n), each (L * D, B, H).
+
+        Raises:
+            IndexError: an id out of range; names the id, where it is, and the size of the vocabulary.
+            TypeError: ids or lengths that are not integers.
+            ValueError: a wrong number of dimensions or of lengths.
+            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
+        """
+        self.lstm._update_flat_weights()
+        if isinstance(ids, PackedSequence):
+            if lengths is not None:
+                raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
+            return self._forward_packed(ids, hx)
+        if ids.dim() == 1:
+            return self._forward_one_row(ids, lengths, hx)
+        if ids.dim() != 2:
+            raise ValueError(f"ids: expected shape (T, B), or (T,) for one row, got {tuple(ids.shape)}")
+        _check_ids_dtype(ids)
+        batch_first = self.lstm.batch_first
+        rows, steps = ids.shape if batch_first else (ids.size(1), ids.size(0))
+        if ids.numel() == 0:
+            return self.lstm(self.embedding(ids), hx, lengths=lengths)
+        if lengths is None:
+            layout = dense_layout(steps, rows)
+        else:
+            layout = lengths_layout(lengths, steps, rows, batch_first)
+        try:
+            output, states = self._run(to_packed(ids, layout, batch_first), layout, hx)
+        except (IndexError, RuntimeError):
+            self._refuse_bad_ids(to_packed(ids, layout, batch_first), layout, steps, batch_first)
+            raise
+        return to_padded(output, layout, steps, rows, batch_first), states
+
+    def _forward_packed(self, packed: PackedSequence, hx: States | None) -> tuple[PackedSequence, States]:
+        if packed.data.dim() != 1:
+            raise ValueError(f"ids: expected a PackedSequence of shape (N,), got data of shape {tuple(packed.data.shape)}")
+        _check_ids_dtype(packed.data)
+        layout = packed_sequence_layout(packed)
+        try:
+            output, states = self._run(packed.data, layout, hx)
+        except (IndexError, RuntimeError):
+            self._refuse_bad_ids(packed.data, layout, 0, self.lstm.batch_first)
+            raise
+        return PackedSequence(output, layout.batch_sizes, layout.sorted_indices, layout.unsorted_indices), states
+
+    def _forward_one_row(
+        self, ids: Tensor, lengths: Tensor | Sequence[int] | None, hx: States | None
+    ) -> tuple[Tensor, States]:
+        if lengths is not None:
+            raise ValueError("lengths: expected None beside ids of shape (T,), which are one whole row")
+        if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
+            raise RuntimeError(
+                f"hx: expected 2-D states beside ids of shape (T,), got {hx[0].dim()}-D and {hx[1].dim()}-D"
+            )
+        batch_dim = 0 if self.lstm.batch_first else 1
+        states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        output, (h_n, c_n) = self.forward(ids.unsqueeze(batch_dim), None, states)
+        return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))  # type: ignore[union-attr]
+
+    def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None) -> tuple[Tensor, States]:
+        """(N,) ids in packed order and states in the caller's -> (N, D * H) and states in the caller's order."""
+        if not ids.is_cpu or not kernels_apply(self.lstm, self.embedding.weight):
+            return self.lstm._run(self.embedding(ids), layout, hx)
+        ids = ids.to(torch.int64)
+        table = None
+        if not torch.is_grad_enabled():
+            table = self.projected_table.get(self.embedding, self.lstm, ids.numel())
+        if table is not None:
+            gates, index = table, ids
+        elif self.embedding.scale_grad_by_freq:
+            # Its gradient counts how often the batch looks a token up: that must see every position.
+            return self.lstm._run(self.embedding(ids), layout, hx)
+        else:
+            tokens, index = ops.distinct_tokens(ids, self.embedding.num_embeddings)
+            gates = project(self.embedding(tokens), self.lstm, 0)
+        h0, c0 = self.lstm._initial_states(gates, layout, hx)
+        output, h_n, c_n = run_layers(self.lstm, gates, index, layout.batch_sizes, h0, c0)
+        return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
+
+    def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:
+        """Called when a run has failed: says which id was out of range, if that was why."""
+        vocab_size = self.embedding.num_embeddings
+        bad = ((ids < 0) | (ids >= vocab_size)).nonzero()
+        if not bad.numel():
+            return
+        first = int(bad[0])
+        if layout.positions is not None:
+            place = divmod(int(layout.positions[first]), steps if batch_first else layout.rows)
+            where = f"({place[0]}, {place[1]})"
+        elif steps:
+            step, row = divmod(first, layout.rows)
+            where = f"({row}, {step})" if batch_first else f"({step}, {row})"
+        else:
+            where = f"({first},)"
+        raise IndexError(
+            f"ids: token id {int(ids[first])} at {where}, expected 0 <= id < {vocab_size} (num_embeddings)"
+        ) from None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FusedEmbeddingLSTM:
+        self.projected_table.clear()
+        return super()._apply(fn, recurse)
+
+
+def _check_ids_dtype(ids: Tensor) -> None:
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids: expected dtype int64 or int32, got {ids.dtype}")

@@ -1,0 +1,181 @@
+"""FusedLSTM: nn.LSTM with its forward and backward on our kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import PackedSequence
+
+from textclf_fast.nn.layout import (
+    PackedLayout,
+    dense_layout,
+    lengths_layout,
+    packed_sequence_layout,
+    permute_rows,
+    to_packed,
+    to_padded,
+)
+from textclf_fast.nn.stack import kernels_apply, project, run_layers
+
+States = tuple[Tensor, Tensor]
+
+
+class FusedLSTM(nn.LSTM):
+    """A drop-in for :class:`torch.nn.LSTM`: same arguments, parameters, state_dict, errors and results.
+
+    Beyond nn.LSTM, ``forward`` takes ``lengths``: rows of different lengths in one padded batch, unsorted, with no packing
+    by the caller and no work done for the padding.
+
+    What the kernels do not cover (see :func:`textclf_fast.nn.stack.kernels_apply`) takes PyTorch's own path, so that every
+    call that nn.LSTM answers is answered.
+
+    Source of the method: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9(8), 1997, with the
+    forget gate of F. Gers, J. Schmidhuber and F. Cummins, Learning to Forget, 2000; equations as in the docs of nn.LSTM.
+    """
+
+    @classmethod
+    def from_lstm(cls, lstm: nn.LSTM) -> FusedLSTM:
+        """A FusedLSTM that shares the parameters of ``lstm``; ``lstm`` itself where it is one already.
+
+        Raises:
+            ValueError: weights under torch.nn.utils.parametrize, whose classes cannot be shared.
+        """
+        if isinstance(lstm, cls):
+            return lstm
+        if parametrize.is_parametrized(lstm):
+            raise ValueError("lstm: its weights are parametrized; parametrize a FusedLSTM instead")
+        fused = cls(
+            lstm.input_size,
+            lstm.hidden_size,
+            lstm.num_layers,
+            lstm.bias,
+            lstm.batch_first,
+            bidirectional=lstm.bidirectional,
+            proj_size=lstm.proj_size,
+            device="meta",
+        )
+        fused.dropout = lstm.dropout
+        for name in lstm._flat_weights_names:
+            setattr(fused, name, getattr(lstm, name))
+        return fused.train(lstm.training)
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor | PackedSequence, hx: States | None = None, *, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor | PackedSequence, States]:
+        """Runs the layers.
+
+        Args:
+            input: (T, B, I); (B, T, I) where batch_first; (T, I) for one row; or a PackedSequence.
+            hx: h_0 (L * D, B, H or P) and c_0 (L * D, B, H), zero when absent; without B for one row.
+            lengths: B integers in 1 .. T. Output rows past a length are zero; h_n and c_n are those of each row's last real
+                step (reverse direction: its first). Without, every position counts, as in nn.LSTM.
+
+        Returns:
+            output in the form of the input, (T, B, D * H), and (h_n, c_n), each (L * D, B, H).
+
+        Raises:
+            TypeError: lengths that are not integers.
+            ValueError: an input of another dtype or number of dimensions, a wrong number of lengths.
+            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
+        """
+        self._update_flat_weights()
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
+            return self._forward_packed(input, hx)
+        if lengths is None:
+            return self._forward_dense(input, hx)
+        return self._forward_lengths(input, hx, lengths)
+
+    def _forward_packed(self, packed: PackedSequence, hx: States | None) -> tuple[PackedSequence, States]:
+        layout = packed_sequence_layout(packed)
+        output, states = self._run(packed.data, layout, hx)
+        return PackedSequence(output, layout.batch_sizes, layout.sorted_indices, layout.unsorted_indices), states
+
+    def _forward_dense(self, input: Tensor, hx: States | None) -> tuple[Tensor, States]:
+        if input.dim() != 3 or input.numel() == 0 or not kernels_apply(self, input):
+            return self._forward_unusual(input, hx)
+        rows, steps = self._rows_and_steps(input)
+        layout = dense_layout(steps, rows)
+        if hx is not None:
+            self._check_states_batched(hx)
+        self.check_input(input, None)
+        output, states = self._run(to_packed(input, layout, self.batch_first), layout, hx)
+        return to_padded(output, layout, steps, rows, self.batch_first), states
+
+    def _forward_unusual(self, input: Tensor, hx: States | None) -> tuple[Tensor, States]:
+        """One row without a batch dimension; what the kernels do not cover; and every input that nn.LSTM refuses."""
+        if input.dim() == 2 and input.numel() and kernels_apply(self, input):
+            if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
+                raise RuntimeError(
+                    "For unbatched 2-D input, hx and cx should also be 2-D "
+                    f"but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
+                )
+            batch_dim = 0 if self.batch_first else 1
+            states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+            output, (h_n, c_n) = self._forward_dense(input.unsqueeze(batch_dim), states)
+            return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
+        return super().forward(input, hx)
+
+    def _forward_lengths(
+        self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int]
+    ) -> tuple[Tensor, States]:
+        if input.dim() != 3:
+            raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
+        self.check_input(input, None)
+        if hx is not None:
+            self._check_states_batched(hx)
+        rows, steps = self._rows_and_steps(input)
+        layout = lengths_layout(lengths, steps, rows, self.batch_first)
+        output, states = self._run(to_packed(input, layout, self.batch_first), layout, hx)
+        return to_padded(output, layout, steps, rows, self.batch_first), states
+
+    def _run(self, data: Tensor, layout: PackedLayout, hx: States | None) -> tuple[Tensor, States]:
+        """(N, I) and states in the caller's order -> (N, D * H) and states in the caller's order."""
+        self.check_input(data, layout.batch_sizes)
+        h0, c0 = self._initial_states(data, layout, hx)
+        if kernels_apply(self, data, h0, c0):
+            gates = project(data, self, 0)
+            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0)
+        else:
+            result, (h_n, c_n) = super().forward(PackedSequence(data, layout.batch_sizes), (h0, c0))
+            output = result.data
+        states = permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices)
+        return output, states
+
+    def _initial_states(self, like: Tensor, layout: PackedLayout, hx: States | None) -> States:
+        """h_0 and c_0 in packed order, of the dtype and on the device of ``like``; checked, or zero when absent."""
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        h_shape = (layers, layout.rows, self.proj_size or self.hidden_size)
+        c_shape = (layers, layout.rows, self.hidden_size)
+        if hx is None:
+            c0 = like.new_zeros(c_shape)
+            return (c0 if h_shape == c_shape else like.new_zeros(h_shape)), c0
+        if not isinstance(hx, tuple | list):
+            raise TypeError(f"hx: expected a pair of tensors, (h_0, c_0), got {type(hx).__name__}")
+        if len(hx) != 2:
+            raise RuntimeError(f"hx: expected two hidden states, (h_0, c_0), got {len(hx)}")
+        for i, (state, shape) in enumerate(zip(hx, (h_shape, c_shape), strict=True)):
+            self.check_hidden_size(state, shape, f"Expected hidden[{i}] size {{}}, got {{}}")
+            if state.device != like.device:
+                raise RuntimeError(
+                    "Input and hidden tensors are not at the same device: "
+                    f"hidden[{i}] at {state.device}, input at {like.device}"
+                )
+            if state.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+                raise RuntimeError(f"hidden[{i}]: expected the dtype of the input, {like.dtype}, got {state.dtype}")
+        return permute_rows(hx[0], layout.sorted_indices), permute_rows(hx[1], layout.sorted_indices)
+
+    def _rows_and_steps(self, input: Tensor) -> tuple[int, int]:
+        return (input.size(0), input.size(1)) if self.batch_first else (input.size(1), input.size(0))
+
+    @staticmethod
+    def _check_states_batched(hx: Any) -> None:
+        if hx[0].dim() != 3 or hx[1].dim() != 3:
+            raise RuntimeError(
+                f"For batched 3-D input, hx and cx should also be 3-D but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
+            )

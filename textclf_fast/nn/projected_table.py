@@ -1,0 +1,81 @@
+"""The input half of every token's gates, kept between calls while the weights stay as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from textclf_fast.nn.stack import project
+
+DEFAULT_MAX_BYTES = 256 * 2**20
+
+
+class ProjectedTable:
+    """``embedding.weight @ W_ih.T + biases`` of the first layer, (V, D, 4H), for inference with frozen weights.
+
+    The table costs V rows of projection and V * D * 4H numbers of memory; without it a call projects the distinct tokens of
+    its batch. It is made once the tokens projected without it, since the weights last changed, have cost as much as it
+    would: whatever the calls, the work is at most twice the least possible.
+
+    A change of the weights is noticed through their version counters and addresses. PyTorch counts every in-place change but
+    those made through ``tensor.data``: after such a one, call :meth:`clear`.
+
+    Attributes:
+        max_bytes: a table that would be larger is never made; 0 switches it off.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        if max_bytes < 0:
+            raise ValueError(f"max_table_bytes: expected 0 or more, got {max_bytes}")
+        self.max_bytes = max_bytes
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the table."""
+        self._table: Tensor | None = None
+        self._made_of: tuple[Any, ...] = ()
+        self._tokens_without = 0
+
+    def get(self, embedding: nn.Embedding, lstm: nn.LSTM, tokens: int) -> Tensor | None:
+        """The table for these weights, or None where this call does better without.
+
+        Args:
+            embedding: its weight is (V, I).
+            lstm: its first layer projects; ``_flat_weights`` up to date.
+            tokens: how many positions this call has.
+        """
+        directions = 2 if lstm.bidirectional else 1
+        weights = [embedding.weight, *lstm._flat_weights[: directions * (4 if lstm.bias else 2)]]
+        size = embedding.num_embeddings * directions * 4 * lstm.hidden_size * embedding.weight.element_size()
+        # A tensor made in inference mode has no version counter: its changes could not be noticed.
+        if size > self.max_bytes or embedding.max_norm is not None or any(w.is_inference() for w in weights):
+            self.clear()
+            return None
+        made_of = tuple((w.untyped_storage(), w.data_ptr(), w._version, w.shape, w.stride()) for w in weights)
+        if not self._same(made_of):
+            self.clear()
+            # Holding the storages keeps their addresses from being used again, as no reference to the parameters would
+            # allow: those must stay swappable.
+            self._made_of = made_of
+        if self._table is None:
+            self._tokens_without += tokens
+            if self._tokens_without < embedding.num_embeddings:
+                return None
+            with torch.no_grad():
+                self._table = project(embedding.weight, lstm, 0)
+        return self._table
+
+    def _same(self, made_of: tuple[Any, ...]) -> bool:
+        return len(made_of) == len(self._made_of) and all(
+            new[1:] == old[1:] for new, old in zip(made_of, self._made_of, strict=True)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles take the setting along, not the table."""
+        return {"max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.max_bytes = state["max_bytes"]
+        self.clear()

@@ -1,0 +1,177 @@
+"""Python face of the ops: fake kernels, autograd, and one function each.
+
+The schemas are in csrc/ops.cpp, the packed layout in csrc/lstm_problem.h.  Letters: T steps, B rows, N positions = sum of
+lengths, D directions, H hidden units, R gate rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from textclf_fast import _libraries
+
+_libraries.load()
+_ops = torch.ops.textclf_fast
+
+
+def lstm(
+    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer in the packed layout, differentiable once.
+
+    Args:
+        gates: (R, D, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
+        index: (N,) int64, the row of ``gates`` that each position reads, or None where R is N.
+        batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
+        w_hh: (D, 4H, H).
+        h0: (D, B, H), rows in packed order.
+        c0: (D, B, H).
+
+    Returns:
+        output (N, D * H), h_n (D, B, H) and c_n (D, B, H).
+
+    Raises:
+        RuntimeError: a shape, dtype, device, batch size or index that does not fit; the message names the argument.
+    """
+    if torch.is_grad_enabled() and (
+        gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad
+    ):
+        output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
+        return output, h_n, c_n
+    return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0)
+
+
+def distinct_tokens(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """The distinct ids of a batch and each position's place among them.
+
+    Args:
+        ids: (N,) int64 on the CPU, each in ``0 .. vocab_size - 1``.
+        vocab_size: V.
+
+    Returns:
+        tokens (U,) in order of first appearance and index (N,), with ``tokens[index] == ids``.
+
+    Raises:
+        RuntimeError: an id out of range; the message names it and its position.
+    """
+    return _ops.distinct_tokens(ids, vocab_size)
+
+
+def packed_layout(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where the real positions of a padded batch are, in packed order.
+
+    Args:
+        lengths: (B,) int64 on the CPU, each in ``1 .. steps``.
+        steps: T of the padded batch.
+        step_stride: distance between a row's steps in the flattened batch: B, or 1 where it is batch-first.
+        row_stride: distance between rows: 1, or T where it is batch-first.
+
+    Returns:
+        positions (N,), batch_sizes (max length,), sorted_indices (B,) and unsorted_indices (B,).
+
+    Raises:
+        RuntimeError: a length out of range; the message names it.
+    """
+    return _ops.packed_layout(lengths, steps, step_stride, row_stride)
+
+
+# ---- Fake kernels: shapes and dtypes alone ------------------------------------------------------------------------------
+
+
+
+@torch.library.register_fake("textclf_fast::lstm_inference")
+def _(
+    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    positions = (gates if index is None else index).size(0)
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    state = (directions, h0.size(1), hidden)
+    return gates.new_empty(positions, directions * hidden), gates.new_empty(state), gates.new_empty(state)
+
+
+@torch.library.register_fake("textclf_fast::lstm_training")
+def _(
+    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    positions = (gates if index is None else index).size(0)
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    state = (directions, h0.size(1), hidden)
+    return (
+        gates.new_empty(positions, directions * hidden),
+        gates.new_empty(state),
+        gates.new_empty(state),
+        gates.new_empty(positions, directions, 4 * hidden),
+        gates.new_empty(positions, directions, hidden),
+    )
+
+
+@torch.library.register_fake("textclf_fast::lstm_backward")
+def _(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    activations: Tensor,
+    cells: Tensor,
+    output: Tensor,
+    index: Tensor | None,
+    gate_rows: int,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    need_w_hh: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        activations.new_empty(gate_rows, *activations.shape[1:]),
+        activations.new_empty(w_hh.shape if need_w_hh else (0,)),
+        activations.new_empty(h0.shape),
+        activations.new_empty(c0.shape),
+    )
+
+
+@torch.library.register_fake("textclf_fast::distinct_tokens")
+def _(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    distinct = torch.library.get_ctx().new_dynamic_size()
+    return ids.new_empty(distinct), torch.empty_like(ids, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("textclf_fast::packed_layout")
+def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ctx = torch.library.get_ctx()
+    positions, longest = ctx.new_dynamic_size(), ctx.new_dynamic_size()
+    return (
+        lengths.new_empty(positions),
+        lengths.new_empty(longest),
+        lengths.new_empty(lengths.size(0)),
+        lengths.new_empty(lengths.size(0)),
+    )
+
+
+# ---- Autograd -----------------------------------------------------------------------------------------------------------
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    gates, index, batch_sizes, w_hh, h0, c0 = inputs
+    hidden_sequence, _, _, activations, cells = output
+    ctx.save_for_backward(activations, cells, hidden_sequence, index, batch_sizes, w_hh, h0, c0)
+    ctx.gate_rows = gates.size(0)
+    ctx.mark_non_differentiable(activations, cells)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    grad_output, grad_h_n, grad_c_n = grads[:3]
+    if grad_output is None and grad_h_n is None and grad_c_n is None:
+        return (None,) * 6
+    activations, cells, output, index, batch_sizes, w_hh, h0, c0 = ctx.saved_tensors
+    need_w_hh = ctx.needs_input_grad[3]
+    grad_gates, grad_w_hh, grad_h0, grad_c0 = _ops.lstm_backward(
+        grad_output, grad_h_n, grad_c_n, activations, cells, output, index, ctx.gate_rows, batch_sizes, w_hh, h0, c0, need_w_hh
+    )  # fmt: skip
+    return grad_gates, None, None, grad_w_hh if need_w_hh else None, grad_h0, grad_c0
+
+
+torch.library.register_autograd("textclf_fast::lstm_training", _backward, setup_context=_save_for_backward)
