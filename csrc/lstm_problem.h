@@ -24,7 +24,7 @@ struct LstmShape {
 template <class T>
 struct LstmForward {
   LstmShape shape;
-  const T* gates;        // (R, D, 4H): input half of every gate, biases included
+  const T* gates;        // (D, R, 4H): input half of every gate, biases included
   const int64_t* index;  // (N): the row of `gates` that a position reads; null: row n for position n
   const T* w_hh;         // (D, 4H, H)
   const T* h0;           // (D, B, H)
@@ -32,8 +32,8 @@ struct LstmForward {
   T* output;             // (N, D, H)
   T* h_n;                // (D, B, H)
   T* c_n;                // (D, B, H)
-  T* activations;        // (N, D, 4H): gates after their non-linearity, for the backward; null in inference
-  T* cells;              // (N, D, H): cell states, for the backward; null in inference
+  T* activations;        // (D, N, 4H): gates after their non-linearity, for the backward; null in inference
+  T* cells;              // (D, N, H): cell states, for the backward; null in inference
 };
 
 template <class T>
@@ -42,13 +42,23 @@ struct LstmBackward {
   const T* grad_output;  // (N, D, H), or null for zero
   const T* grad_h_n;     // (D, B, H), or null for zero
   const T* grad_c_n;     // (D, B, H), or null for zero
-  const T* activations;  // (N, D, 4H)
-  const T* cells;        // (N, D, H)
+  const T* activations;  // (D, N, 4H)
+  const T* cells;        // (D, N, H)
   const T* w_hh;         // (D, 4H, H)
   const T* c0;           // (D, B, H)
-  T* grad_gates;         // (N, D, 4H): gradient of each position's gates before their non-linearity
+  T* grad_gates;         // (D, N, 4H): gradient of each position's gates before their non-linearity
   T* grad_h0;            // (D, B, H)
   T* grad_c0;            // (D, B, H)
+};
+
+// grad_w_hh = sum over positions of grad_gates x (the h that the position's step started from)
+template <class T>
+struct LstmWeightGrad {
+  LstmShape shape;
+  const T* grad_gates;  // (D, N, 4H)
+  const T* output;      // (N, D, H)
+  const T* h0;          // (D, B, H)
+  T* grad_w_hh;         // (D, 4H, H)
 };
 
 }  // namespace textclf_fast

@@ -7,20 +7,20 @@
 
 STABLE_TORCH_LIBRARY(textclf_fast, m) {
   // One layer, forward, nothing kept for a backward.
-  //   gates (R, D, 4H): the input half of the gates, both biases included; index (N) int64: the row of `gates` that a
+  //   gates (D, R, 4H): the input half of the gates, both biases included; index (N) int64: the row of `gates` that a
   //   position reads (None: R = N, row n); batch_sizes (T) int64 on the CPU; w_hh (D, 4H, H); h0, c0 (D, B, H)
   //   -> output (N, D * H), h_n (D, B, H), c_n (D, B, H)
   m.def(
       "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
       "-> (Tensor, Tensor, Tensor)");
 
-  // The same, and what the backward needs: activations (N, D, 4H), cells (N, D, H).
+  // The same, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
   m.def(
       "lstm_training(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.
-  //   -> grad_gates (R, D, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H)
+  //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H)
   m.def(
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
       "Tensor output, Tensor? index, int gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "

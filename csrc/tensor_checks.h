@@ -51,7 +51,7 @@ struct CheckedShape {
   std::vector<int64_t> offsets;
 };
 
-// gates is (R, D, 4H) or, in the backward, the activations (N, D, 4H).
+// gates is (D, R, 4H) or, in the backward, the activations (D, N, 4H).
 inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>& index, int64_t gate_rows,
                                 const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
   STD_TORCH_CHECK(w_hh.dim() == 3, "w_hh: expected shape (D, 4H, H), got ", shape_text(w_hh));
@@ -59,7 +59,7 @@ inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>
   STD_TORCH_CHECK(directions == 1 || directions == 2, "w_hh: expected 1 or 2 directions, got ", directions);
   STD_TORCH_CHECK(hidden > 0, "w_hh: expected H > 0, got 0");
   check_shape(w_hh, "w_hh", {directions, 4 * hidden, hidden});
-  check_shape(gates, "gates", {gates.dim() ? gates.size(0) : 0, directions, 4 * hidden});
+  check_shape(gates, "gates", {directions, gates.dim() == 3 ? gates.size(1) : 0, 4 * hidden});
   STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
   const int64_t rows = h0.size(1);
   check_shape(h0, "h0", {directions, rows, hidden});

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from textclf_fast import _libraries
+from textclf_fast.reference import lstm_reference
 
 _libraries.load()
 _ops = torch.ops.textclf_fast
@@ -20,10 +21,12 @@ _ops = torch.ops.textclf_fast
 def lstm(
     gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One LSTM layer in the packed layout, differentiable once.
+    """One LSTM layer in the packed layout.
+
+    Its gradients come from a kernel too; those of its gradients (``create_graph=True``) through the plain-PyTorch reference.
 
     Args:
-        gates: (R, D, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
+        gates: (D, R, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
         index: (N,) int64, the row of ``gates`` that each position reads, or None where R is N.
         batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
         w_hh: (D, 4H, H).
@@ -86,7 +89,7 @@ def packed_layout(lengths: Tensor, steps: int, step_stride: int, row_stride: int
 def _(
     gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    positions = (gates if index is None else index).size(0)
+    positions = gates.size(1) if index is None else index.size(0)
     directions, hidden = w_hh.size(0), w_hh.size(2)
     state = (directions, h0.size(1), hidden)
     return gates.new_empty(positions, directions * hidden), gates.new_empty(state), gates.new_empty(state)
@@ -96,15 +99,15 @@ def _(
 def _(
     gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    positions = (gates if index is None else index).size(0)
+    positions = gates.size(1) if index is None else index.size(0)
     directions, hidden = w_hh.size(0), w_hh.size(2)
     state = (directions, h0.size(1), hidden)
     return (
         gates.new_empty(positions, directions * hidden),
         gates.new_empty(state),
         gates.new_empty(state),
-        gates.new_empty(positions, directions, 4 * hidden),
-        gates.new_empty(positions, directions, hidden),
+        gates.new_empty(directions, positions, 4 * hidden),
+        gates.new_empty(directions, positions, hidden),
     )
 
 
@@ -125,7 +128,7 @@ def _(
     need_w_hh: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
-        activations.new_empty(gate_rows, *activations.shape[1:]),
+        activations.new_empty(activations.size(0), gate_rows, activations.size(2)),
         activations.new_empty(w_hh.shape if need_w_hh else (0,)),
         activations.new_empty(h0.shape),
         activations.new_empty(c0.shape),
@@ -156,22 +159,51 @@ def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[T
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     gates, index, batch_sizes, w_hh, h0, c0 = inputs
     hidden_sequence, _, _, activations, cells = output
-    ctx.save_for_backward(activations, cells, hidden_sequence, index, batch_sizes, w_hh, h0, c0)
-    ctx.gate_rows = gates.size(0)
+    ctx.save_for_backward(gates, index, batch_sizes, w_hh, h0, c0, hidden_sequence, activations, cells)
     ctx.mark_non_differentiable(activations, cells)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad_output, grad_h_n, grad_c_n = grads[:3]
-    if grad_output is None and grad_h_n is None and grad_c_n is None:
+    grads = grads[:3]  # of output, h_n, c_n
+    if all(grad is None for grad in grads):
         return (None,) * 6
-    activations, cells, output, index, batch_sizes, w_hh, h0, c0 = ctx.saved_tensors
+    gates, index, batch_sizes, w_hh, h0, c0, output, activations, cells = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph=True: these gradients will be differentiated in turn
+        return _differentiable_backward(ctx.needs_input_grad, grads, gates, index, batch_sizes, w_hh, h0, c0)
     need_w_hh = ctx.needs_input_grad[3]
     grad_gates, grad_w_hh, grad_h0, grad_c0 = _ops.lstm_backward(
-        grad_output, grad_h_n, grad_c_n, activations, cells, output, index, ctx.gate_rows, batch_sizes, w_hh, h0, c0, need_w_hh
-    )  # fmt: skip
+        *grads, activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, need_w_hh
+    )
     return grad_gates, None, None, grad_w_hh if need_w_hh else None, grad_h0, grad_c0
+
+
+def _differentiable_backward(
+    needs_grad: tuple[bool, ...],
+    grads: tuple[Tensor | None, ...],
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """The same gradients by way of the plain-PyTorch reference, slower, with a graph of their own."""
+    inputs = (gates, None, None, w_hh, h0, c0)
+    outputs = lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
+    used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if grad is not None]
+    wanted = [i for i, needed in enumerate(needs_grad) if needed]
+    found = torch.autograd.grad(
+        [out for out, _ in used],
+        [inputs[i] for i in wanted],
+        [grad for _, grad in used],
+        create_graph=True,
+        allow_unused=True,
+    )
+    result: list[Tensor | None] = [None] * len(inputs)
+    for i, grad in zip(wanted, found, strict=True):
+        result[i] = grad
+    return tuple(result)
 
 
 torch.library.register_autograd("textclf_fast::lstm_training", _backward, setup_context=_save_for_backward)

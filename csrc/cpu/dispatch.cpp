@@ -1,4 +1,5 @@
 // Chooses the instruction set, once, when it is first asked for.
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -21,38 +22,51 @@ Isa best_isa() {
   return Isa::kGeneric;
 }
 
-// TEXTCLF_FAST_ISA caps the choice.  An unknown value is refused in Python at import, where it can be said well.
-Isa chosen_isa() {
-  static const Isa chosen = [] {
-    Isa best = best_isa();
-    const char* cap = std::getenv("TEXTCLF_FAST_ISA");
-    for (int i = 0; cap && i < 3; ++i)
-      if (std::strcmp(cap, kNames[i]) == 0 && Isa(i) < best) best = Isa(i);
-    return best;
-  }();
+// The best that this machine has, capped by TEXTCLF_FAST_ISA.  An unknown value is refused in Python at import, where it can
+// be said well.
+Isa first_choice() {
+  Isa best = best_isa();
+  const char* cap = std::getenv("TEXTCLF_FAST_ISA");
+  for (int i = 0; cap && i < 3; ++i)
+    if (std::strcmp(cap, kNames[i]) == 0 && Isa(i) < best) best = Isa(i);
+  return best;
+}
+
+std::atomic<Isa>& chosen_isa() {
+  static std::atomic<Isa> chosen{first_choice()};
   return chosen;
 }
 
 }  // namespace
 
-const char* isa_name() { return kNames[int(chosen_isa())]; }
+const char* isa_name() { return kNames[int(chosen_isa().load())]; }
 
 template <class T>
 const KernelTable<T>& kernels() {
-  static const KernelTable<T> table = [] {
 #ifdef __x86_64__
-    if (chosen_isa() == Isa::kAvx512) return avx512::kernels<T>();
-    if (chosen_isa() == Isa::kAvx2) return avx2::kernels<T>();
+  static const KernelTable<T> tables[] = {generic::kernels<T>(), avx2::kernels<T>(), avx512::kernels<T>()};
+#else
+  static const KernelTable<T> tables[] = {generic::kernels<T>()};
 #endif
-    return generic::kernels<T>();
-  }();
-  return table;
+  return tables[int(chosen_isa().load(std::memory_order_relaxed))];
 }
 template const KernelTable<float>& kernels<float>();
 template const KernelTable<double>& kernels<double>();
 
 }  // namespace textclf_fast::cpu
 
+// For Python (textclf_fast/_libraries.py), through ctypes.
 extern "C" __attribute__((visibility("default"))) const char* textclf_fast_cpu_isa() {
   return textclf_fast::cpu::isa_name();
+}
+
+// Switches to another set, for tests and comparisons; 0 where there is none of that name or this machine lacks it.
+extern "C" __attribute__((visibility("default"))) int textclf_fast_use_cpu_isa(const char* name) {
+  using namespace textclf_fast::cpu;
+  for (int i = 0; i <= int(best_isa()); ++i)
+    if (std::strcmp(name, kNames[i]) == 0) {
+      chosen_isa() = Isa(i);
+      return 1;
+    }
+  return 0;
 }

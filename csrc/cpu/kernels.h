@@ -5,7 +5,7 @@
 
 namespace textclf_fast::cpu {
 
-// Rows [begin, end) of one direction: a job for one thread.  Jobs share nothing that they write.
+// Rows [begin, end) of the batch (of grad_w_hh in weight_grad), in one direction: a job for one thread.  Jobs share nothing that they write.
 struct RowRange {
   int64_t direction;
   int64_t begin;
@@ -27,6 +27,10 @@ struct KernelTable {
   int64_t (*scratch_size)(int64_t rows, int64_t hidden);
   void (*forward)(const LstmForward<T>& problem, RowRange range, const T* panels, T* scratch);
   void (*backward)(const LstmBackward<T>& problem, RowRange range, const T* panels, T* scratch);
+
+  // Rows [begin, end) of one direction's (4H, H), and the number of T that it needs as scratch.
+  int64_t (*weight_grad_scratch_size)(int64_t hidden);
+  void (*weight_grad)(const LstmWeightGrad<T>& problem, RowRange range, T* scratch);
 };
 
 // One declaration per file kernels_*.cpp.
@@ -45,7 +49,7 @@ TEXTCLF_DECLARE_KERNELS(avx2)
 TEXTCLF_DECLARE_KERNELS(avx512)
 #endif
 
-// The best set that this machine has, capped by TEXTCLF_FAST_ISA; chosen once.
+// Those of the chosen set, see dispatch.cpp.
 const char* isa_name();
 template <class T>
 const KernelTable<T>& kernels();

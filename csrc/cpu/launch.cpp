@@ -54,7 +54,7 @@ std::vector<RowRange> split_rows(const LstmShape& shape, int64_t threads) {
 
 // Packs W_hh, then runs every job; `pack(direction, begin, end, panels)`, `run(job, panels, scratch)`.
 template <class T, class Pack, class Run>
-void run_jobs(const LstmShape& shape, int64_t panel_size, int64_t units, const Pack& pack, const Run& run) {
+void run_jobs(const KernelTable<T>& k, const LstmShape& shape, int64_t panel_size, int64_t units, const Pack& pack, const Run& run) {
   if (shape.rows == 0) return;
   const auto jobs = split_rows(shape, torch::stable::get_num_threads());
   const auto panels = allocate<T>(shape.directions * panel_size);
@@ -68,7 +68,7 @@ void run_jobs(const LstmShape& shape, int64_t panel_size, int64_t units, const P
   constexpr int64_t kNumbersInLine = 64 / sizeof(T);
   std::vector<int64_t> starts{0};
   for (const RowRange& job : jobs) {
-    const int64_t size = kernels<T>().scratch_size(job.end - job.begin, shape.hidden);
+    const int64_t size = k.scratch_size(job.end - job.begin, shape.hidden);
     starts.push_back(starts.back() + (size + kNumbersInLine - 1) / kNumbersInLine * kNumbersInLine);
   }
   const auto scratch = allocate<T>(starts.back());
@@ -87,7 +87,7 @@ void run_forward(const LstmForward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   const int64_t H = p.shape.hidden;
   run_jobs<T>(
-      p.shape, k.forward_panel_size(H), k.forward_blocks(H),
+      k, p.shape, k.forward_panel_size(H), k.forward_blocks(H),
       [&](int64_t direction, int64_t begin, int64_t end, T* panels) {
         k.pack_forward(p.w_hh + direction * 4 * H * H, H, begin, end, panels);
       },
@@ -99,16 +99,34 @@ void run_backward(const LstmBackward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   const int64_t H = p.shape.hidden;
   run_jobs<T>(
-      p.shape, k.backward_panel_size(H), k.backward_groups(H),
+      k, p.shape, k.backward_panel_size(H), k.backward_groups(H),
       [&](int64_t direction, int64_t begin, int64_t end, T* panels) {
         k.pack_backward(p.w_hh + direction * 4 * H * H, H, begin, end, panels);
       },
       [&](RowRange job, const T* panels, T* scratch) { k.backward(p, job, panels, scratch); });
 }
 
+template <class T>
+void run_weight_grad(const LstmWeightGrad<T>& p) {
+  const KernelTable<T>& k = kernels<T>();
+  const LstmShape& s = p.shape;
+  const int64_t rows = 4 * s.hidden;
+  const int64_t grain = std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, s.positions * s.hidden));
+  torch::stable::parallel_for(0, s.directions * rows, grain, [&](int64_t begin, int64_t end) {
+    const auto scratch = allocate<T>(k.weight_grad_scratch_size(s.hidden));
+    while (begin < end) {
+      const int64_t direction = begin / rows, stop = std::min(end, (direction + 1) * rows);
+      k.weight_grad(p, {direction, begin - direction * rows, stop - direction * rows}, scratch.get());
+      begin = stop;
+    }
+  });
+}
+
 template void run_forward(const LstmForward<float>&);
 template void run_forward(const LstmForward<double>&);
 template void run_backward(const LstmBackward<float>&);
 template void run_backward(const LstmBackward<double>&);
+template void run_weight_grad(const LstmWeightGrad<float>&);
+template void run_weight_grad(const LstmWeightGrad<double>&);
 
 }  // namespace textclf_fast::cpu

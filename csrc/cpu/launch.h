@@ -9,5 +9,7 @@ template <class T>
 void run_forward(const LstmForward<T>& problem);
 template <class T>
 void run_backward(const LstmBackward<T>& problem);
+template <class T>
+void run_weight_grad(const LstmWeightGrad<T>& problem);
 
 }  // namespace textclf_fast::cpu

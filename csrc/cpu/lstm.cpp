@@ -45,7 +45,7 @@ struct Results {
 
 Results forward(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes, const Tensor& w_hh,
                 const Tensor& h0, const Tensor& c0, bool training) {
-  const auto checked = check_layer(gates, index, gates.dim() ? gates.size(0) : 0, batch_sizes, w_hh, h0, c0);
+  const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
   check_index_range(index, s.gate_rows);
   const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
@@ -55,8 +55,8 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
             torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}),
             torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
   if (training) {
-    r.activations = torch::stable::new_empty(gates, {s.positions, s.directions, 4 * s.hidden});
-    r.cells = torch::stable::new_empty(gates, {s.positions, s.directions, s.hidden});
+    r.activations = torch::stable::new_empty(gates, {s.directions, s.positions, 4 * s.hidden});
+    r.cells = torch::stable::new_empty(gates, {s.directions, s.positions, s.hidden});
   }
   dispatch(gates, "gates", [&]<class T>(T) {
     run_forward<T>({s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
@@ -80,36 +80,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& g
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
 }
 
-// The h that each position's step started from, (D, N, H): what grad_w_hh multiplies.
-template <class T>
-void gather_previous_hidden(const LstmShape& s, const T* output, const T* h0, T* previous) {
-  const int64_t D = s.directions, H = s.hidden;
-  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 15) / (H * std::max<int64_t>(s.rows, 1)));
-  torch::stable::parallel_for(0, s.steps, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      for (int64_t d = 0; d < D; ++d)
-        for (int64_t row = 0; row < s.batch_sizes[t]; ++row) {
-          const int64_t before = d == 0 ? t - 1 : t + 1;
-          const bool starts = d == 0 ? t == 0 : before == s.steps || row >= s.batch_sizes[before];
-          const T* from = starts ? h0 + (d * s.rows + row) * H : output + ((s.offsets[before] + row) * D + d) * H;
-          std::copy_n(from, H, previous + (d * s.positions + s.offsets[t] + row) * H);
-        }
-  });
-}
-
-// grad (N, C) summed by the gate row that each position read: (R, C).  A thread owns some columns and walks the positions
+// grad (D, N, C) summed by the gate row that each position read: (D, R, C).  A thread owns some columns and walks the positions
 // in order, so that a sum has one order whatever the number of threads.
 template <class T>
-void sum_by_index(const T* grad, const int64_t* index, int64_t positions, int64_t columns, T* sums) {
+void sum_by_index(const LstmShape& s, const T* grad, const int64_t* index, T* sums) {
   constexpr int64_t kColumns = 64 / sizeof(T);
-  const int64_t blocks = (columns + kColumns - 1) / kColumns;
-  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 15) / (kColumns * std::max<int64_t>(positions, 1)));
-  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kColumns, last = std::min(end * kColumns, columns);
-    for (int64_t n = 0; n < positions; ++n) {
-      const T* from = grad + n * columns;
-      T* to = sums + index[n] * columns;
-      for (int64_t j = first; j < last; ++j) to[j] += from[j];
+  const int64_t columns = 4 * s.hidden, blocks = (columns + kColumns - 1) / kColumns;
+  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 15) / (kColumns * std::max<int64_t>(s.positions, 1)));
+  torch::stable::parallel_for(0, s.directions * blocks, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t d = begin / blocks; d <= (end - 1) / blocks; ++d) {
+      const int64_t first = std::max<int64_t>(begin - d * blocks, 0) * kColumns;
+      const int64_t last = std::min(std::min(end - d * blocks, blocks) * kColumns, columns);
+      for (int64_t n = 0; n < s.positions; ++n) {
+        const T* from = grad + (d * s.positions + n) * columns;
+        T* to = sums + (d * s.gate_rows + index[n]) * columns;
+        for (int64_t j = first; j < last; ++j) to[j] += from[j];
+      }
     }
   });
 }
@@ -122,8 +108,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
   check_index_range(index, s.gate_rows);
-  check_shape(activations, "activations", {s.positions, s.directions, 4 * s.hidden});
-  check_shape(cells, "cells", {s.positions, s.directions, s.hidden});
+  check_shape(activations, "activations", {s.directions, s.positions, 4 * s.hidden});
+  check_shape(cells, "cells", {s.directions, s.positions, s.hidden});
   check_shape(output, "output", {s.positions, s.directions * s.hidden});
   check_like(cells, "cells", activations);
   check_like(output, "output", activations);
@@ -139,7 +125,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
   const auto index_c = contiguous(index);
 
-  Tensor grad_gates = torch::stable::new_empty(activations, {s.positions, s.directions, 4 * s.hidden});
+  Tensor grad_gates = torch::stable::new_empty(activations, {s.directions, s.positions, 4 * s.hidden});
   Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   Tensor grad_w_hh = torch::stable::new_empty(activations, {0});
@@ -148,16 +134,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
                      data<T>(cells_c), data<T>(w_hh_c), data<T>(c0_c), mutable_data<T>(grad_gates),
                      mutable_data<T>(grad_h0), mutable_data<T>(grad_c0)});
     if (need_w_hh) {
-      Tensor previous = torch::stable::new_empty(activations, {s.directions, s.positions, s.hidden});
-      gather_previous_hidden<T>(s, data<T>(output_c), data<T>(h0_c), mutable_data<T>(previous));
-      // (D, 4H, N) @ (D, N, H): one GEMM a direction over the real positions.
-      const Tensor by_direction = torch::stable::transpose(grad_gates, 0, 1);
-      grad_w_hh = torch::stable::matmul(torch::stable::transpose(by_direction, 1, 2), previous);
+      grad_w_hh = torch::stable::new_empty(activations, {s.directions, 4 * s.hidden, s.hidden});
+      run_weight_grad<T>({s, data<T>(grad_gates), data<T>(output_c), data<T>(h0_c), mutable_data<T>(grad_w_hh)});
     }
     if (index_c) {
-      Tensor sums = torch::stable::new_zeros(activations, {s.gate_rows, s.directions, 4 * s.hidden});
-      sum_by_index<T>(data<T>(grad_gates), data<int64_t>(index_c), s.positions, s.directions * 4 * s.hidden,
-                      mutable_data<T>(sums));
+      Tensor sums = torch::stable::new_zeros(activations, {s.directions, s.gate_rows, 4 * s.hidden});
+      sum_by_index<T>(s, data<T>(grad_gates), data<int64_t>(index_c), mutable_data<T>(sums));
       grad_gates = sums;
     }
   });

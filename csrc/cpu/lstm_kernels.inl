@@ -120,6 +120,21 @@ static TEXTCLF_INLINE void for_tiles(int64_t rows, const F& tile) {
   }
 }
 
+// Calls f<number of vectors>() for the next group of at most kGroup vectors out of `columns` padded columns.
+template <class T, class F>
+static TEXTCLF_INLINE void with_vectors(int64_t columns, const F& f) {
+  switch (smaller(kGroup, columns / Simd<T>::kLanes)) {
+    case 1:
+      return f.template operator()<1>();
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    default:
+      return f.template operator()<4>();
+  }
+}
+
 // ---- Forward --------------------------------------------------------------------------------------------------------------
 
 // h now, h next, c: each (rows, P)
@@ -142,22 +157,19 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
   const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
-  V acc[R][kGates];
+  V acc[R][kGates] = {};
+  multiply_add<T, R, kGates>(acc, h, P, panels + unit * kGates * H, H);
+
+  // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is a copy, so
+  // that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in registers.
+  V gates[R][kGates];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const int64_t row = p.index ? p.index[position + r] : position + r;
-    const T* gates = p.gates + (row * D + direction) * kGates * H + unit;
+    const T* table = p.gates + (direction * p.shape.gate_rows + row) * kGates * H + unit;
 #pragma GCC unroll 4
-    for (int g = 0; g < kGates; ++g) acc[r][g] = S::load_first(gates + g * H, count);
+    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + S::load_first(table + g * H, count);
   }
-  multiply_add<T, R, kGates>(acc, h, P, panels + unit * kGates * H, H);
-
-  // A copy, so that the loop below may stay a loop (six cells unrolled are a lot of code) while acc stays in registers.
-  V gates[R][kGates];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g];
 #pragma GCC unroll 1
   for (int r = 0; r < R; ++r) {
     const V i = S::sigmoid(gates[r][0]), f = S::sigmoid(gates[r][1]);
@@ -167,9 +179,9 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     const V h_new = o * S::tanh(c_new);
     S::store(cell, c_new);
     S::store(h_next + r * P + unit, h_new);
-    const int64_t n = (position + r) * D + direction;
-    S::store_first(p.output + n * H + unit, h_new, count);
+    S::store_first(p.output + ((position + r) * D + direction) * H + unit, h_new, count);
     if (p.activations) {
+      const int64_t n = direction * p.shape.positions + position + r;
       T* saved = p.activations + n * kGates * H + unit;
       S::store_first(saved, i, count);
       S::store_first(saved + H, f, count);
@@ -230,16 +242,17 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
                           T* grad_c) {
   using S = Simd<T>;
   using V = typename S::V;
-  const int64_t H = p.shape.hidden, n = position * p.shape.directions + direction;
+  const int64_t H = p.shape.hidden, n = direction * p.shape.positions + position;
   const T* saved = p.activations + n * kGates * H;
   T* grad_gates = p.grad_gates + n * kGates * H;
+  const T* grad_output = p.grad_output ? p.grad_output + (position * p.shape.directions + direction) * H : nullptr;
   for (int64_t unit = 0; unit < H; unit += S::kLanes) {
     const int64_t count = smaller(S::kLanes, H - unit);
     const V i = S::load_first(saved + unit, count), f = S::load_first(saved + H + unit, count);
     const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
     const V tanh_c = S::tanh(S::load_first(p.cells + n * H + unit, count));
     V dh = S::load(grad_h + unit);
-    if (p.grad_output) dh += S::load_first(p.grad_output + n * H + unit, count);
+    if (grad_output) dh += S::load_first(grad_output + unit, count);
     const V dc = S::load(grad_c + unit) + dh * o * (T(1) - tanh_c * tanh_c);
     S::store(grad_c + unit, dc * f);
     S::store_first(grad_gates + unit, dc * g * i * (T(1) - i), count);
@@ -249,23 +262,29 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
   }
 }
 
-// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh
+// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh, a gate at a time: four sums of H terms each round less
+// than one of 4H.
 template <class T, int R, int NV>
-static void backward_tile(const T* grad_gates, int64_t stride, const T* panel, int64_t hidden, T* grad_h) {
+static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, T* grad_h) {
   using S = Simd<T>;
-  typename S::V acc[R][NV] = {};
-  multiply_add<T, R, NV>(acc, grad_gates, stride, panel, kGates * hidden);
+  for (int64_t gate = 0; gate < kGates; ++gate) {
+    typename S::V acc[R][NV] = {};
+    multiply_add<T, R, NV>(acc, grad_gates + gate * hidden, kGates * hidden, panel + gate * hidden * NV * S::kLanes, hidden);
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int n = 0; n < NV; ++n) S::store(grad_h + r * padded<T>(hidden) + n * S::kLanes, acc[r][n]);
+      for (int n = 0; n < NV; ++n) {
+        T* to = grad_h + r * padded<T>(hidden) + n * S::kLanes;
+        S::store(to, gate ? S::load(to) + acc[r][n] : acc[r][n]);
+      }
+  }
 }
 
 template <class T>
 static void backward(const LstmBackward<T>& p, RowRange range, const T* panels, T* scratch) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), D = s.directions, rows = range.end - range.begin;
+  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin;
   const int64_t state = (range.direction * s.rows + range.begin) * H;
   T* grad_h = scratch;
   T* grad_c = scratch + rows * P;
@@ -283,34 +302,87 @@ static void backward(const LstmBackward<T>& p, RowRange range, const T* panels, 
     const int64_t position = s.offsets[t] + range.begin;
     for (int64_t r = 0; r < alive; ++r) {
       const int64_t before = previous_position(s, range.direction, t, range.begin + r);
-      const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (before * D + range.direction) * H;
+      const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (range.direction * s.positions + before) * H;
       backward_cell(p, range.direction, position + r, c_before, grad_h + r * P, grad_c + r * P);
     }
-    const T* grad_gates = p.grad_gates + (position * D + range.direction) * kGates * H;
-    const int64_t stride = D * kGates * H;
+    const T* grad_gates = p.grad_gates + (range.direction * s.positions + position) * kGates * H;
     for (int64_t column = 0; column < P; column += kGroup * L)
       for_tiles(alive, [&]<int R>(int64_t r) {
-        const T* a = grad_gates + r * stride;
+        const T* a = grad_gates + r * kGates * H;
         const T* panel = panels + column * kGates * H;
         T* to = grad_h + r * P + column;
-        switch (smaller(kGroup, (P - column) / L)) {
-          case 1:
-            return backward_tile<T, R, 1>(a, stride, panel, H, to);
-          case 2:
-            return backward_tile<T, R, 2>(a, stride, panel, H, to);
-          case 3:
-            return backward_tile<T, R, 3>(a, stride, panel, H, to);
-          default:
-            return backward_tile<T, R, 4>(a, stride, panel, H, to);
-        }
+        with_vectors<T>(P - column, [&]<int NV>() { backward_tile<T, R, NV>(a, panel, H, to); });
       });
   }
   copy_rows(grad_h, P, p.grad_h0 + state, H, rows, H);
   copy_rows(grad_c, P, p.grad_c0 + state, H, rows, H);
 }
 
+// ---- Gradient of W_hh -------------------------------------------------------------------------------------------------------
+
+// Positions are summed in runs of this many, each in registers and then added to the result: short sums round less, and
+// 64 * 24 multiply-adds a tile hide the 24 additions to memory.
+constexpr int64_t kRun = 64;
+
+template <class T>
+static int64_t weight_grad_scratch_size(int64_t hidden) {
+  return kRun * padded<T>(hidden);
+}
+
+// to (R rows, NV vectors) = or += sum over `count` positions of a (R numbers, rows 4H apart) x h (NV vectors, rows P apart)
+template <class T, int R, int NV>
+static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidden, int64_t columns, bool first, T* to) {
+  using S = Simd<T>;
+  typename S::V acc[R][NV] = {};
+  for (int64_t n = 0; n < count; ++n, a += kGates * hidden, h += padded<T>(hidden)) {
+    typename S::V b[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) b[v] = S::load(h + v * S::kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] += b[v] * a[r];
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      T* at = to + r * hidden + v * S::kLanes;
+      const int64_t lanes = smaller(S::kLanes, columns - v * S::kLanes);
+      S::store_first(at, first ? acc[r][v] : S::load_first(at, lanes) + acc[r][v], lanes);
+    }
+}
+
+template <class T>
+static void weight_grad(const LstmWeightGrad<T>& p, RowRange range, T* scratch) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  const LstmShape& s = p.shape;
+  const int64_t H = s.hidden, P = padded<T>(H), d = range.direction;
+  for (int64_t i = 0; i < weight_grad_scratch_size<T>(H); ++i) scratch[i] = T(0);
+  int64_t t = 0;
+  for (int64_t start = 0; start < s.positions; start += kRun) {
+    const int64_t count = smaller(kRun, s.positions - start);
+    for (int64_t n = start; n < start + count; ++n) {
+      while (n >= s.offsets[t + 1]) ++t;
+      const int64_t row = n - s.offsets[t], before = previous_position(s, d, t, row);
+      const T* h = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
+      __builtin_memcpy(scratch + (n - start) * P, h, H * sizeof(T));
+    }
+    const T* grad_gates = p.grad_gates + (d * s.positions + start) * kGates * H + range.begin;
+    T* to = p.grad_w_hh + (d * kGates * H + range.begin) * H;
+    for (int64_t column = 0; column < P; column += kGroup * L)
+      for_tiles(range.end - range.begin, [&]<int R>(int64_t r) {
+        with_vectors<T>(P - column, [&]<int NV>() {
+          weight_grad_tile<T, R, NV>(grad_gates + r, scratch + column, count, H, H - column, start == 0,
+                                     to + r * H + column);
+        });
+      });
+  }
+}
+
 template <class T>
 static KernelTable<T> kernel_table() {
   return {forward_panel_size<T>, forward_blocks<T>,  pack_forward<T>, backward_panel_size<T>, backward_groups<T>,
-          pack_backward<T>,      scratch_size<T>, forward<T>,      backward<T>};
+          pack_backward<T>,      scratch_size<T>,       forward<T>,         backward<T>,     weight_grad_scratch_size<T>,
+          weight_grad<T>};
 }

@@ -13,9 +13,9 @@ DEFAULT_MAX_BYTES = 256 * 2**20
 
 
 class ProjectedTable:
-    """``embedding.weight @ W_ih.T + biases`` of the first layer, (V, D, 4H), for inference with frozen weights.
+    """``embedding.weight @ W_ih.T + biases`` of the first layer, (D, V, 4H), for inference with frozen weights.
 
-    The table costs V rows of projection and V * D * 4H numbers of memory; without it a call projects the distinct tokens of
+    The table costs V rows of projection and D * V * 4H numbers of memory; without it a call projects the distinct tokens of
     its batch. It is made once the tokens projected without it, since the weights last changed, have cost as much as it
     would: whatever the calls, the work is at most twice the least possible.
 

@@ -37,30 +37,26 @@ def _inside_functorch() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
-def layer_weights(lstm: nn.LSTM, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One layer's weights, its D directions joined.
-
-    Returns:
-        w_ih (D * 4H, I), w_hh (D, 4H, H), and the sum of both biases (D * 4H,) or None.
-    """
-    directions = 2 if lstm.bidirectional else 1
+def _weights(lstm: nn.LSTM, layer: int, kind: int) -> list[Tensor]:
+    """One kind of weight of a layer, for each direction: 0 w_ih, 1 w_hh, 2 b_ih, 3 b_hh."""
     each = 4 if lstm.bias else 2
-    flat = lstm._flat_weights[layer * directions * each : (layer + 1) * directions * each]
-    groups = [flat[d * each : (d + 1) * each] for d in range(directions)]
-    biases = [group[2] + group[3] for group in groups] if lstm.bias else None
-    if directions == 1:
-        return groups[0][0], groups[0][1].unsqueeze(0), biases[0] if biases else None
-    return (
-        torch.cat([group[0] for group in groups]),
-        torch.stack([group[1] for group in groups]),
-        torch.cat(biases) if biases else None,
-    )
+    directions = 2 if lstm.bidirectional else 1
+    return [lstm._flat_weights[(layer * directions + d) * each + kind] for d in range(directions)]  # type: ignore[misc]
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """(D, ...): one direction's tensor is not copied."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
 
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
-    """The input half of a layer's gates: (R, I) -> (R, D, 4H), both biases included."""
-    w_ih, _, bias = layer_weights(lstm, layer)
-    return functional.linear(rows, w_ih, bias).view(rows.size(0), -1, 4 * lstm.hidden_size)
+    """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included."""
+    w_ih = _weights(lstm, layer, 0)
+    biases = [b_ih + b_hh for b_ih, b_hh in zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)] if lstm.bias else []
+    if len(w_ih) == 1:
+        return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
+    inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)
+    return torch.baddbmm(torch.stack(biases).unsqueeze(1), inputs, weights) if biases else torch.bmm(inputs, weights)
 
 
 def run_layers(
@@ -70,7 +66,7 @@ def run_layers(
 
     Args:
         lstm: the weights and options; its ``_flat_weights`` up to date.
-        gates: (R, D, 4H), see :func:`project`.
+        gates: (D, R, 4H), see :func:`project`.
         index: (N,) the row of ``gates`` at each position, or None.
         batch_sizes: (T,) int64 on the CPU.
         h0: (L * D, B, H) in packed order; likewise c0.
@@ -86,9 +82,8 @@ def run_layers(
             if lstm.dropout > 0:
                 output = functional.dropout(output, lstm.dropout, lstm.training)
             gates, index = project(output, lstm, layer), None
-        _, w_hh, _ = layer_weights(lstm, layer)
         span = slice(layer * directions, (layer + 1) * directions)
-        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span])
+        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, _joined(_weights(lstm, layer, 1)), h0[span], c0[span])
         states_h.append(h_n)
         states_c.append(c_n)
     if lstm.num_layers == 1:

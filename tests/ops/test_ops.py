@@ -1,0 +1,246 @@
+"""The ops by themselves: opcheck, the plain-PyTorch reference, gradcheck, and every argument that does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from textclf_fast import ops
+from textclf_fast.reference import lstm_reference
+
+OPS = torch.ops.textclf_fast
+T, H, V = 4, 5, 9
+BATCH_SIZES = [4, 4, 2, 1]
+N = sum(BATCH_SIZES)
+
+
+def _arguments(directions: int, with_index: bool, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+    rows = V if with_index else N
+    return {
+        "gates": torch.randn(directions, rows, 4 * H, dtype=dtype),
+        "index": torch.randint(0, V, (N,)) if with_index else None,
+        "batch_sizes": torch.tensor(BATCH_SIZES),
+        "w_hh": torch.randn(directions, 4 * H, H, dtype=dtype),
+        "h0": torch.randn(directions, BATCH_SIZES[0], H, dtype=dtype),
+        "c0": torch.randn(directions, BATCH_SIZES[0], H, dtype=dtype),
+    }
+
+
+def _differentiable(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in arguments.items()
+    }
+
+
+def _backward_arguments(directions: int, with_index: bool, need_w_hh: bool = True) -> dict[str, Any]:
+    a = _arguments(directions, with_index)
+    output, h_n, c_n, activations, cells = OPS.lstm_training(**a)
+    return {
+        "grad_output": torch.randn_like(output),
+        "grad_h_n": torch.randn_like(h_n),
+        "grad_c_n": torch.randn_like(c_n),
+        "activations": activations,
+        "cells": cells,
+        "output": output,
+        "index": a["index"],
+        "gate_rows": a["gates"].size(1),
+        "batch_sizes": a["batch_sizes"],
+        "w_hh": a["w_hh"],
+        "h0": a["h0"],
+        "c0": a["c0"],
+        "need_w_hh": need_w_hh,
+    }
+
+
+both_directions = pytest.mark.parametrize("directions", [1, 2])
+with_and_without_index = pytest.mark.parametrize("with_index", [False, True])
+
+
+@both_directions
+@with_and_without_index
+@pytest.mark.parametrize("name", ["lstm_inference", "lstm_training"])
+def test_opcheck_forward(name: str, directions: int, with_index: bool) -> None:
+    arguments = _arguments(directions, with_index)
+    if name == "lstm_training":
+        arguments = _differentiable(arguments)
+    torch.library.opcheck(getattr(OPS, name).default, tuple(arguments.values()))
+
+
+@both_directions
+@with_and_without_index
+@pytest.mark.parametrize("need_w_hh", [False, True])
+def test_opcheck_backward(directions: int, with_index: bool, need_w_hh: bool) -> None:
+    arguments = _backward_arguments(directions, with_index, need_w_hh)
+    torch.library.opcheck(OPS.lstm_backward.default, tuple(arguments.values()))
+    arguments.update(grad_output=None, grad_c_n=None)
+    torch.library.opcheck(OPS.lstm_backward.default, tuple(arguments.values()))
+
+
+def test_opcheck_layout_ops() -> None:
+    torch.library.opcheck(OPS.distinct_tokens.default, (torch.tensor([3, 1, 3, 0, 1]), 4))
+    torch.library.opcheck(OPS.packed_layout.default, (torch.tensor([3, 1, 4]), 4, 3, 1))
+
+
+@both_directions
+@with_and_without_index
+@pytest.mark.usefixtures("_poisoned")
+def test_against_the_reference(isa: str, directions: int, with_index: bool) -> None:
+    ours = _differentiable(_arguments(directions, with_index))
+    reference = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in ours.items()}
+    reference = _differentiable(reference)
+    results, expected = ops.lstm(**ours), lstm_reference(**reference)
+    grads = [torch.randn_like(t) for t in results]
+    torch.autograd.backward(results, grads)
+    torch.autograd.backward(expected, grads)
+    for got, want in zip(results, expected, strict=True):
+        torch.testing.assert_close(got, want)
+    for name in ("gates", "w_hh", "h0", "c0"):
+        torch.testing.assert_close(ours[name].grad, reference[name].grad, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@both_directions
+@with_and_without_index
+def test_gradcheck(isa: str, directions: int, with_index: bool) -> None:
+    a = _differentiable(_arguments(directions, with_index))
+    assert torch.autograd.gradcheck(
+        lambda gates, w_hh, h0, c0: ops.lstm(gates, a["index"], a["batch_sizes"], w_hh, h0, c0),
+        (a["gates"], a["w_hh"], a["h0"], a["c0"]),
+        fast_mode=True,
+    )
+
+
+@pytest.mark.usefixtures("_poisoned")
+def test_strided_arguments(isa: str) -> None:
+    """Every argument as a view with gaps, a start off any alignment, or expanded."""
+    a = _arguments(2, True, torch.float32)
+    want = OPS.lstm_inference(**a)
+    gaps = {k: torch.stack([v, torch.full_like(v, 77)], -1)[..., 0] if v is not None else v for k, v in a.items()}
+    for got, expected in zip(OPS.lstm_inference(**gaps), want, strict=True):
+        assert torch.equal(got, expected)
+    shifted = {k: torch.cat([v.flatten()[:1], v.flatten()])[1:].view(v.shape) for k, v in a.items()}
+    for got, expected in zip(OPS.lstm_inference(**shifted), want, strict=True):
+        assert torch.equal(got, expected)
+    grads = OPS.lstm_backward(**_backward_arguments(1, False) | {"grad_output": torch.ones(()).double().expand(N, H)})
+    assert all(g.isfinite().all() for g in grads)
+
+
+@with_and_without_index
+def test_gradgradcheck(with_index: bool) -> None:
+    a = _differentiable(_arguments(2, with_index))
+    # The gradient in one direction of everything at once: the whole Jacobian of the gradients takes a minute.
+    assert torch.autograd.gradgradcheck(
+        lambda gates, w_hh, h0, c0: ops.lstm(gates, a["index"], a["batch_sizes"], w_hh, h0, c0),
+        (a["gates"], a["w_hh"], a["h0"], a["c0"]),
+        fast_mode=True,
+    )
+
+
+def test_distinct_tokens() -> None:
+    ids = torch.tensor([7, 2, 7, 0, 2, 9])
+    tokens, index = ops.distinct_tokens(ids, 10)
+    assert tokens.tolist() == [7, 2, 0, 9]
+    assert torch.equal(tokens[index], ids)
+    tokens, index = ops.distinct_tokens(ids[:0], 10)
+    assert tokens.numel() == index.numel() == 0
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_packed_layout_agrees_with_pack_padded_sequence(batch_first: bool) -> None:
+    lengths = torch.tensor([3, 5, 1, 4])
+    x = torch.arange(4 * 6).view(4, 6) if batch_first else torch.arange(6 * 4).view(6, 4)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=batch_first, enforce_sorted=False)
+    strides = (1, 6) if batch_first else (4, 1)
+    positions, batch_sizes, order, inverse = ops.packed_layout(lengths, 6, *strides)
+    assert torch.equal(x.flatten()[positions], packed.data)
+    assert torch.equal(batch_sizes, packed.batch_sizes)
+    assert torch.equal(order, packed.sorted_indices)
+    assert torch.equal(inverse, packed.unsorted_indices)
+
+
+BAD_LAYERS: list[tuple[dict[str, Any], str]] = [
+    ({"gates": torch.zeros(1, N, 4 * H + 1, dtype=torch.float64)}, r"gates: expected shape \(1, 11, 20\), got \(1, 11, 21\)"),
+    ({"gates": torch.zeros(N, 4 * H, dtype=torch.float64)}, "gates: expected shape"),
+    ({"gates": torch.zeros(1, N + 1, 4 * H, dtype=torch.float64)}, "gates: expected one row for each of the 11 positions"),
+    ({"gates": torch.zeros(1, N, 4 * H)}, "w_hh: its dtype differs from that of gates"),
+    ({"w_hh": torch.zeros(1, 4 * H, H + 1, dtype=torch.float64)}, "w_hh: expected shape"),
+    ({"w_hh": torch.zeros(3, 4 * H, H, dtype=torch.float64)}, "w_hh: expected 1 or 2 directions, got 3"),
+    ({"w_hh": torch.zeros(4 * H, H, dtype=torch.float64)}, r"w_hh: expected shape \(D, 4H, H\)"),
+    ({"h0": torch.zeros(1, 4, H + 1, dtype=torch.float64)}, "h0: expected shape"),
+    ({"h0": torch.zeros(1, 3, H, dtype=torch.float64), "c0": torch.zeros(1, 3, H, dtype=torch.float64)}, "batch_sizes"),
+    ({"c0": torch.zeros(1, 4, H)}, "c0: its dtype differs"),
+    ({"c0": torch.zeros(2, 4, H, dtype=torch.float64)}, "c0: expected shape"),
+    ({"batch_sizes": torch.tensor(BATCH_SIZES).int()}, "batch_sizes: expected dtype int64"),
+    ({"batch_sizes": torch.tensor([BATCH_SIZES])}, "batch_sizes: expected one dimension"),
+    ({"batch_sizes": torch.tensor([], dtype=torch.int64)}, "batch_sizes: expected at least one step"),
+    ({"batch_sizes": torch.tensor([4, 2, 3, 2])}, r"batch_sizes\[2\] = 3 after 2"),
+    ({"batch_sizes": torch.tensor([4, 4, 3, 0])}, r"batch_sizes\[3\] = 0, expected at least 1"),
+    ({"batch_sizes": torch.tensor([4, 4, 4, -1])}, r"batch_sizes\[3\] = -1"),
+    ({"index": torch.zeros(N - 1, dtype=torch.int64)}, "index: expected one entry for each of the 11 positions"),
+    ({"index": torch.full((N,), N)}, r"index: index\[0\] = 11, expected 0 <= index < 11"),
+    ({"index": torch.tensor([0] * (N - 1) + [-1])}, r"index: index\[10\] = -1"),
+    ({"index": torch.tensor([0] * (N - 1) + [-(2**63)])}, r"index: index\[10\]"),
+    ({"index": torch.zeros(N, dtype=torch.int32)}, "index: expected dtype int64"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_LAYERS)
+@pytest.mark.parametrize("name", ["lstm_inference", "lstm_training"])
+def test_bad_layer_arguments(name: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        getattr(OPS, name)(**_arguments(1, False) | change)
+
+
+def test_half_precision_has_no_kernel_yet() -> None:
+    with pytest.raises(RuntimeError, match="gates: expected dtype float32 or float64"):
+        OPS.lstm_inference(**_arguments(1, False, torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grad_output": torch.zeros(N, H + 1).double()}, "grad_output: expected shape"),
+        ({"grad_h_n": torch.zeros(1, 3, H).double()}, "grad_h_n: expected shape"),
+        ({"grad_c_n": torch.zeros(1, 4, H)}, "grad_c_n: its dtype"),
+        ({"activations": torch.zeros(1, N - 1, 4 * H).double()}, "activations: expected shape"),
+        ({"cells": torch.zeros(1, N, H - 1).double()}, "cells: expected shape"),
+        ({"output": torch.zeros(N, H + 1).double()}, "output: expected shape"),
+        ({"gate_rows": -1}, "gate_rows: expected at least 0, got -1"),
+        ({"gate_rows": N + 1}, "gates: expected one row"),
+    ],
+)
+def test_bad_backward_arguments(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        OPS.lstm_backward(**_backward_arguments(1, False) | change)
+
+
+@pytest.mark.parametrize(
+    ("ids", "vocab_size", "message"),
+    [
+        (torch.tensor([0, 5]), 5, "ids: token id 5 at position 1, expected 0 <= id < vocab_size = 5"),
+        (torch.tensor([-1]), 5, "ids: token id -1 at position 0"),
+        (torch.tensor([[1]]), 5, "ids: expected one dimension"),
+        (torch.tensor([1.0]), 5, "ids: expected dtype int64"),
+        (torch.tensor([1]), 0, "vocab_size: expected at least 1"),
+    ],
+)
+def test_bad_distinct_tokens(ids: Tensor, vocab_size: int, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        ops.distinct_tokens(ids, vocab_size)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([2, 0], r"lengths: lengths\[1\] = 0, expected 1 <= length <= 4"),
+        ([5, 1], r"lengths: lengths\[0\] = 5"),
+        ([-3], r"lengths: lengths\[0\] = -3"),
+        ([], "lengths: expected one length a row"),
+    ],
+)
+def test_bad_packed_layout(lengths: list[int], message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        ops.packed_layout(torch.tensor(lengths, dtype=torch.int64), 4, len(lengths), 1)
