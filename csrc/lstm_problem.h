@@ -1,9 +1,9 @@
 // One LSTM layer in the packed layout, as plain sizes and pointers: what every kernel, on every device, is told.
 //
-// Packed layout (that of torch.nn.utils.rnn.PackedSequence): the rows of a batch are sorted by length, longest first, and
-// stored time-major; batch_sizes[t] rows are alive at step t and start at position offsets[t].
-// Letters: T steps, B rows, N positions = sum of lengths, D directions, H hidden units, R rows of the gate table.
-// Gate order is PyTorch's: i, f, g, o.  Direction 1 walks t downwards over the same positions.
+// Packed layout (that of torch.nn.utils.rnn.PackedSequence): the rows of a batch are sorted by length, longest first,
+// and stored time-major; batch_sizes[t] rows are alive at step t and start at position offsets[t]. Letters: T steps, B
+// rows, N positions = sum of lengths, D directions, H hidden units, R rows of the gate table. Gate order is PyTorch's:
+// i, f, g, o.  Direction 1 walks t downwards over the same positions.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
 // Every op of textclf_fast, one schema each.  Kernels register themselves: cpu/*.cpp for CPU, cuda/*.cu for CUDA;
 // fake kernels and autograd are in textclf_fast/ops.py.
 //
-// Letters: T steps, B rows, N positions = sum of lengths, D directions, I input, H hidden units, R gate rows, V vocabulary.
-// The packed layout, the gate order and the direction of walk are described in lstm_problem.h.
+// Letters: T steps, B rows, N positions = sum of lengths, D directions, I input, H hidden units, R gate rows, V
+// vocabulary. The packed layout, the gate order and the direction of walk are described in lstm_problem.h.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(textclf_fast, m) {

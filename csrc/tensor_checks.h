@@ -77,9 +77,10 @@ inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>
   STD_TORCH_CHECK(sizes[0] == rows, "batch_sizes: batch_sizes[0] = ", sizes[0], ", expected the rows of h0, ", rows);
   checked.offsets.reserve(size_t(steps) + 1);
   for (int64_t t = 0; t < steps; ++t) {
-    STD_TORCH_CHECK(sizes[t] >= (rows ? 1 : 0), "batch_sizes: batch_sizes[", t, "] = ", sizes[t], ", expected at least 1");
-    STD_TORCH_CHECK(t == 0 || sizes[t] <= sizes[t - 1], "batch_sizes: batch_sizes[", t, "] = ", sizes[t],
-                    " after ", sizes[t - 1], ", expected a non-increasing sequence");
+    STD_TORCH_CHECK(sizes[t] >= (rows ? 1 : 0), "batch_sizes: batch_sizes[", t, "] = ", sizes[t],
+                    ", expected at least 1");
+    STD_TORCH_CHECK(t == 0 || sizes[t] <= sizes[t - 1], "batch_sizes: batch_sizes[", t, "] = ", sizes[t], " after ",
+                    sizes[t - 1], ", expected a non-increasing sequence");
     checked.offsets.push_back(checked.offsets.back() + sizes[t]);
   }
   const int64_t positions = checked.offsets.back();

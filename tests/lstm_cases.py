@@ -171,8 +171,8 @@ def rms(t: Tensor) -> float:
 class ErrorComparison:
     """Our errors against nn.LSTM in float64 beside those of nn.LSTM in the same dtype, over several problems.
 
-    Of each tensor the mean squares of both errors, and its own, are added up. With ``equal_weights`` each problem's are relative
-    to its tensor's own: for problems of different sizes.
+    Of each tensor the mean squares of both errors, and its own, are added up. With ``equal_weights`` each problem's
+    are relative to its tensor's own: for problems of different sizes.
     """
 
     def __init__(self, equal_weights: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Fast LSTM over text: drop-ins for nn.LSTM and for nn.Embedding + nn.LSTM, and the text classifier that stands on them."""
+"""Fast LSTM over text: drop-ins for nn.LSTM and for nn.Embedding + nn.LSTM, and a text classifier on them."""
 
 from __future__ import annotations
 

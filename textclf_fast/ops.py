@@ -1,7 +1,7 @@
 """Python face of the ops: fake kernels, autograd, and one function each.
 
-The schemas are in csrc/ops.cpp, the packed layout in csrc/lstm_problem.h.  Letters: T steps, B rows, N positions = sum of
-lengths, D directions, H hidden units, R gate rows, V vocabulary.
+The schemas are in csrc/ops.cpp, the packed layout in csrc/lstm_problem.h.  Letters: T steps, B rows, N positions =
+sum of lengths, D directions, H hidden units, R gate rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer in the packed layout.
 
-    Its gradients come from a kernel too; those of its gradients (``create_graph=True``) through the plain-PyTorch reference.
+    Its gradients come from a kernel too; those of its gradients (``create_graph=True``) through the plain-PyTorch
+    reference.
 
     Args:
         gates: (D, R, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
@@ -39,9 +40,7 @@ def lstm(
     Raises:
         RuntimeError: a shape, dtype, device, batch size or index that does not fit; the message names the argument.
     """
-    if torch.is_grad_enabled() and (
-        gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad
-    ):
+    if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
         output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
         return output, h_n, c_n
     return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0)
@@ -63,7 +62,9 @@ def distinct_tokens(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     return _ops.distinct_tokens(ids, vocab_size)
 
 
-def packed_layout(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def packed_layout(
+    lengths: Tensor, steps: int, step_stride: int, row_stride: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where the real positions of a padded batch are, in packed order.
 
     Args:
@@ -81,8 +82,7 @@ def packed_layout(lengths: Tensor, steps: int, step_stride: int, row_stride: int
     return _ops.packed_layout(lengths, steps, step_stride, row_stride)
 
 
-# ---- Fake kernels: shapes and dtypes alone ------------------------------------------------------------------------------
-
+# ---- Fake kernels: shapes and dtypes alone -------------------------------------------------------
 
 
 @torch.library.register_fake("textclf_fast::lstm_inference")
@@ -153,7 +153,7 @@ def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[T
     )
 
 
-# ---- Autograd -----------------------------------------------------------------------------------------------------------
+# ---- Autograd ------------------------------------------------------------------------------------
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -189,10 +189,10 @@ def _differentiable_backward(
     c0: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """The same gradients by way of the plain-PyTorch reference, slower, with a graph of their own."""
-    inputs = (gates, None, None, w_hh, h0, c0)
+    inputs = {0: gates, 3: w_hh, 4: h0, 5: c0}  # by their places among the arguments
     outputs = lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
     used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if grad is not None]
-    wanted = [i for i, needed in enumerate(needs_grad) if needed]
+    wanted = [i for i in inputs if needs_grad[i]]
     found = torch.autograd.grad(
         [out for out, _ in used],
         [inputs[i] for i in wanted],
@@ -200,7 +200,7 @@ def _differentiable_backward(
         create_graph=True,
         allow_unused=True,
     )
-    result: list[Tensor | None] = [None] * len(inputs)
+    result: list[Tensor | None] = [None] * len(needs_grad)
     for i, grad in zip(wanted, found, strict=True):
         result[i] = grad
     return tuple(result)

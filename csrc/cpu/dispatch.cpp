@@ -22,8 +22,8 @@ Isa best_isa() {
   return Isa::kGeneric;
 }
 
-// The best that this machine has, capped by TEXTCLF_FAST_ISA.  An unknown value is refused in Python at import, where it can
-// be said well.
+// The best that this machine has, capped by TEXTCLF_FAST_ISA.  An unknown value is refused in Python at import, where
+// it can be said well.
 Isa first_choice() {
   Isa best = best_isa();
   const char* cap = std::getenv("TEXTCLF_FAST_ISA");

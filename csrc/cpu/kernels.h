@@ -5,7 +5,8 @@
 
 namespace textclf_fast::cpu {
 
-// Rows [begin, end) of the batch (of grad_w_hh in weight_grad), in one direction: a job for one thread.  Jobs share nothing that they write.
+// Rows [begin, end) of the batch (of grad_w_hh in weight_grad), in one direction: a job for one thread.  Jobs share
+// nothing that they write.
 struct RowRange {
   int64_t direction;
   int64_t begin;
@@ -34,13 +35,13 @@ struct KernelTable {
 };
 
 // One declaration per file kernels_*.cpp.
-#define TEXTCLF_DECLARE_KERNELS(isa)   \
-  namespace isa {                      \
-  template <class T>                   \
-  KernelTable<T> kernels();            \
-  template <>                          \
-  KernelTable<float> kernels<float>(); \
-  template <>                          \
+#define TEXTCLF_DECLARE_KERNELS(isa)     \
+  namespace isa {                        \
+  template <class T>                     \
+  KernelTable<T> kernels();              \
+  template <>                            \
+  KernelTable<float> kernels<float>();   \
+  template <>                            \
   KernelTable<double> kernels<double>(); \
   }
 TEXTCLF_DECLARE_KERNELS(generic)

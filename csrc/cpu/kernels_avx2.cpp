@@ -13,9 +13,8 @@ constexpr int kVectorBytes = 32;
 // 16 registers: 2 * 4 accumulators + 4 of W + 1 broadcast = 13.
 constexpr int kTileRows = 2;
 
-#include "simd.inl"
-
 #include "lstm_kernels.inl"
+#include "simd.inl"
 
 }  // namespace
 

@@ -13,9 +13,8 @@ constexpr int kVectorBytes = 64;
 // 32 registers: 6 * 4 accumulators + 4 of W + 1 broadcast = 29.
 constexpr int kTileRows = 6;
 
-#include "simd.inl"
-
 #include "lstm_kernels.inl"
+#include "simd.inl"
 
 }  // namespace
 

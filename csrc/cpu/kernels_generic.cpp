@@ -8,9 +8,8 @@ constexpr int kVectorBytes = 16;
 // 16 registers (SSE2): 2 * 4 accumulators + 4 of W + 1 broadcast = 13; with a third row they spill.
 constexpr int kTileRows = 2;
 
-#include "simd.inl"
-
 #include "lstm_kernels.inl"
+#include "simd.inl"
 
 }  // namespace
 

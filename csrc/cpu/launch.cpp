@@ -54,7 +54,8 @@ std::vector<RowRange> split_rows(const LstmShape& shape, int64_t threads) {
 
 // Packs W_hh, then runs every job; `pack(direction, begin, end, panels)`, `run(job, panels, scratch)`.
 template <class T, class Pack, class Run>
-void run_jobs(const KernelTable<T>& k, const LstmShape& shape, int64_t panel_size, int64_t units, const Pack& pack, const Run& run) {
+void run_jobs(const KernelTable<T>& k, const LstmShape& shape, int64_t panel_size, int64_t units, const Pack& pack,
+              const Run& run) {
   if (shape.rows == 0) return;
   const auto jobs = split_rows(shape, torch::stable::get_num_threads());
   const auto panels = allocate<T>(shape.directions * panel_size);

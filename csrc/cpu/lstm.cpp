@@ -61,7 +61,8 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
   dispatch(gates, "gates", [&]<class T>(T) {
     run_forward<T>({s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
                     mutable_data<T>(r.output), mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
-                    training ? mutable_data<T>(*r.activations) : nullptr, training ? mutable_data<T>(*r.cells) : nullptr});
+                    training ? mutable_data<T>(*r.activations) : nullptr,
+                    training ? mutable_data<T>(*r.cells) : nullptr});
   });
   return r;
 }
@@ -73,15 +74,16 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
   return {r.output, r.h_n, r.c_n};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& gates, const std::optional<Tensor>& index,
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& gates,
+                                                                 const std::optional<Tensor>& index,
                                                                  const Tensor& batch_sizes, const Tensor& w_hh,
                                                                  const Tensor& h0, const Tensor& c0) {
   Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, true);
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
 }
 
-// grad (D, N, C) summed by the gate row that each position read: (D, R, C).  A thread owns some columns and walks the positions
-// in order, so that a sum has one order whatever the number of threads.
+// grad (D, N, C) summed by the gate row that each position read: (D, R, C).  A thread owns some columns and walks the
+// positions in order, so that a sum has one order whatever the number of threads.
 template <class T>
 void sum_by_index(const LstmShape& s, const T* grad, const int64_t* index, T* sums) {
   constexpr int64_t kColumns = 64 / sizeof(T);
@@ -101,9 +103,10 @@ void sum_by_index(const LstmShape& s, const T* grad, const int64_t* index, T* su
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
-    const std::optional<Tensor>& grad_output, const std::optional<Tensor>& grad_h_n, const std::optional<Tensor>& grad_c_n,
-    const Tensor& activations, const Tensor& cells, const Tensor& output, const std::optional<Tensor>& index,
-    int64_t gate_rows, const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0, bool need_w_hh) {
+    const std::optional<Tensor>& grad_output, const std::optional<Tensor>& grad_h_n,
+    const std::optional<Tensor>& grad_c_n, const Tensor& activations, const Tensor& cells, const Tensor& output,
+    const std::optional<Tensor>& index, int64_t gate_rows, const Tensor& batch_sizes, const Tensor& w_hh,
+    const Tensor& h0, const Tensor& c0, bool need_w_hh) {
   STD_TORCH_CHECK(gate_rows >= 0, "gate_rows: expected at least 0, got ", gate_rows);
   const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
@@ -113,7 +116,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   check_shape(output, "output", {s.positions, s.directions * s.hidden});
   check_like(cells, "cells", activations);
   check_like(output, "output", activations);
-  const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name, const std::vector<int64_t>& shape) {
+  const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name,
+                                const std::vector<int64_t>& shape) {
     if (grad) check_shape(*grad, name, shape), check_like(*grad, name, activations);
     return contiguous(grad);
   };

@@ -1,13 +1,14 @@
 // Forward and backward of one LSTM layer over a range of rows.  Included once per instruction set, see simd.inl.
 //
 // Both walk the steps one by one and, in a step, multiply a few rows (a tile) by a packed panel of W_hh:
-//   forward:  gates (rows, 4H) = table rows + h (rows, H) W_hh^T; a panel holds the four gates of kLanes units, so that the
+//   forward:  gates (rows, 4H) = table rows + h (rows, H) W_hh^T; a panel holds the four gates of kLanes units, so that
+//   the
 //             tile's accumulators are just what the cell needs: its activations follow without another pass;
 //   backward: grad_h (rows, H) = grad_gates (rows, 4H) W_hh; a panel holds up to four vectors of columns.
 // kTileRows is the register budget: kTileRows * 4 accumulators + 4 vectors of W + 1 broadcast.
 //
-// h and c live in scratch with rows padded to whole vectors (P = H rounded up to kLanes); padding lanes of the panels are
-// zero, and what the padding lanes of h and c hold is never read back into a real lane.
+// h and c live in scratch with rows padded to whole vectors (P = H rounded up to kLanes); padding lanes of the panels
+// are zero, and what the padding lanes of h and c hold is never read back into a real lane.
 
 static TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -17,7 +18,8 @@ static TEXTCLF_INLINE int64_t padded(int64_t hidden) {
   return divide_up(hidden, Simd<T>::kLanes) * Simd<T>::kLanes;
 }
 
-// ---- Panels -------------------------------------------------------------------------------------------------------------
+// ---- Panels
+// -------------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kGates = 4;
 constexpr int64_t kGroup = 4;  // vectors of columns in a backward panel
@@ -78,7 +80,8 @@ static void pack_backward(const T* w_hh, int64_t hidden, int64_t begin, int64_t 
   }
 }
 
-// ---- The product ----------------------------------------------------------------------------------------------------------
+// ---- The product
+// ----------------------------------------------------------------------------------------------------------
 
 // acc (R, NV vectors) += a (R rows of `depth`, `stride` apart) @ panel (depth, NV vectors)
 template <class T, int R, int NV>
@@ -98,8 +101,8 @@ static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const
   }
 }
 
-// Cuts `rows` into tiles of kTileRows or less, as even as can be (7 rows in tiles of at most 6 are 4 + 3, not 6 + 1: a tile of
-// one row waits for W_hh instead of computing), and calls tile(integral row count, first row).
+// Cuts `rows` into tiles of kTileRows or less, as even as can be (7 rows in tiles of at most 6 are 4 + 3, not 6 + 1: a
+// tile of one row waits for W_hh instead of computing), and calls tile(integral row count, first row).
 template <int R, class F>
 static TEXTCLF_INLINE void run_tile(int64_t rows, int64_t first, const F& tile) {
   if constexpr (R == 1) {
@@ -135,7 +138,8 @@ static TEXTCLF_INLINE void with_vectors(int64_t columns, const F& f) {
   }
 }
 
-// ---- Forward --------------------------------------------------------------------------------------------------------------
+// ---- Forward
+// --------------------------------------------------------------------------------------------------------------
 
 // h now, h next, c: each (rows, P)
 template <class T>
@@ -160,8 +164,9 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   V acc[R][kGates] = {};
   multiply_add<T, R, kGates>(acc, h, P, panels + unit * kGates * H, H);
 
-  // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is a copy, so
-  // that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in registers.
+  // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is a
+  // copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in
+  // registers.
   V gates[R][kGates];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -196,11 +201,13 @@ template <class T>
 static void forward(const LstmForward<T>& p, RowRange range, const T* panels, T* scratch) {
   const LstmShape& s = p.shape;
   const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin;
-  const int64_t state = (range.direction * s.rows + range.begin) * H;  // where this job's rows start in h0, c0, h_n, c_n
+  const int64_t state =
+      (range.direction * s.rows + range.begin) * H;  // where this job's rows start in h0, c0, h_n, c_n
   T* h[2] = {scratch, scratch + rows * P};
   T* c = scratch + 2 * rows * P;
   for (int64_t i = 0; i < scratch_size<T>(rows, H); ++i) scratch[i] = T(0);
-  // Both halves start as h0: a row of the backward direction comes alive at whatever step is its last, and finds its h0.
+  // Both halves start as h0: a row of the backward direction comes alive at whatever step is its last, and finds its
+  // h0.
   copy_rows(p.h0 + state, H, h[0], P, rows, H);
   copy_rows(p.h0 + state, H, h[1], P, rows, H);
   copy_rows(p.c0 + state, H, c, P, rows, H);
@@ -216,11 +223,13 @@ static void forward(const LstmForward<T>& p, RowRange range, const T* panels, T*
     const int64_t position = s.offsets[t] + range.begin;
     for (int64_t block = 0; block < forward_blocks<T>(H); ++block)
       for_tiles(alive, [&]<int R>(int64_t r) {
-        forward_tile<T, R>(p, range.direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P, c + r * P);
+        forward_tile<T, R>(p, range.direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P,
+                           c + r * P);
       });
     // The state of the rows that end here.
-    const int64_t left = range.direction ? (t ? alive : 0)
-                                         : (t + 1 < s.steps ? smaller(s.batch_sizes[t + 1], range.end) - range.begin : 0);
+    const int64_t left = range.direction
+                             ? (t ? alive : 0)
+                             : (t + 1 < s.steps ? smaller(s.batch_sizes[t + 1], range.end) - range.begin : 0);
     const int64_t first = left > 0 ? left : 0;
     copy_rows(h[1 - now] + first * P, P, p.h_n + state + first * H, H, alive - first, H);
     now = 1 - now;
@@ -228,7 +237,8 @@ static void forward(const LstmForward<T>& p, RowRange range, const T* panels, T*
   copy_rows(c, P, p.c_n + state, H, rows, H);
 }
 
-// ---- Backward -------------------------------------------------------------------------------------------------------------
+// ---- Backward
+// -------------------------------------------------------------------------------------------------------------
 
 // The position before `row` in its direction's walk, or -1 where it starts from h0, c0.
 static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t direction, int64_t t, int64_t row) {
@@ -238,8 +248,8 @@ static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t dire
 
 // Gradients of one row's gates at one step, from those of its h (grad_h: what later steps and h_n ask) and c.
 template <class T>
-static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, const T* c_before, const T* grad_h,
-                          T* grad_c) {
+static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, const T* c_before,
+                          const T* grad_h, T* grad_c) {
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, n = direction * p.shape.positions + position;
@@ -262,14 +272,15 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
   }
 }
 
-// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh, a gate at a time: four sums of H terms each round less
-// than one of 4H.
+// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh, a gate at a time: four sums of H terms each round
+// less than one of 4H.
 template <class T, int R, int NV>
 static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, T* grad_h) {
   using S = Simd<T>;
   for (int64_t gate = 0; gate < kGates; ++gate) {
     typename S::V acc[R][NV] = {};
-    multiply_add<T, R, NV>(acc, grad_gates + gate * hidden, kGates * hidden, panel + gate * hidden * NV * S::kLanes, hidden);
+    multiply_add<T, R, NV>(acc, grad_gates + gate * hidden, kGates * hidden, panel + gate * hidden * NV * S::kLanes,
+                           hidden);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -318,7 +329,8 @@ static void backward(const LstmBackward<T>& p, RowRange range, const T* panels, 
   copy_rows(grad_c, P, p.grad_c0 + state, H, rows, H);
 }
 
-// ---- Gradient of W_hh -------------------------------------------------------------------------------------------------------
+// ---- Gradient of W_hh
+// -------------------------------------------------------------------------------------------------------
 
 // Positions are summed in runs of this many, each in registers and then added to the result: short sums round less, and
 // 64 * 24 multiply-adds a tile hide the 24 additions to memory.
@@ -329,9 +341,11 @@ static int64_t weight_grad_scratch_size(int64_t hidden) {
   return kRun * padded<T>(hidden);
 }
 
-// to (R rows, NV vectors) = or += sum over `count` positions of a (R numbers, rows 4H apart) x h (NV vectors, rows P apart)
+// to (R rows, NV vectors) = or += sum over `count` positions of a (R numbers, rows 4H apart) x h (NV vectors, rows P
+// apart)
 template <class T, int R, int NV>
-static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidden, int64_t columns, bool first, T* to) {
+static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidden, int64_t columns, bool first,
+                             T* to) {
   using S = Simd<T>;
   typename S::V acc[R][NV] = {};
   for (int64_t n = 0; n < count; ++n, a += kGates * hidden, h += padded<T>(hidden)) {
@@ -382,7 +396,10 @@ static void weight_grad(const LstmWeightGrad<T>& p, RowRange range, T* scratch) 
 
 template <class T>
 static KernelTable<T> kernel_table() {
-  return {forward_panel_size<T>, forward_blocks<T>,  pack_forward<T>, backward_panel_size<T>, backward_groups<T>,
-          pack_backward<T>,      scratch_size<T>,       forward<T>,         backward<T>,     weight_grad_scratch_size<T>,
+  return {forward_panel_size<T>, forward_blocks<T>,
+          pack_forward<T>,       backward_panel_size<T>,
+          backward_groups<T>,    pack_backward<T>,
+          scratch_size<T>,       forward<T>,
+          backward<T>,           weight_grad_scratch_size<T>,
           weight_grad<T>};
 }

@@ -16,11 +16,11 @@ struct FloatTraits<float> {
   using Bits = int32_t;
   static constexpr int kMantissaBits = 23;
   static constexpr int kTerms = 7;
-  static constexpr float kRound = 12582912.0f;      // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-  static constexpr Bits kOne = 0x3f800000;          // the bits of 1.0f
-  static constexpr float kLn2High = 0.693359375f;   // ln(2) in two parts; the high one has 10 bits, so n * high is exact
+  static constexpr float kRound = 12582912.0f;     // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  static constexpr Bits kOne = 0x3f800000;         // the bits of 1.0f
+  static constexpr float kLn2High = 0.693359375f;  // ln(2) in two parts; the high one has 10 bits, so n * high is exact
   static constexpr float kLn2Low = -2.12194440e-4f;
-  static constexpr float kMaxExponent = 88.0f;      // exp(88) = 1.7e38 is finite, exp(-87) is normal
+  static constexpr float kMaxExponent = 88.0f;  // exp(88) = 1.7e38 is finite, exp(-87) is normal
   static constexpr float kMinExponent = -87.0f;
 };
 
@@ -86,7 +86,8 @@ struct Simd {
 #pragma GCC unroll 16
     for (int k = Traits::kTerms - 1; k >= 1; --k) p = p * r + inverse_factorial(k);
     q = p * r;
-    // (A cast between vectors keeps the bits.)  The low bits of `shifted` hold n: shifted into the exponent's place and added to the bits of 1 they make 2^n.
+    // (A cast between vectors keeps the bits.)  The low bits of `shifted` hold n: shifted into the exponent's place and
+    // added to the bits of 1 they make 2^n.
     const I exponent = ((I)shifted << Traits::kMantissaBits) + Traits::kOne;
     return (V)exponent;
   }

@@ -4,7 +4,8 @@
 
 #define TEXTCLF_PRAGMA(x) _Pragma(#x)
 #ifdef __clang__
-#define TEXTCLF_TARGET_BEGIN(isa) TEXTCLF_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define TEXTCLF_TARGET_BEGIN(isa) \
+  TEXTCLF_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
 #define TEXTCLF_TARGET_END _Pragma("clang attribute pop")
 #else
 #define TEXTCLF_TARGET_BEGIN(isa) _Pragma("GCC push_options") TEXTCLF_PRAGMA(GCC target(isa))

@@ -12,14 +12,14 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 from textclf_fast import FusedEmbeddingLSTM, FusedLSTM
 
-V, I, H = 23, 6, 11
+V, E, H = 23, 6, 11
 
 
 def _pair(dtype: torch.dtype = torch.float64, **options: object) -> tuple[nn.Embedding, nn.LSTM, FusedEmbeddingLSTM]:
     padding_idx = options.pop("padding_idx", None)
-    embedding = nn.Embedding(V, I, padding_idx, dtype=dtype)  # type: ignore[arg-type]
-    lstm = nn.LSTM(I, H, **options, dtype=dtype)  # type: ignore[arg-type]
-    fused = FusedEmbeddingLSTM(V, I, H, **options, padding_idx=padding_idx, dtype=dtype)  # type: ignore[arg-type]
+    embedding = nn.Embedding(V, E, padding_idx, dtype=dtype)  # type: ignore[arg-type]
+    lstm = nn.LSTM(E, H, **options, dtype=dtype)  # type: ignore[arg-type]
+    fused = FusedEmbeddingLSTM(V, E, H, **options, padding_idx=padding_idx, dtype=dtype)  # type: ignore[arg-type]
     fused.embedding.load_state_dict(embedding.state_dict())
     fused.lstm.load_state_dict(lstm.state_dict())
     return embedding, lstm, fused
@@ -113,7 +113,7 @@ def test_from_modules_shares_the_parameters() -> None:
     torch.testing.assert_close(fused(ids)[0], lstm(embedding(ids))[0])
     again = FusedEmbeddingLSTM.from_modules(embedding, fused.lstm)
     assert again.lstm is fused.lstm
-    with pytest.raises(ValueError, match="lstm: input_size is 7, expected the embedding_dim of embedding, 6"):
+    with pytest.raises(ValueError, match="lstm: input_size is 7, expected embedding's embedding_dim, 6"):
         FusedEmbeddingLSTM.from_modules(embedding, nn.LSTM(7, 3))
 
 
@@ -121,7 +121,7 @@ def test_sparse_and_frequency_scaled_embedding_gradients() -> None:
     ids = torch.tensor([[1, 2], [2, 2], [3, 1]])
     for options in ({"sparse": True}, {"scale_grad_by_freq": True}):
         embedding, lstm, _ = _pair()
-        embedding = nn.Embedding(V, I, **options, dtype=torch.float64)
+        embedding = nn.Embedding(V, E, **options, dtype=torch.float64)
         fused = FusedEmbeddingLSTM.from_modules(copy.deepcopy(embedding), lstm)
         fused(ids)[0].sum().backward()
         lstm(embedding(ids))[0].sum().backward()
@@ -141,7 +141,7 @@ def test_what_the_kernels_do_not_cover_takes_pytorchs_path() -> None:
         torch.testing.assert_close(fused.lstm(embedding(ids), lengths=lengths)[0], want)
 
 
-# ---- The table kept for inference ---------------------------------------------------------------------------------------
+# ---- The table kept for inference ----------------------------------------------------------------
 
 
 def _warm(fused: FusedEmbeddingLSTM) -> Tensor:
@@ -149,8 +149,7 @@ def _warm(fused: FusedEmbeddingLSTM) -> Tensor:
     ids = torch.arange(V).view(-1, 1)
     with torch.no_grad():
         fused(ids)
-        output = fused(ids)[0]
-    return output
+        return fused(ids)[0]
 
 
 def _table(fused: FusedEmbeddingLSTM) -> Tensor | None:
@@ -209,7 +208,7 @@ def test_table_after_an_optimizer_step() -> None:
 def test_table_is_bounded_and_can_be_switched_off() -> None:
     size = V * 4 * H * 8
     for limit, there in ((size, True), (size - 1, False), (0, False)):
-        fused = FusedEmbeddingLSTM(V, I, H, max_table_bytes=limit, dtype=torch.float64)
+        fused = FusedEmbeddingLSTM(V, E, H, max_table_bytes=limit, dtype=torch.float64)
         _warm(fused)
         assert (_table(fused) is not None) == there
     fused.projected_table.max_bytes = size
@@ -219,7 +218,7 @@ def test_table_is_bounded_and_can_be_switched_off() -> None:
     _warm(fused)
     assert _table(fused) is None
     with pytest.raises(ValueError, match="max_table_bytes: expected 0 or more, got -1"):
-        FusedEmbeddingLSTM(V, I, H, max_table_bytes=-1)
+        FusedEmbeddingLSTM(V, E, H, max_table_bytes=-1)
 
 
 def test_table_is_not_kept_while_training_nor_copied_nor_made_in_inference_mode() -> None:
@@ -230,7 +229,7 @@ def test_table_is_not_kept_while_training_nor_copied_nor_made_in_inference_mode(
     _warm(fused)
     assert _table(copy.deepcopy(fused)) is None
     with torch.inference_mode():
-        inside = FusedEmbeddingLSTM(V, I, H)
+        inside = FusedEmbeddingLSTM(V, E, H)
         inside(torch.arange(V).view(-1, 1))
         inside(torch.arange(V).view(-1, 1))
         assert _table(inside) is None
@@ -238,7 +237,7 @@ def test_table_is_not_kept_while_training_nor_copied_nor_made_in_inference_mode(
     torch.testing.assert_close(table_of_normal_weights, _warm(fused))
 
 
-# ---- Bad input ----------------------------------------------------------------------------------------------------------
+# ---- Bad input -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [V, V + 5, -1, -(2**63), 2**62])
@@ -284,7 +283,11 @@ def test_an_id_out_of_range_in_a_packed_sequence_is_named() -> None:
             ValueError,
             r"ids: expected a PackedSequence of shape \(N,\)",
         ),
-        ((pack_padded_sequence(torch.ones(3, 2).long(), torch.tensor([3, 1])), [3, 1]), ValueError, "lengths: expected None"),
+        (
+            (pack_padded_sequence(torch.ones(3, 2).long(), torch.tensor([3, 1])), [3, 1]),
+            ValueError,
+            "lengths: expected None",
+        ),
     ],
 )
 def test_bad_ids(arguments: tuple[object, ...], error: type[Exception], message: str) -> None:

@@ -31,8 +31,8 @@ def _with_packed_sequence(module: FusedLSTM) -> Forward:
     return forward
 
 
-# In a tensor of a few numbers nn.LSTM's own error may happen to be next to nothing: four units in the last place, relative to
-# the tensor's magnitude, are always allowed.  test_error_over_all_sizes compares without that.
+# In a tensor of a few numbers nn.LSTM's own error may happen to be next to nothing: four units in the last place,
+# relative to the tensor's magnitude, are always allowed.  test_error_over_all_sizes compares without that.
 CHANCE = 4 * torch.finfo(torch.float32).eps
 DRAWS = 3
 

@@ -162,9 +162,15 @@ def test_packed_layout_agrees_with_pack_padded_sequence(batch_first: bool) -> No
 
 
 BAD_LAYERS: list[tuple[dict[str, Any], str]] = [
-    ({"gates": torch.zeros(1, N, 4 * H + 1, dtype=torch.float64)}, r"gates: expected shape \(1, 11, 20\), got \(1, 11, 21\)"),
+    (
+        {"gates": torch.zeros(1, N, 4 * H + 1, dtype=torch.float64)},
+        r"gates: expected shape \(1, 11, 20\), got \(1, 11, 21\)",
+    ),
     ({"gates": torch.zeros(N, 4 * H, dtype=torch.float64)}, "gates: expected shape"),
-    ({"gates": torch.zeros(1, N + 1, 4 * H, dtype=torch.float64)}, "gates: expected one row for each of the 11 positions"),
+    (
+        {"gates": torch.zeros(1, N + 1, 4 * H, dtype=torch.float64)},
+        "gates: expected one row for each of the 11 positions",
+    ),
     ({"gates": torch.zeros(1, N, 4 * H)}, "w_hh: its dtype differs from that of gates"),
     ({"w_hh": torch.zeros(1, 4 * H, H + 1, dtype=torch.float64)}, "w_hh: expected shape"),
     ({"w_hh": torch.zeros(3, 4 * H, H, dtype=torch.float64)}, "w_hh: expected 1 or 2 directions, got 3"),

@@ -18,8 +18,8 @@ class PlainTextClassifier(nn.Module):
         embedding_dim: I.
         hidden_dim: H.
         output_dim: C.
-        layout: ``"padded"`` runs over the padding too and reads the last step, as such classifiers are often written: right
-            only where all rows have one length. ``"packed"`` goes through pack_padded_sequence: right, and slower.
+        layout: ``"padded"`` runs over the padding too and reads the last step, as such classifiers are often written:
+            right only where all rows have one length. ``"packed"`` goes through pack_padded_sequence: right, slower.
     """
 
     def __init__(

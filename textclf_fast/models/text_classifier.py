@@ -16,8 +16,9 @@ from textclf_fast.nn import FusedEmbeddingLSTM
 class TextClassifier(nn.Module):
     """Classifies texts, given as token ids, by the LSTM's hidden state after each text's own last token.
 
-    Padding never matters: lengths are given, or counted from the trailing ``padding_idx`` of each row. (Reading the last
-    step of a padded batch, as classifiers of this kind often do, classifies short texts by what the LSTM makes of padding.)
+    Padding never matters: lengths are given, or counted from the trailing ``padding_idx`` of each row. (Reading the
+    last step of a padded batch, as classifiers of this kind often do, classifies short texts by what the LSTM makes of
+    padding.)
 
     The state_dict of the same classifier in plain PyTorch (``embedding.*``, ``lstm.*``, ``fc.*``) loads as it is.
 
@@ -28,8 +29,8 @@ class TextClassifier(nn.Module):
         output_dim: C, the classes.
         num_layers, bidirectional: of the LSTM.
         dropout: between layers and before the linear layer, in training.
-        padding_idx: the id that fills rows up; 0 is what torch.nn.utils.rnn.pad_sequence writes. None: every position counts
-            where no lengths are given.
+        padding_idx: the id that fills rows up; 0 is what torch.nn.utils.rnn.pad_sequence writes. None: every position
+            counts where no lengths are given.
         batch_first: ids are (B, T) instead of (T, B).
     """
 
@@ -83,8 +84,8 @@ class TextClassifier(nn.Module):
             logits (B, C), rows in the caller's order.
 
         Raises:
-            IndexError, TypeError, ValueError, RuntimeError: see :meth:`FusedEmbeddingLSTM.forward`; ValueError also for a row of
-                padding alone.
+            IndexError, TypeError, ValueError, RuntimeError: see :meth:`FusedEmbeddingLSTM.forward`.
+            ValueError: a row of padding alone.
         """
         if lengths is None and self.padding_idx is not None and isinstance(ids, Tensor) and ids.dim() == 2:
             lengths = lengths_before_padding(ids, self.padding_idx, self.encoder.lstm.batch_first)
@@ -105,13 +106,13 @@ def lengths_before_padding(ids: Tensor, padding_idx: int, batch_first: bool) -> 
     lengths = lengths.cpu()  # the layout of the batch is made on the CPU
     if lengths.numel() and int(lengths.min()) == 0:
         row = int(lengths.argmin())
-        raise ValueError(f"ids: row {row} holds padding alone (padding_idx = {padding_idx}), expected at least one token")
+        raise ValueError(
+            f"ids: row {row} holds padding alone (padding_idx = {padding_idx}), expected at least one token"
+        )
     return lengths
 
 
-def _accept_plain_names(
-    module: nn.Module, state_dict: dict[str, Any], prefix: str, *unused: Any
-) -> None:
+def _accept_plain_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *unused: Any) -> None:
     for key in list(state_dict):
         name = key.removeprefix(prefix)
         if key.startswith(prefix) and name.startswith(("embedding.", "lstm.")):

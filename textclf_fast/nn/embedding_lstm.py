@@ -12,9 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 from textclf_fast import ops
 from textclf_fast.nn.layout import (
     PackedLayout,
-    dense_layout,
-    lengths_layout,
     packed_sequence_layout,
+    padded_layout,
     permute_rows,
     to_packed,
     to_padded,
@@ -28,10 +27,11 @@ class FusedEmbeddingLSTM(nn.Module):
     """``lstm(embedding(ids))``, without the (T, B, I) tensor of embeddings between them.
 
     The input half of a gate depends on the token alone. Training projects the distinct tokens of the batch and the LSTM
-    kernel reads their rows by index; inference keeps the projection of the whole vocabulary while the weights stay as they
-    are (:class:`textclf_fast.nn.projected_table.ProjectedTable`).
+    kernel reads their rows by index; inference keeps the projection of the whole vocabulary while the weights stay as
+    they are (:class:`textclf_fast.nn.projected_table.ProjectedTable`).
 
-    The children are ``embedding`` (nn.Embedding) and ``lstm`` (FusedLSTM), so state_dicts are interchangeable with theirs.
+    The children are ``embedding`` (nn.Embedding) and ``lstm`` (FusedLSTM), so state_dicts are interchangeable with
+    theirs.
 
     Args:
         num_embeddings: V, size of the vocabulary.
@@ -80,7 +80,7 @@ class FusedEmbeddingLSTM(nn.Module):
         """
         if embedding.embedding_dim != lstm.input_size:
             raise ValueError(
-                f"lstm: input_size is {lstm.input_size}, expected the embedding_dim of embedding, {embedding.embedding_dim}"
+                f"lstm: input_size is {lstm.input_size}, expected embedding's embedding_dim, {embedding.embedding_dim}"
             )
         fused = cls.__new__(cls)
         nn.Module.__init__(fused)
@@ -125,10 +125,7 @@ class FusedEmbeddingLSTM(nn.Module):
         rows, steps = ids.shape if batch_first else (ids.size(1), ids.size(0))
         if ids.numel() == 0:
             return self.lstm(self.embedding(ids), hx, lengths=lengths)
-        if lengths is None:
-            layout = dense_layout(steps, rows)
-        else:
-            layout = lengths_layout(lengths, steps, rows, batch_first)
+        layout = padded_layout(lengths, steps, rows, batch_first)
         try:
             output, states = self._run(to_packed(ids, layout, batch_first), layout, hx)
         except (IndexError, RuntimeError):
@@ -138,7 +135,9 @@ class FusedEmbeddingLSTM(nn.Module):
 
     def _forward_packed(self, packed: PackedSequence, hx: States | None) -> tuple[PackedSequence, States]:
         if packed.data.dim() != 1:
-            raise ValueError(f"ids: expected a PackedSequence of shape (N,), got data of shape {tuple(packed.data.shape)}")
+            raise ValueError(
+                f"ids: expected a PackedSequence of shape (N,), got data of shape {tuple(packed.data.shape)}"
+            )
         _check_ids_dtype(packed.data)
         layout = packed_sequence_layout(packed)
         try:

@@ -24,7 +24,8 @@ class PackedLayout(NamedTuple):
         batch_sizes: (T',) on the CPU: rows alive at each step, non-increasing; T' is the longest length.
         sorted_indices: (B,) the caller's row at each place of the packed order, or None where they agree.
         unsorted_indices: (B,) the inverse, or None.
-        positions: (N,) the place of each packed position in the flattened padded batch, or None where every position counts.
+        positions: (N,) the place of each packed position in the flattened padded batch, or None where every position
+            counts.
     """
 
     batch_sizes: Tensor
@@ -38,26 +39,24 @@ class PackedLayout(NamedTuple):
         return int(self.batch_sizes[0])
 
 
-def dense_layout(steps: int, rows: int) -> PackedLayout:
-    """Every one of B rows is T steps long."""
-    return PackedLayout(torch.full((steps,), rows, dtype=torch.int64))
-
-
-def lengths_layout(lengths: Tensor | Sequence[int], steps: int, rows: int, batch_first: bool) -> PackedLayout:
-    """The layout of a padded batch whose row b is ``lengths[b]`` steps long.
+def padded_layout(lengths: Tensor | Sequence[int] | None, steps: int, rows: int, batch_first: bool) -> PackedLayout:
+    """The layout of a padded batch whose row b is ``lengths[b]`` steps long, or every row T where there are no lengths.
 
     Raises:
         TypeError: lengths that are not integers.
         ValueError: not one length a row.
         RuntimeError: a length outside ``1 .. steps``.
     """
+    dense = PackedLayout(torch.full((steps,), rows, dtype=torch.int64))
+    if lengths is None:
+        return dense
     checked = _integer_vector(lengths)
     if checked.numel() != rows:
         raise ValueError(f"lengths: got {checked.numel()} lengths, expected {rows}, one for each row of the batch")
     step_stride, row_stride = (1, steps) if batch_first else (rows, 1)
     positions, batch_sizes, order, inverse = ops.packed_layout(checked, steps, step_stride, row_stride)
     if positions.numel() == steps * rows:
-        return dense_layout(steps, rows)
+        return dense
     return PackedLayout(batch_sizes, order, inverse, positions)
 
 
@@ -84,8 +83,8 @@ def packed_sequence_layout(packed: PackedSequence) -> PackedLayout:
     """The layout of a PackedSequence, checked against its data: one made by hand may not fit.
 
     Raises:
-        RuntimeError: batch_sizes that are not a CPU int64 vector, are increasing or below 1, or do not add up to the rows
-            of data; indices that are not one for each row.
+        RuntimeError: batch_sizes that are not a CPU int64 vector, are increasing or below 1, or do not add up to the
+            rows of data; indices that are not one for each row.
     """
     sizes = packed.batch_sizes
     if sizes.dim() != 1 or sizes.dtype != torch.int64 or not sizes.is_cpu or sizes.numel() == 0:
@@ -95,10 +94,12 @@ def packed_sequence_layout(packed: PackedSequence) -> PackedLayout:
         )
     array = sizes.numpy()
     if array[-1] < 1 or (array[1:] > array[:-1]).any():
-        raise RuntimeError(f"batch_sizes: expected non-increasing numbers, at least 1, got {_described(array.tolist())}")
+        raise RuntimeError(
+            f"batch_sizes: expected non-increasing numbers, at least 1, got {_described(array.tolist())}"
+        )
     if packed.data.dim() == 0 or array.sum() != packed.data.size(0):
         raise RuntimeError(
-            f"batch_sizes: they add up to {array.sum()}, expected the rows of data, whose shape is {tuple(packed.data.shape)}"
+            f"batch_sizes: they add up to {array.sum()}, expected the rows of data, of shape {tuple(packed.data.shape)}"
         )
     for name in ("sorted_indices", "unsorted_indices"):
         indices = getattr(packed, name)

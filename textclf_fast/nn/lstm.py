@@ -12,9 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast.nn.layout import (
     PackedLayout,
-    dense_layout,
-    lengths_layout,
     packed_sequence_layout,
+    padded_layout,
     permute_rows,
     to_packed,
     to_padded,
@@ -27,14 +26,15 @@ States = tuple[Tensor, Tensor]
 class FusedLSTM(nn.LSTM):
     """A drop-in for :class:`torch.nn.LSTM`: same arguments, parameters, state_dict, errors and results.
 
-    Beyond nn.LSTM, ``forward`` takes ``lengths``: rows of different lengths in one padded batch, unsorted, with no packing
-    by the caller and no work done for the padding.
+    Beyond nn.LSTM, ``forward`` takes ``lengths``: rows of different lengths in one padded batch, unsorted, with no
+    packing by the caller and no work done for the padding.
 
-    What the kernels do not cover (see :func:`textclf_fast.nn.stack.kernels_apply`) takes PyTorch's own path, so that every
-    call that nn.LSTM answers is answered.
+    What the kernels do not cover (see :func:`textclf_fast.nn.stack.kernels_apply`) takes PyTorch's own path, so that
+    every call that nn.LSTM answers is answered.
 
-    Source of the method: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9(8), 1997, with the
-    forget gate of F. Gers, J. Schmidhuber and F. Cummins, Learning to Forget, 2000; equations as in the docs of nn.LSTM.
+    Source of the method: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9(8), 1997,
+    with the forget gate of F. Gers, J. Schmidhuber and F. Cummins, Learning to Forget, 2000; equations as in the docs
+    of nn.LSTM.
     """
 
     @classmethod
@@ -71,8 +71,8 @@ class FusedLSTM(nn.LSTM):
         Args:
             input: (T, B, I); (B, T, I) where batch_first; (T, I) for one row; or a PackedSequence.
             hx: h_0 (L * D, B, H or P) and c_0 (L * D, B, H), zero when absent; without B for one row.
-            lengths: B integers in 1 .. T. Output rows past a length are zero; h_n and c_n are those of each row's last real
-                step (reverse direction: its first). Without, every position counts, as in nn.LSTM.
+            lengths: B integers in 1 .. T. Output rows past a length are zero; h_n and c_n are those of each row's last
+                real step (reverse direction: its first). Without, every position counts, as in nn.LSTM.
 
         Returns:
             output in the form of the input, (T, B, D * H), and (h_n, c_n), each (L * D, B, H).
@@ -87,52 +87,50 @@ class FusedLSTM(nn.LSTM):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
             return self._forward_packed(input, hx)
-        if lengths is None:
-            return self._forward_dense(input, hx)
-        return self._forward_lengths(input, hx, lengths)
+        return self._forward_padded(input, hx, lengths)
 
     def _forward_packed(self, packed: PackedSequence, hx: States | None) -> tuple[PackedSequence, States]:
         layout = packed_sequence_layout(packed)
         output, states = self._run(packed.data, layout, hx)
         return PackedSequence(output, layout.batch_sizes, layout.sorted_indices, layout.unsorted_indices), states
 
-    def _forward_dense(self, input: Tensor, hx: States | None) -> tuple[Tensor, States]:
-        if input.dim() != 3 or input.numel() == 0 or not kernels_apply(self, input):
-            return self._forward_unusual(input, hx)
-        rows, steps = self._rows_and_steps(input)
-        layout = dense_layout(steps, rows)
-        if hx is not None:
-            self._check_states_batched(hx)
-        self.check_input(input, None)
-        output, states = self._run(to_packed(input, layout, self.batch_first), layout, hx)
-        return to_padded(output, layout, steps, rows, self.batch_first), states
-
-    def _forward_unusual(self, input: Tensor, hx: States | None) -> tuple[Tensor, States]:
-        """One row without a batch dimension; what the kernels do not cover; and every input that nn.LSTM refuses."""
-        if input.dim() == 2 and input.numel() and kernels_apply(self, input):
-            if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
-                raise RuntimeError(
-                    "For unbatched 2-D input, hx and cx should also be 2-D "
-                    f"but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
-                )
-            batch_dim = 0 if self.batch_first else 1
-            states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-            output, (h_n, c_n) = self._forward_dense(input.unsqueeze(batch_dim), states)
-            return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
-        return super().forward(input, hx)
-
-    def _forward_lengths(
-        self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int]
+    def _forward_padded(
+        self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, States]:
-        if input.dim() != 3:
-            raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
-        self.check_input(input, None)
+        if input.dim() != 3 or input.numel() == 0 or not kernels_apply(self, input):
+            return self._forward_unusual(input, hx, lengths)
         if hx is not None:
             self._check_states_batched(hx)
-        rows, steps = self._rows_and_steps(input)
-        layout = lengths_layout(lengths, steps, rows, self.batch_first)
+        return self._pack_and_run(input, hx, lengths)
+
+    def _pack_and_run(
+        self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
+    ) -> tuple[Tensor, States]:
+        self.check_input(input, None)
+        rows, steps = input.shape[:2] if self.batch_first else (input.size(1), input.size(0))
+        layout = padded_layout(lengths, steps, rows, self.batch_first)
         output, states = self._run(to_packed(input, layout, self.batch_first), layout, hx)
         return to_padded(output, layout, steps, rows, self.batch_first), states
+
+    def _forward_unusual(
+        self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
+    ) -> tuple[Tensor, States]:
+        """One row without a batch dimension; what the kernels do not cover; and every input that nn.LSTM refuses."""
+        if lengths is not None:
+            if input.dim() != 3:
+                raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
+            return self._pack_and_run(input, hx, lengths)
+        if input.dim() != 2 or input.numel() == 0 or not kernels_apply(self, input):
+            return super().forward(input, hx)
+        if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
+            raise RuntimeError(
+                "For unbatched 2-D input, hx and cx should also be 2-D "
+                f"but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
+            )
+        batch_dim = 0 if self.batch_first else 1
+        states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        output, (h_n, c_n) = self._pack_and_run(input.unsqueeze(batch_dim), states, None)
+        return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
 
     def _run(self, data: Tensor, layout: PackedLayout, hx: States | None) -> tuple[Tensor, States]:
         """(N, I) and states in the caller's order -> (N, D * H) and states in the caller's order."""
@@ -170,12 +168,10 @@ class FusedLSTM(nn.LSTM):
                 raise RuntimeError(f"hidden[{i}]: expected the dtype of the input, {like.dtype}, got {state.dtype}")
         return permute_rows(hx[0], layout.sorted_indices), permute_rows(hx[1], layout.sorted_indices)
 
-    def _rows_and_steps(self, input: Tensor) -> tuple[int, int]:
-        return (input.size(0), input.size(1)) if self.batch_first else (input.size(1), input.size(0))
-
     @staticmethod
     def _check_states_batched(hx: Any) -> None:
-        if hx[0].dim() != 3 or hx[1].dim() != 3:
+        h_dim, c_dim = hx[0].dim(), hx[1].dim()
+        if h_dim != 3 or c_dim != 3:
             raise RuntimeError(
-                f"For batched 3-D input, hx and cx should also be 3-D but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
+                f"For batched 3-D input, hx and cx should also be 3-D but got ({h_dim}-D, {c_dim}-D) tensors"
             )

@@ -15,12 +15,12 @@ DEFAULT_MAX_BYTES = 256 * 2**20
 class ProjectedTable:
     """``embedding.weight @ W_ih.T + biases`` of the first layer, (D, V, 4H), for inference with frozen weights.
 
-    The table costs V rows of projection and D * V * 4H numbers of memory; without it a call projects the distinct tokens of
-    its batch. It is made once the tokens projected without it, since the weights last changed, have cost as much as it
-    would: whatever the calls, the work is at most twice the least possible.
+    The table costs V rows of projection and D * V * 4H numbers of memory; without it a call projects the distinct
+    tokens of its batch. It is made once the tokens projected without it, since the weights last changed, have cost as
+    much as it would: whatever the calls, the work is at most twice the least possible.
 
-    A change of the weights is noticed through their version counters and addresses. PyTorch counts every in-place change but
-    those made through ``tensor.data``: after such a one, call :meth:`clear`.
+    A change of the weights is noticed through their version counters and addresses. PyTorch counts every in-place
+    change but those made through ``tensor.data``: after such a one, call :meth:`clear`.
 
     Attributes:
         max_bytes: a table that would be larger is never made; 0 switches it off.
@@ -47,7 +47,8 @@ class ProjectedTable:
             tokens: how many positions this call has.
         """
         directions = 2 if lstm.bidirectional else 1
-        weights = [embedding.weight, *lstm._flat_weights[: directions * (4 if lstm.bias else 2)]]
+        first_layer = lstm._flat_weights[: directions * (4 if lstm.bias else 2)]
+        weights = [embedding.weight, *(w for w in first_layer if w is not None)]
         size = embedding.num_embeddings * directions * 4 * lstm.hidden_size * embedding.weight.element_size()
         # A tensor made in inference mode has no version counter: its changes could not be noticed.
         if size > self.max_bytes or embedding.max_norm is not None or any(w.is_inference() for w in weights):

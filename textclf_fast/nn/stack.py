@@ -14,9 +14,9 @@ _KERNEL_DTYPES = (torch.float32, torch.float64)
 def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
-    Left to PyTorch for now: other devices than the CPU, other dtypes than float32 and float64, autocast, proj_size, export to
-    ONNX, and the transforms of torch.func and forward-mode differentiation, which ops with a Python autograd formula do not
-    support (a tangent would be dropped without a word).
+    Left to PyTorch for now: other devices than the CPU, other dtypes than float32 and float64, autocast, proj_size,
+    export to ONNX, and the transforms of torch.func and forward-mode differentiation, which ops with a Python autograd
+    formula do not support (a tangent would be dropped without a word).
     """
     weights = lstm._flat_weights
     return (
@@ -52,7 +52,9 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included."""
     w_ih = _weights(lstm, layer, 0)
-    biases = [b_ih + b_hh for b_ih, b_hh in zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)] if lstm.bias else []
+    biases = []
+    if lstm.bias:
+        biases = [b_ih + b_hh for b_ih, b_hh in zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)]
     if len(w_ih) == 1:
         return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
     inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)
