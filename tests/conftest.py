@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+
+# Idle threads sleep instead of spinning: most tests are small, and a busy machine would wait for the spinners.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
 
 from textclf_fast import _libraries
-
-ALL_ISAS = ("generic", "avx2", "avx512")
 
 
 def _available(isa: str) -> bool:
@@ -21,11 +23,11 @@ def _available(isa: str) -> bool:
 
 
 _chosen = _libraries.cpu_isa()
-_ISAS = [isa for isa in ALL_ISAS if _available(isa)]
+_ISAS = [isa for isa in _libraries.CPU_ISAS if _available(isa)]
 _libraries.use_cpu_isa(_chosen)
 
 
-@pytest.fixture(params=ALL_ISAS)
+@pytest.fixture(params=_libraries.CPU_ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set of this machine in turn."""
     if request.param not in _ISAS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import re
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ _CPU_LIBRARY = _FOLDER / "_C.so"
 _CUDA_LIBRARY = _FOLDER / "_C_cuda.so"
 _BUILD_RECORD = _FOLDER / "_build.txt"
 _MINIMUM_TORCH = (2, 11)
+CPU_ISAS = ("generic", "avx2", "avx512")  # from the plainest on; the names in csrc/cpu/dispatch.cpp
 
 
 @functools.cache
@@ -43,11 +45,15 @@ def load() -> None:
     """Registers the ops with torch; a second call does nothing.
 
     Raises:
-        ImportError: torch is too old, or the compiled library is missing or does not load.
+        ImportError: torch is too old, TEXTCLF_FAST_ISA names no instruction set, or the compiled library is missing or
+            does not load.
     """
     version = re.match(r"(\d+)\.(\d+)", torch.__version__)
     if version is not None and (int(version[1]), int(version[2])) < _MINIMUM_TORCH:
         raise ImportError(f"textclf_fast needs torch >= 2.11, and this is torch {torch.__version__}: upgrade torch")
+    cap = os.environ.get("TEXTCLF_FAST_ISA")
+    if cap not in (None, "", *CPU_ISAS):
+        raise ImportError(f"TEXTCLF_FAST_ISA: got {cap!r}, expected one of {', '.join(CPU_ISAS)}")
     if not _CPU_LIBRARY.is_file():
         raise ImportError(
             f"textclf_fast's compiled library {_CPU_LIBRARY} is missing: run `pip install .` (or `pip install -e .`) "

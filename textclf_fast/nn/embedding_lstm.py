@@ -167,7 +167,9 @@ class FusedEmbeddingLSTM(nn.Module):
             return self.lstm._run(self.embedding(ids), layout, hx)
         ids = ids.to(torch.int64)
         table = None
-        if not torch.is_grad_enabled():
+        if torch.is_grad_enabled():
+            self.projected_table.clear()
+        else:
             table = self.projected_table.get(self.embedding, self.lstm, ids.numel())
         if table is not None:
             gates, index = table, ids

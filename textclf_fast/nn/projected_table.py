@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from textclf_fast.nn.stack import project
 
 DEFAULT_MAX_BYTES = 256 * 2**20
+
+# PyTorch's fused optimizers change weights without counting it in their version counters: their steps are counted here.
+_fused_steps = itertools.count(1)
+_last_fused_step = 0
+
+
+def _count_fused_steps(optimizer: torch.optim.Optimizer, *unused: Any) -> None:
+    global _last_fused_step
+    if any(group.get("fused") for group in optimizer.param_groups):
+        _last_fused_step = next(_fused_steps)
+
+
+register_optimizer_step_post_hook(_count_fused_steps)
 
 
 class ProjectedTable:
@@ -19,8 +34,9 @@ class ProjectedTable:
     tokens of its batch. It is made once the tokens projected without it, since the weights last changed, have cost as
     much as it would: whatever the calls, the work is at most twice the least possible.
 
-    A change of the weights is noticed through their version counters and addresses. PyTorch counts every in-place
-    change but those made through ``tensor.data``: after such a one, call :meth:`clear`.
+    A change of the weights is noticed through their version counters and addresses, and through the steps of fused
+    optimizers, which do not count theirs. A call that may lead to a backward clears the table too. What is left
+    unnoticed is an in-place change through ``tensor.data`` outside of training: after such a one, call :meth:`clear`.
 
     Attributes:
         max_bytes: a table that would be larger is never made; 0 switches it off.
@@ -37,6 +53,7 @@ class ProjectedTable:
         self._table: Tensor | None = None
         self._made_of: tuple[Any, ...] = ()
         self._tokens_without = 0
+        self._fused_step = _last_fused_step
 
     def get(self, embedding: nn.Embedding, lstm: nn.LSTM, tokens: int) -> Tensor | None:
         """The table for these weights, or None where this call does better without.
@@ -55,7 +72,7 @@ class ProjectedTable:
             self.clear()
             return None
         made_of = tuple((w.untyped_storage(), w.data_ptr(), w._version, w.shape, w.stride()) for w in weights)
-        if not self._same(made_of):
+        if self._fused_step != _last_fused_step or not self._same(made_of):
             self.clear()
             # Holding the storages keeps their addresses from being used again, as no reference to the parameters would
             # allow: those must stay swappable.
