@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from textclf_fast.models import TextClassifier
-from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
-
 if TYPE_CHECKING:
+    from textclf_fast.models import TextClassifier
+    from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
     from textclf_fast.predictor import load
 
 __version__ = "0.1.0"
 __all__ = ["FusedEmbeddingLSTM", "FusedLSTM", "TextClassifier", "load"]
 
+# Imported when first asked for: FusedLSTM alone costs nothing else, and `textclf-fast --help` does not wait for torch.
+_HOMES = {
+    "FusedEmbeddingLSTM": "textclf_fast.nn",
+    "FusedLSTM": "textclf_fast.nn",
+    "TextClassifier": "textclf_fast.models",
+    "load": "textclf_fast.predictor",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Lazily: a person who wants FusedLSTM alone does not pay for reading and writing models.
-    if name == "load":
-        from textclf_fast.predictor import load
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
-        return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,101 @@
+"""Help, wrong usage, and how the program ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textclf_fast.cli import app
+
+
+def test_help_names_all_commands(run: Any) -> None:
+    ran = run("--help")
+    assert ran.status == 0
+    for command in ("train", "predict", "demo", "data", "info"):
+        assert f" {command} " in ran.out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["FILE", "--text", "--label", "--out", "--epochs", "--held-out", "--seed", "--overwrite"]),
+        ("predict", ["DIR", "FILE", "--jsonl", "standard"]),
+        ("demo", ["--out", "--epochs", "--seed"]),
+        ("data", ["NAME"]),
+        ("info", ["versions"]),
+    ],
+)
+def test_help_of_a_command(run: Any, command: str, words: list[str]) -> None:
+    ran = run(command, "--help")
+    assert ran.status == 0
+    for word in words:
+        assert word in ran.out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "trian"),
+        (["train"], "FILE"),
+        (["train", "a.csv"], "--out"),
+        (["train", "a.csv", "--out", "m", "--colour", "red"], "--colour"),
+        (["train", "a.csv", "--out", "m", "--epochs", "many"], "--epochs"),
+        (["train", "a.csv", "--out", "m", "--epochs", "0"], "--epochs"),
+        (["train", "a.csv", "--out", "m", "--lr", "0"], "positive"),
+        (["train", "a.csv", "--out", "m", "--lr", "nan"], "positive"),
+        (["train", "a.csv", "--out", "m", "--held-out", "1"], "between 0 and 1"),
+        (["data", "imaginary"], "imaginary"),
+    ],
+)
+def test_wrong_usage_is_one_line(run: Any, tmp_path: Path, args: list[str], message: str) -> None:
+    ran = run(*args)
+    assert ran.status == 2
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1
+    assert message in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**unused: Any) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(app, "app", broken)
+    with pytest.raises(KeyError, match="a mistake"):
+        app.main([])
+
+
+def test_data_lists_the_data_sets(run: Any) -> None:
+    ran = run("data")
+    assert ran.status == 0
+    assert ran.out.startswith("rt: 12,808 sentences")
+    assert "Pang" in ran.out
+
+
+def test_info(run: Any) -> None:
+    assert "CPU kernels" in run("info").out
+
+
+def test_python_m(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "textclf_fast", "predict", "nowhere"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: nowhere: there is no such directory, expected one with a model\n"
+
+
+def test_commands_do_not_import_what_they_may_not_need(tmp_path: Path) -> None:
+    """The package itself needs torch and numpy; the help of the program needs nothing more but typer and rich."""
+    code = (
+        "import sys, textclf_fast\n"
+        "heavy = {'rich', 'typer', 'safetensors', 'platformdirs', 'matplotlib', 'sklearn'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "import textclf_fast.cli.app\n"
+        "late = {'safetensors', 'matplotlib', 'sklearn', 'textclf_fast.training', 'textclf_fast.text'}\n"
+        "assert not late & set(sys.modules), late & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import textclf_fast
+from textclf_fast.text import read_labelled
+from textclf_fast.training import load_model
+
+TOY = Path(__file__).parents[1] / "text" / "toy.csv"
+SMALL = ("--embedding-dim", 8, "--hidden-dim", 8, "--epochs", 2)
+
+
+def test_trains_and_says_so(run: Any, tmp_path: Path) -> None:
+    ran = run("train", TOY, "--out", "model", *SMALL)
+    assert (ran.status, ran.err) == (0, "")
+    first, epoch_1, epoch_2, saved, use = ran.out.splitlines()
+    assert first == "200 texts, 2 classes; 160 to train on, 40 held out; vocabulary of 310"
+    assert epoch_1.startswith("epoch 1/2: loss 0.")
+    for word in ("held-out accuracy", "macro-F1", " s, ", "tokens/s"):
+        assert word in epoch_2
+    assert saved.startswith("model: the model of epoch ")
+    assert use.endswith("textclf-fast predict model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_model_is_good(model: Path) -> None:
+    data = read_labelled(TOY)
+    predicted = textclf_fast.load(model).predict(data.texts)
+    right = sum(ours == theirs for ours, theirs in zip(predicted, data.labels, strict=True))
+    assert right >= 0.85 * len(data)  # a fifth of them was held out
+
+
+def test_options_arrive(run: Any) -> None:
+    options = ["--layers", 2, "--bidirectional", "--dropout", 0.1, "--vocab-size", 50, "--held-out", 0.5, "--seed", 7]
+    ran = run("train", TOY, "--out", "model", *SMALL, *options, "--lr", 0.02, "--batch-size", 20)
+    assert "100 to train on, 100 held out; vocabulary of 50" in ran.out
+    saved = load_model("model")
+    assert saved.model.config == {
+        "vocab_size": 50,
+        "embedding_dim": 8,
+        "hidden_dim": 8,
+        "output_dim": 2,
+        "num_layers": 2,
+        "bidirectional": True,
+        "dropout": 0.1,
+        "padding_idx": 0,
+        "batch_first": False,
+    }
+    kept = saved.extra["options"]
+    assert (kept["epochs"], kept["batch_size"], kept["learning_rate"], kept["seed"]) == (2, 20, 0.02, 7)
+    assert len(saved.extra["epochs"]) == 2
+
+
+def test_same_seed_same_model(run: Any) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run("train", TOY, "--out", name, "--seed", seed, *SMALL).status == 0
+    a, b, c = (load_model(name).model.fc.weight for name in "abc")
+    assert torch.equal(a, b)
+    assert (a - c).abs().max() > 0.1, "not only the batches, but the initial weights too are others"
+
+
+def test_columns_and_groups(run: Any, tmp_path: Path) -> None:
+    rows = [
+        {"body": f"text {n} {'good' if n % 2 else 'bad'}", "mark": n % 2, "source": str(n // 10)} for n in range(50)
+    ]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = ("--text", "body", "--label", "mark", "--group", "source")
+    ran = run("train", "notes.jsonl", "--out", "model", *columns, *SMALL)
+    assert ran.status == 0
+    assert "40 to train on, 10 held out" in ran.out
+    assert load_model("model").labels == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"body,label\na,yes\nb,no\n", ["'text'", "'body'", "'label'"]),
+        (b"text,label\na,yes\n  ,no\n", ["row 2", "'text' is empty"]),
+        (b"text,label\na,yes\nb,\n", ["row 2", "'label' is empty"]),
+        (b"text,label\na,yes\nb,yes\n", ["'yes'", "two classes"]),
+        (b"text,label\na,yes\n\xff\xfe,no\n", ["row 2", "UTF-8"]),
+        (b"text,label\n", ["no rows"]),
+        (b"", ["file.csv"]),
+        (b"text,label\na,yes\nb,yes\nc,no\n", ["all labelled", "too few"]),
+        (None, ["no such file"]),
+    ],
+)
+def test_bad_files(run: Any, tmp_path: Path, content: bytes | None, words: list[str]) -> None:
+    if content is not None:
+        (tmp_path / "file.csv").write_bytes(content)
+    ran = run("train", "file.csv", "--out", "model", "--held-out", 0.34)
+    assert ran.status == 2
+    assert ran.err.startswith("error: file.csv: ")
+    assert ran.err.count("\n") == 1
+    for word in words:
+        assert word in ran.err
+    assert not (tmp_path / "model").exists()
+
+
+def test_unknown_suffix(run: Any) -> None:
+    ran = run("train", "rt2", "--out", "model")
+    assert ran.status == 2
+    assert ".csv, .tsv or .jsonl" in ran.err
+
+
+def test_existing_directory(run: Any, tmp_path: Path) -> None:
+    assert run("train", TOY, "--out", "model", *SMALL).status == 0
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    ran = run("train", TOY, "--out", "model", *SMALL, "--seed", 1)
+    assert ran.status == 2
+    assert ran.err == (
+        f"error: {tmp_path / 'model'}: is there and not empty; another directory, or overwrite the model in it\n"
+    )
+    assert ran.out == "", "it must be said before the training"
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert run("train", TOY, "--out", "model", *SMALL, "--seed", 1, "--overwrite").status == 0
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() != before
+
+
+def test_other_peoples_files_are_not_overwritten(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    ran = run("train", TOY, "--out", "home", "--overwrite", *SMALL)
+    assert ran.status == 2
+    assert "thesis.tex" in ran.err
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
+
+
+def test_diverging(run: Any, tmp_path: Path) -> None:
+    ran = run("train", TOY, "--out", "model", "--lr", "1e38", *SMALL)
+    assert ran.status == 2
+    assert "try a lower learning rate" in ran.err
+    assert not (tmp_path / "model").exists()
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "textclf_fast", "train", str(TOY), "--out", "model", "--epochs", "100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        while "epoch 1/" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert err == "error: interrupted\n"
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import textclf_fast
+from textclf_fast.predictor import Predictor
+from textclf_fast.text import WordTokenizer
+from textclf_fast.training import TrainingOptions, fit, save_model
+
+
+@pytest.fixture(scope="module")
+def predictor(toy: Any) -> Predictor:
+    model = toy.model()
+    fit(model, toy.data, toy.data, TrainingOptions(epochs=12, batch_size=8, learning_rate=1e-2))
+    return Predictor(model, toy.vocabulary, toy.labels)
+
+
+def test_predicts(toy: Any, predictor: Predictor) -> None:
+    assert predictor.labels == ["negative", "positive"]
+    expected = [toy.labels[number] for number in toy.data.labels]
+    agree = [ours == theirs for ours, theirs in zip(predictor.predict(toy.texts), expected, strict=True)]
+    assert np.mean(agree) > 0.97
+
+
+def test_probabilities_are_those_of_each_text_alone(toy: Any, predictor: Predictor) -> None:
+    """Whatever else is in the list, and in whatever order."""
+    together = predictor.predict_proba(toy.texts)
+    assert together.shape == (200, 2)
+    assert together.dtype == np.float32
+    assert together.sum(axis=1) == pytest.approx(1, abs=1e-6)
+    assert together.std(axis=0).min() > 0.1
+    alone = np.concatenate([predictor.predict_proba([text]) for text in toy.texts[:20]])
+    assert alone == pytest.approx(together[:20], abs=1e-6)
+    backwards = predictor.predict_proba(toy.texts[::-1])
+    assert backwards[::-1] == pytest.approx(together, abs=1e-6)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path, toy: Any, predictor: Predictor) -> None:
+    save_model(tmp_path / "model", predictor._model, toy.vocabulary, toy.labels)
+    loaded = textclf_fast.load(tmp_path / "model")
+    assert loaded.labels == predictor.labels
+    assert np.array_equal(loaded.predict_proba(toy.texts), predictor.predict_proba(toy.texts))
+
+
+def test_in_another_process_it_is_the_same(tmp_path: Path, toy: Any, predictor: Predictor) -> None:
+    save_model(tmp_path / "model", predictor._model, toy.vocabulary, toy.labels)
+    code = "import sys, textclf_fast; p = textclf_fast.load(sys.argv[1]); print(p.predict(sys.argv[2:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model"), *toy.texts[:10]],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.strip() == str(predictor.predict(toy.texts[:10]))
+
+
+def test_no_texts(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+    assert predictor.predict_proba([]).shape == (0, 2)
+
+
+def test_texts_without_a_known_word(predictor: Predictor) -> None:
+    probabilities = predictor.predict_proba(["", " ", "xyzzy", "\U0001f600"])
+    assert probabilities == pytest.approx(np.repeat(probabilities[:1], 4, axis=0), abs=1e-6)
+
+
+def test_dropout_is_off(toy: Any) -> None:
+    predictor = Predictor(toy.model(dropout=0.9).train(), toy.vocabulary, toy.labels, WordTokenizer())
+    assert np.array_equal(predictor.predict_proba(toy.texts), predictor.predict_proba(toy.texts))
+
+
+def test_threads_may_share_it(toy: Any) -> None:
+    expected = Predictor(toy.model(), toy.vocabulary, toy.labels).predict_proba(toy.texts)
+    for _ in range(5):
+        shared = Predictor(toy.model(), toy.vocabulary, toy.labels)
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _, shared=shared: shared.predict_proba(toy.texts), range(8)):
+                assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_gradients_are_left_alone(toy: Any, predictor: Predictor) -> None:
+    predictor.predict(toy.texts[:3])
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one text", "expected a list of texts, got a str"),
+        (["a", None], "place 1, got NoneType"),
+        ([b"a"], "place 0, got bytes"),
+    ],
+)
+def test_bad_input(predictor: Predictor, texts: Any, message: str) -> None:
+    for method in (predictor.predict, predictor.predict_proba):
+        with pytest.raises(TypeError, match=message):
+            method(texts)

@@ -1,0 +1,37 @@
+"""The training loop, its metrics, and models on disk."""
+
+from __future__ import annotations
+
+from textclf_fast.training.checkpoint import SavedModel, check_target, load_model, save_model
+from textclf_fast.training.encoded import EncodedTexts, Layout
+from textclf_fast.training.loop import (
+    EpochResult,
+    Evaluation,
+    History,
+    Step,
+    TrainingOptions,
+    evaluate,
+    fit,
+    train_epochs,
+)
+from textclf_fast.training.metrics import accuracy, confusion_matrix, macro_f1
+
+__all__ = [
+    "EncodedTexts",
+    "EpochResult",
+    "Evaluation",
+    "History",
+    "Layout",
+    "SavedModel",
+    "Step",
+    "TrainingOptions",
+    "accuracy",
+    "check_target",
+    "confusion_matrix",
+    "evaluate",
+    "fit",
+    "load_model",
+    "macro_f1",
+    "save_model",
+    "train_epochs",
+]

@@ -1,0 +1,85 @@
+"""Texts as a model takes them: token ids and class numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textclf_fast.text import LabelledTexts, RaggedTokens, Vocabulary, encode_texts
+
+Layout = Literal["packed", "padded"]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedTexts:
+    """n texts as token ids, with the number of each one's class.
+
+    Attributes:
+        tokens: n rows of token ids, none of them empty.
+        labels: (n,) int64.
+
+    Raises:
+        TypeError: labels that are not int64.
+        ValueError: not one label a row, or a row without a token.
+    """
+
+    tokens: RaggedTokens
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != torch.int64:
+            raise TypeError(f"labels: expected dtype int64, got {self.labels.dtype}")
+        if self.labels.shape != (len(self.tokens),):
+            raise ValueError(
+                f"labels: expected shape ({len(self.tokens)},), one for each text, got {tuple(self.labels.shape)}"
+            )
+        empty = np.flatnonzero(self.tokens.lengths == 0)
+        if len(empty):
+            raise ValueError(f"tokens: row {empty[0]} is empty, expected at least one token")
+
+    @classmethod
+    def from_texts(
+        cls,
+        data: LabelledTexts,
+        labels: Sequence[str],
+        vocabulary: Vocabulary,
+        tokenizer: Callable[[str], Sequence[str]],
+    ) -> EncodedTexts:
+        """Encodes labelled texts.
+
+        Args:
+            data: n texts.
+            labels: the names of the classes, by number.
+            vocabulary, tokenizer: as in `encode_texts`.
+
+        Raises:
+            ValueError: a text's label is not in `labels`.
+        """
+        numbers = {label: number for number, label in enumerate(labels)}
+        unknown = next((label for label in data.labels if label not in numbers), None)
+        if unknown is not None:
+            raise ValueError(f"data: label {unknown!r} is none of {list(labels)}")
+        classes = torch.tensor([numbers[label] for label in data.labels], dtype=torch.int64)
+        return cls(encode_texts(data.texts, tokenizer, vocabulary), classes)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, rows: NDArray[np.int64], layout: Layout, device: torch.device) -> tuple[tuple[Any, ...], Tensor]:
+        """What a model's forward takes for these rows (B numbers), and their classes.
+
+        Returns:
+            ``(PackedSequence of (N,) ids,)`` where packed, ``(ids (T, B), lengths (B,))`` where padded; and the labels
+            (B,).
+        """
+        labels = self.labels[torch.from_numpy(rows)].to(device)
+        if layout == "packed":
+            return (self.tokens.packed(rows).to(device),), labels  # type: ignore[arg-type]  # the hint lacks devices
+        ids, lengths = self.tokens.padded(rows)
+        return (ids.to(device), lengths), labels
