@@ -31,7 +31,7 @@ test: $(TEST)
 
 bench: $(TEST)
 	@echo "== bench: timing textclf_fast against nn.LSTM"
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m pytest benchmarks -q --benchmark-disable-gc --benchmark-columns=median,rounds
 
 lint: $(TEST) $(LINT)
 	@echo "== lint: ruff, mypy, clang-format"

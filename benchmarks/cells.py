@@ -96,6 +96,9 @@ def make_calls(cell: Cell, training: bool) -> tuple[Call, dict[str, Call]]:
         fused.lstm.load_state_dict(lstm.state_dict())
         peer_modules, our_module = nn.ModuleList([embedding, lstm]), fused
 
+        if not training:
+            fused.prepare_inference()
+
         def ours() -> object:
             return fused(x, None if dense else lengths)
     else:

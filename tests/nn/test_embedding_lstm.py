@@ -168,6 +168,16 @@ def test_table_is_made_once_it_has_paid_and_used_then() -> None:
     assert _table(fused) is table
 
 
+def test_table_is_made_when_asked_for() -> None:
+    _, _, fused = _pair()
+    fused.prepare_inference()
+    table = _table(fused)
+    assert table is not None
+    with torch.no_grad():
+        fused(torch.zeros(1, 1, dtype=torch.int64))
+    assert _table(fused) is table
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -89,6 +89,12 @@ class FusedEmbeddingLSTM(nn.Module):
         fused.projected_table = ProjectedTable(max_table_bytes)
         return fused.train(lstm.training)
 
+    def prepare_inference(self) -> None:
+        """Makes the table of projected tokens now, instead of once enough tokens have been projected without it."""
+        self.lstm._update_flat_weights()
+        if kernels_apply(self.lstm, self.embedding.weight):
+            self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
+
     def forward(
         self,
         ids: Tensor | PackedSequence,

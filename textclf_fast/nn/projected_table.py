@@ -79,10 +79,9 @@ class ProjectedTable:
             self._made_of = made_of
         if self._table is None:
             self._tokens_without += tokens
-            if self._tokens_without < embedding.num_embeddings:
-                return None
-            with torch.no_grad():
-                self._table = project(embedding.weight, lstm, 0)
+            if self._tokens_without >= embedding.num_embeddings:
+                with torch.no_grad():
+                    self._table = project(embedding.weight, lstm, 0)
         return self._table
 
     def _same(self, made_of: tuple[Any, ...]) -> bool:
