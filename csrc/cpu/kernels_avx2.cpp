@@ -14,7 +14,6 @@ constexpr int kVectorBytes = 32;
 constexpr int kTileRows = 2;
 
 #include "lstm_kernels.inl"
-#include "simd.inl"
 
 }  // namespace
 

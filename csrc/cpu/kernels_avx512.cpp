@@ -14,7 +14,6 @@ constexpr int kVectorBytes = 64;
 constexpr int kTileRows = 6;
 
 #include "lstm_kernels.inl"
-#include "simd.inl"
 
 }  // namespace
 

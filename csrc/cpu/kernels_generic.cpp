@@ -9,7 +9,6 @@ constexpr int kVectorBytes = 16;
 constexpr int kTileRows = 2;
 
 #include "lstm_kernels.inl"
-#include "simd.inl"
 
 }  // namespace
 

@@ -10,6 +10,8 @@
 // h and c live in scratch with rows padded to whole vectors (P = H rounded up to kLanes); padding lanes of the panels
 // are zero, and what the padding lanes of h and c hold is never read back into a real lane.
 
+#include "simd.inl"
+
 static TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
