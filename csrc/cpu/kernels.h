@@ -13,6 +13,17 @@ struct RowRange {
   int64_t end;
 };
 
+// Threads that share one job where there are too few rows to share: each step is cut into parts, ranges of hidden
+// units. A thread takes its own part of a step, then whatever part nobody has begun, then waits until all are done; so
+// a job ends however many of its threads come, even one alone, and in whatever order.
+struct Team {
+  int64_t parts = 1;
+  int64_t* claimed = nullptr;  // (parts), a cache line apart: the phase that is to be claimed next
+  int64_t* done = nullptr;     // parts finished, of all phases
+
+  static constexpr int64_t kStride = 64 / sizeof(int64_t);
+};
+
 template <class T>
 struct KernelTable {
   // Number of T in the packed copy of one direction's W_hh, and the packing itself: units [begin, end) of
@@ -26,8 +37,10 @@ struct KernelTable {
 
   // Number of T that a job over `rows` rows needs as scratch.
   int64_t (*scratch_size)(int64_t rows, int64_t hidden);
-  void (*forward)(const LstmForward<T>& problem, RowRange range, const T* panels, T* scratch);
-  void (*backward)(const LstmBackward<T>& problem, RowRange range, const T* panels, T* scratch);
+  void (*forward)(const LstmForward<T>& problem, RowRange range, const T* panels, T* scratch, const Team& team,
+                  int64_t member);
+  void (*backward)(const LstmBackward<T>& problem, RowRange range, const T* panels, T* scratch, const Team& team,
+                   int64_t member);
 
   // Rows [begin, end) of one direction's (4H, H), and the number of T that it needs as scratch.
   int64_t (*weight_grad_scratch_size)(int64_t hidden);

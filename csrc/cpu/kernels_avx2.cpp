@@ -1,4 +1,6 @@
 // AVX2 with FMA: 32-byte vectors.
+#include <sched.h>
+
 #include "kernels.h"
 
 #ifdef __x86_64__

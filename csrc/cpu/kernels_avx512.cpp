@@ -1,4 +1,6 @@
 // AVX-512 (F, DQ, VL, BW): 64-byte vectors.
+#include <sched.h>
+
 #include "kernels.h"
 
 #ifdef __x86_64__

@@ -1,4 +1,6 @@
 // What every compiler can build: 16-byte vectors, which are SSE2 on x86-64 and NEON on aarch64.
+#include <sched.h>
+
 #include "kernels.h"
 
 namespace textclf_fast::cpu::generic {

@@ -12,6 +12,13 @@
 
 #include "simd.inl"
 
+constexpr int64_t kSpins = 2000;
+static TEXTCLF_INLINE void spin_pause() {
+#ifdef __x86_64__
+  __builtin_ia32_pause();
+#endif
+}
+
 static TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -20,8 +27,7 @@ static TEXTCLF_INLINE int64_t padded(int64_t hidden) {
   return divide_up(hidden, Simd<T>::kLanes) * Simd<T>::kLanes;
 }
 
-// ---- Panels
-// -------------------------------------------------------------------------------------------------------------
+// ---- Panels ------------------------------------------------------------------------------------
 
 constexpr int64_t kGates = 4;
 constexpr int64_t kGroup = 4;  // vectors of columns in a backward panel
@@ -82,8 +88,7 @@ static void pack_backward(const T* w_hh, int64_t hidden, int64_t begin, int64_t 
   }
 }
 
-// ---- The product
-// ----------------------------------------------------------------------------------------------------------
+// ---- The product -------------------------------------------------------------------------------
 
 // acc (R, NV vectors) += a (R rows of `depth`, `stride` apart) @ panel (depth, NV vectors)
 template <class T, int R, int NV>
@@ -140,8 +145,36 @@ static TEXTCLF_INLINE void with_vectors(int64_t columns, const F& f) {
   }
 }
 
-// ---- Forward
-// --------------------------------------------------------------------------------------------------------------
+// Rows of a range that are alive at step t.
+static TEXTCLF_INLINE int64_t rows_alive(const LstmShape& s, RowRange range, int64_t t) {
+  const int64_t alive = smaller(s.batch_sizes[t], range.end) - range.begin;
+  return alive > 0 ? alive : 0;
+}
+
+// ---- Teams ------------------------------------------------------------------------------------
+
+// Runs the parts of one phase of a team's job, see Team.  Builtins, as no std function may be compiled here (simd.inl).
+template <class F>
+static TEXTCLF_INLINE void run_phase(const Team& team, int64_t member, int64_t phase, const F& run) {
+  if (team.parts == 1) return run(0);
+  for (int64_t i = 0; i < team.parts; ++i) {
+    const int64_t part = (member + i) % team.parts;
+    int64_t expected = phase;
+    if (!__atomic_compare_exchange_n(&team.claimed[part * Team::kStride], &expected, phase + 1, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED))
+      continue;
+    run(part);
+    __atomic_fetch_add(team.done, 1, __ATOMIC_RELEASE);
+  }
+  // A step takes some microseconds; a thread that waits much longer shares its core with someone: let them run.
+  for (int64_t spins = 0; __atomic_load_n(team.done, __ATOMIC_ACQUIRE) < (phase + 1) * team.parts; ++spins)
+    if (spins < kSpins)
+      spin_pause();
+    else
+      sched_yield();
+}
+
+// ---- Forward -----------------------------------------------------------------------------------
 
 // h now, h next, c: each (rows, P)
 template <class T>
@@ -200,47 +233,53 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
 }
 
 template <class T>
-static void forward(const LstmForward<T>& p, RowRange range, const T* panels, T* scratch) {
+static void forward(const LstmForward<T>& p, RowRange range, const T* panels, T* scratch, const Team& team,
+                    int64_t member) {
+  constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin;
-  const int64_t state =
-      (range.direction * s.rows + range.begin) * H;  // where this job's rows start in h0, c0, h_n, c_n
+  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin, blocks = forward_blocks<T>(H);
+  // Where this job's rows start in h0, c0, h_n, c_n.
+  const int64_t state = (range.direction * s.rows + range.begin) * H;
   T* h[2] = {scratch, scratch + rows * P};
   T* c = scratch + 2 * rows * P;
-  for (int64_t i = 0; i < scratch_size<T>(rows, H); ++i) scratch[i] = T(0);
-  // Both halves start as h0: a row of the backward direction comes alive at whatever step is its last, and finds its
-  // h0.
-  copy_rows(p.h0 + state, H, h[0], P, rows, H);
-  copy_rows(p.h0 + state, H, h[1], P, rows, H);
-  copy_rows(p.c0 + state, H, c, P, rows, H);
+  int64_t phase = 0;
+  run_phase(team, member, phase++, [&](int64_t part) {
+    if (part > 0) return;
+    for (int64_t i = 0; i < scratch_size<T>(rows, H); ++i) scratch[i] = T(0);
+    // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
+    copy_rows(p.h0 + state, H, h[0], P, rows, H);
+    copy_rows(p.h0 + state, H, h[1], P, rows, H);
+    copy_rows(p.c0 + state, H, c, P, rows, H);
+  });
 
   int now = 0;
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = range.direction ? s.steps - 1 - step : step;
-    const int64_t alive = smaller(s.batch_sizes[t], range.end) - range.begin;
-    if (alive <= 0) {
+    const int64_t alive = rows_alive(s, range, t);
+    if (alive == 0) {
       if (range.direction) continue;
       break;
     }
     const int64_t position = s.offsets[t] + range.begin;
-    for (int64_t block = 0; block < forward_blocks<T>(H); ++block)
-      for_tiles(alive, [&]<int R>(int64_t r) {
-        forward_tile<T, R>(p, range.direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P,
-                           c + r * P);
-      });
-    // The state of the rows that end here.
-    const int64_t left = range.direction
-                             ? (t ? alive : 0)
-                             : (t + 1 < s.steps ? smaller(s.batch_sizes[t + 1], range.end) - range.begin : 0);
-    const int64_t first = left > 0 ? left : 0;
-    copy_rows(h[1 - now] + first * P, P, p.h_n + state + first * H, H, alive - first, H);
+    // The rows that end here: those that are not alive at the step to come.
+    const bool last = step + 1 == s.steps;
+    const int64_t going_on = last ? 0 : range.direction ? alive : rows_alive(s, range, t + 1);
+    run_phase(team, member, phase++, [&](int64_t part) {
+      const int64_t first = blocks * part / team.parts, end = blocks * (part + 1) / team.parts;
+      for (int64_t block = first; block < end; ++block)
+        for_tiles(alive, [&]<int R>(int64_t r) {
+          forward_tile<T, R>(p, range.direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P,
+                             c + r * P);
+        });
+      const int64_t unit = first * L, units = smaller(end * L, H) - unit;
+      copy_rows(h[1 - now] + going_on * P + unit, P, p.h_n + state + going_on * H + unit, H, alive - going_on, units);
+      copy_rows(c + going_on * P + unit, P, p.c_n + state + going_on * H + unit, H, alive - going_on, units);
+    });
     now = 1 - now;
   }
-  copy_rows(c, P, p.c_n + state, H, rows, H);
 }
 
-// ---- Backward
-// -------------------------------------------------------------------------------------------------------------
+// ---- Backward ----------------------------------------------------------------------------------
 
 // The position before `row` in its direction's walk, or -1 where it starts from h0, c0.
 static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t direction, int64_t t, int64_t row) {
@@ -251,14 +290,14 @@ static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t dire
 // Gradients of one row's gates at one step, from those of its h (grad_h: what later steps and h_n ask) and c.
 template <class T>
 static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, const T* c_before,
-                          const T* grad_h, T* grad_c) {
+                          const T* grad_h, T* grad_c, int64_t first_unit, int64_t end_unit) {
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, n = direction * p.shape.positions + position;
   const T* saved = p.activations + n * kGates * H;
   T* grad_gates = p.grad_gates + n * kGates * H;
   const T* grad_output = p.grad_output ? p.grad_output + (position * p.shape.directions + direction) * H : nullptr;
-  for (int64_t unit = 0; unit < H; unit += S::kLanes) {
+  for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
     const int64_t count = smaller(S::kLanes, H - unit);
     const V i = S::load_first(saved + unit, count), f = S::load_first(saved + H + unit, count);
     const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
@@ -294,45 +333,59 @@ static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, T
 }
 
 template <class T>
-static void backward(const LstmBackward<T>& p, RowRange range, const T* panels, T* scratch) {
+static void backward(const LstmBackward<T>& p, RowRange range, const T* panels, T* scratch, const Team& team,
+                     int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin;
+  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin, groups = backward_groups<T>(H);
   const int64_t state = (range.direction * s.rows + range.begin) * H;
   T* grad_h = scratch;
   T* grad_c = scratch + rows * P;
-  for (int64_t i = 0; i < 2 * rows * P; ++i) scratch[i] = T(0);
-  if (p.grad_h_n) copy_rows(p.grad_h_n + state, H, grad_h, P, rows, H);
-  if (p.grad_c_n) copy_rows(p.grad_c_n + state, H, grad_c, P, rows, H);
+  int64_t phase = 0;
+  run_phase(team, member, phase++, [&](int64_t part) {
+    if (part > 0) return;
+    for (int64_t i = 0; i < 2 * rows * P; ++i) scratch[i] = T(0);
+    if (p.grad_h_n) copy_rows(p.grad_h_n + state, H, grad_h, P, rows, H);
+    if (p.grad_c_n) copy_rows(p.grad_c_n + state, H, grad_c, P, rows, H);
+  });
 
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = range.direction ? step : s.steps - 1 - step;
-    const int64_t alive = smaller(s.batch_sizes[t], range.end) - range.begin;
-    if (alive <= 0) {
+    const int64_t alive = rows_alive(s, range, t);
+    if (alive == 0) {
       if (!range.direction) continue;
       break;
     }
     const int64_t position = s.offsets[t] + range.begin;
-    for (int64_t r = 0; r < alive; ++r) {
-      const int64_t before = previous_position(s, range.direction, t, range.begin + r);
-      const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (range.direction * s.positions + before) * H;
-      backward_cell(p, range.direction, position + r, c_before, grad_h + r * P, grad_c + r * P);
-    }
+    run_phase(team, member, phase++, [&](int64_t part) {
+      const int64_t first = groups * part / team.parts * kGroup * L;
+      const int64_t end = smaller(groups * (part + 1) / team.parts * kGroup * L, H);
+      for (int64_t r = 0; r < alive; ++r) {
+        const int64_t before = previous_position(s, range.direction, t, range.begin + r);
+        const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (range.direction * s.positions + before) * H;
+        backward_cell(p, range.direction, position + r, c_before, grad_h + r * P, grad_c + r * P, first, end);
+      }
+    });
     const T* grad_gates = p.grad_gates + (range.direction * s.positions + position) * kGates * H;
-    for (int64_t column = 0; column < P; column += kGroup * L)
-      for_tiles(alive, [&]<int R>(int64_t r) {
-        const T* a = grad_gates + r * kGates * H;
-        const T* panel = panels + column * kGates * H;
-        T* to = grad_h + r * P + column;
-        with_vectors<T>(P - column, [&]<int NV>() { backward_tile<T, R, NV>(a, panel, H, to); });
-      });
+    run_phase(team, member, phase++, [&](int64_t part) {
+      for (int64_t group = groups * part / team.parts; group < groups * (part + 1) / team.parts; ++group)
+        for_tiles(alive, [&]<int R>(int64_t r) {
+          const int64_t column = group * kGroup * L;
+          const T* a = grad_gates + r * kGates * H;
+          const T* panel = panels + column * kGates * H;
+          T* to = grad_h + r * P + column;
+          with_vectors<T>(P - column, [&]<int NV>() { backward_tile<T, R, NV>(a, panel, H, to); });
+        });
+    });
   }
-  copy_rows(grad_h, P, p.grad_h0 + state, H, rows, H);
-  copy_rows(grad_c, P, p.grad_c0 + state, H, rows, H);
+  run_phase(team, member, phase++, [&](int64_t part) {
+    if (part > 0) return;
+    copy_rows(grad_h, P, p.grad_h0 + state, H, rows, H);
+    copy_rows(grad_c, P, p.grad_c0 + state, H, rows, H);
+  });
 }
 
-// ---- Gradient of W_hh
-// -------------------------------------------------------------------------------------------------------
+// ---- Gradient of W_hh --------------------------------------------------------------------------
 
 // Positions are summed in runs of this many, each in registers and then added to the result: short sums round less, and
 // 64 * 24 multiply-adds a tile hide the 24 additions to memory.

@@ -203,3 +203,24 @@ def test_padding_never_reaches_a_result() -> None:
     output.sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_few_rows_are_shared_by_units(isa: str, rows: int) -> None:
+    """Long enough that a second thread is worth waking: both work on every step, each on a part of the units."""
+    case = Case(input_size=20, hidden_size=150, rows=rows, steps=60, bidirectional=False, states=True, lengths="sorted")
+    problem, module = Problem.make(case), _fused(case)
+    exact = problem.reference(torch.float64)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            ours = problem.run(module, _with_lengths(module), torch.float64)
+            for name, want in exact.items():
+                torch.testing.assert_close(ours[name], want, rtol=1e-11, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+            results.append(ours)
+    finally:
+        torch.set_num_threads(before)
+    for name in ("output", "h_n", "c_n"):
+        assert all(torch.equal(results[0][name], other[name]) for other in results[1:])
