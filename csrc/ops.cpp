@@ -10,9 +10,10 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   gates (D, R, 4H): the input half of the gates, both biases included; index (N) int64: the row of `gates` that a
   //   position reads (None: R = N, row n); batch_sizes (T) int64 on the CPU; w_hh (D, 4H, H); h0, c0 (D, B, H)
   //   -> output (N, D * H), h_n (D, B, H), c_n (D, B, H)
+  //   panels: what pack_recurrent made of this w_hh (None: packed in the call)
   m.def(
-      "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
-      "-> (Tensor, Tensor, Tensor)");
+      "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
+      "Tensor? panels=None) -> (Tensor, Tensor, Tensor)");
 
   // The same, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
   m.def(
@@ -25,6 +26,10 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
       "Tensor output, Tensor? index, int gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
       "bool need_w_hh) -> (Tensor, Tensor, Tensor, Tensor)");
+
+  // W_hh in the order in which the CPU's forward reads it, for the chosen instruction set: opaque, valid in this
+  // process.
+  m.def("pack_recurrent(Tensor w_hh) -> Tensor");
 
   // The distinct token ids of a batch, in order of first appearance, and for every position its place among them.
   //   ids (N) int64 -> tokens (U) int64, index (N) int64 with tokens[index] == ids

@@ -19,7 +19,13 @@ _ops = torch.ops.textclf_fast
 
 
 def lstm(
-    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    panels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer in the packed layout.
 
@@ -33,6 +39,7 @@ def lstm(
         w_hh: (D, 4H, H).
         h0: (D, B, H), rows in packed order.
         c0: (D, B, H).
+        panels: what :func:`pack_recurrent` made of this very w_hh; spares inference the packing.
 
     Returns:
         output (N, D * H), h_n (D, B, H) and c_n (D, B, H).
@@ -43,7 +50,12 @@ def lstm(
     if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
         output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
         return output, h_n, c_n
-    return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0)
+    return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels)
+
+
+def pack_recurrent(w_hh: Tensor) -> Tensor:
+    """W_hh as the CPU kernels of the chosen instruction set read it: (D, 4H, H) -> one opaque vector."""
+    return _ops.pack_recurrent(w_hh)
 
 
 def distinct_tokens(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +99,13 @@ def packed_layout(
 
 @torch.library.register_fake("textclf_fast::lstm_inference")
 def _(
-    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    panels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     positions = gates.size(1) if index is None else index.size(0)
     directions, hidden = w_hh.size(0), w_hh.size(2)
@@ -133,6 +151,11 @@ def _(
         activations.new_empty(h0.shape),
         activations.new_empty(c0.shape),
     )
+
+
+@torch.library.register_fake("textclf_fast::pack_recurrent")
+def _(w_hh: Tensor) -> Tensor:
+    return w_hh.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
 @torch.library.register_fake("textclf_fast::distinct_tokens")

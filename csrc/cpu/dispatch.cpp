@@ -39,7 +39,8 @@ std::atomic<Isa>& chosen_isa() {
 
 }  // namespace
 
-const char* isa_name() { return kNames[int(chosen_isa().load())]; }
+int isa_number() { return int(chosen_isa().load(std::memory_order_relaxed)); }
+const char* isa_name() { return kNames[isa_number()]; }
 
 template <class T>
 const KernelTable<T>& kernels() {
@@ -48,7 +49,7 @@ const KernelTable<T>& kernels() {
 #else
   static const KernelTable<T> tables[] = {generic::kernels<T>()};
 #endif
-  return tables[int(chosen_isa().load(std::memory_order_relaxed))];
+  return tables[isa_number()];
 }
 template const KernelTable<float>& kernels<float>();
 template const KernelTable<double>& kernels<double>();

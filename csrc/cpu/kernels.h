@@ -5,17 +5,9 @@
 
 namespace textclf_fast::cpu {
 
-// Rows [begin, end) of the batch (of grad_w_hh in weight_grad), in one direction: a job for one thread.  Jobs share
-// nothing that they write.
-struct RowRange {
-  int64_t direction;
-  int64_t begin;
-  int64_t end;
-};
-
-// Threads that share one job where there are too few rows to share: each step is cut into parts, ranges of hidden
-// units. A thread takes its own part of a step, then whatever part nobody has begun, then waits until all are done; so
-// a job ends however many of its threads come, even one alone, and in whatever order.
+// Threads that compute one direction of a layer together.  Each step is cut into parts; a thread takes its own part,
+// then whatever part nobody has begun, then waits until all are done.  So the work ends however many of the threads
+// come, even one alone, and in whatever order.
 struct Team {
   int64_t parts = 1;
   int64_t* claimed = nullptr;  // (parts), a cache line apart: the phase that is to be claimed next
@@ -35,16 +27,16 @@ struct KernelTable {
   int64_t (*backward_groups)(int64_t hidden);
   void (*pack_backward)(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels);
 
-  // Number of T that a job over `rows` rows needs as scratch.
+  // One direction, by each member of its team; and the number of T that the team needs as scratch.
   int64_t (*scratch_size)(int64_t rows, int64_t hidden);
-  void (*forward)(const LstmForward<T>& problem, RowRange range, const T* panels, T* scratch, const Team& team,
+  void (*forward)(const LstmForward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
                   int64_t member);
-  void (*backward)(const LstmBackward<T>& problem, RowRange range, const T* panels, T* scratch, const Team& team,
+  void (*backward)(const LstmBackward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
                    int64_t member);
 
-  // Rows [begin, end) of one direction's (4H, H), and the number of T that it needs as scratch.
+  // Rows [begin, end) of one direction's (4H, H), and the number of T that a call needs as scratch.
   int64_t (*weight_grad_scratch_size)(int64_t hidden);
-  void (*weight_grad)(const LstmWeightGrad<T>& problem, RowRange range, T* scratch);
+  void (*weight_grad)(const LstmWeightGrad<T>& problem, int64_t direction, int64_t begin, int64_t end, T* scratch);
 };
 
 // One declaration per file kernels_*.cpp.
@@ -65,6 +57,7 @@ TEXTCLF_DECLARE_KERNELS(avx512)
 
 // Those of the chosen set, see dispatch.cpp.
 const char* isa_name();
+int isa_number();
 template <class T>
 const KernelTable<T>& kernels();
 

@@ -5,8 +5,16 @@
 
 namespace textclf_fast::cpu {
 
+// W_hh (D, 4H, H) as the forward reads it: panels_size numbers, the last of which says for which instruction set.
 template <class T>
-void run_forward(const LstmForward<T>& problem);
+int64_t panels_size(int64_t directions, int64_t hidden);
+template <class T>
+void pack_panels(const T* w_hh, int64_t directions, int64_t hidden, T* panels);
+
+// `panels`, of panels_size, are used where they are of the chosen instruction set; null, or others: packed for this
+// call.
+template <class T>
+void run_forward(const LstmForward<T>& problem, const T* panels);
 template <class T>
 void run_backward(const LstmBackward<T>& problem);
 template <class T>

@@ -44,7 +44,7 @@ struct Results {
 };
 
 Results forward(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes, const Tensor& w_hh,
-                const Tensor& h0, const Tensor& c0, bool training) {
+                const Tensor& h0, const Tensor& c0, const std::optional<Tensor>& panels, bool training) {
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
   check_index_range(index, s.gate_rows);
@@ -59,18 +59,24 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
     r.cells = torch::stable::new_empty(gates, {s.directions, s.positions, s.hidden});
   }
   dispatch(gates, "gates", [&]<class T>(T) {
-    run_forward<T>({s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
-                    mutable_data<T>(r.output), mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
-                    training ? mutable_data<T>(*r.activations) : nullptr,
-                    training ? mutable_data<T>(*r.cells) : nullptr});
+    if (panels) {
+      check_like(*panels, "panels", gates);
+      check_shape(*panels, "panels", {panels_size<T>(s.directions, s.hidden)});
+      STD_TORCH_CHECK(panels->is_contiguous(), "panels: expected a contiguous tensor");
+    }
+    run_forward<T>(
+        {s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
+         mutable_data<T>(r.output), mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
+         training ? mutable_data<T>(*r.activations) : nullptr, training ? mutable_data<T>(*r.cells) : nullptr},
+        data<T>(panels));
   });
   return r;
 }
 
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
-                                                  const Tensor& c0) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, false);
+                                                  const Tensor& c0, const std::optional<Tensor>& panels) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, false);
   return {r.output, r.h_n, r.c_n};
 }
 
@@ -78,8 +84,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& g
                                                                  const std::optional<Tensor>& index,
                                                                  const Tensor& batch_sizes, const Tensor& w_hh,
                                                                  const Tensor& h0, const Tensor& c0) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, true);
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, std::nullopt, true);
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
+}
+
+Tensor pack_recurrent(const Tensor& w_hh) {
+  STD_TORCH_CHECK(w_hh.dim() == 3, "w_hh: expected shape (D, 4H, H), got ", shape_text(w_hh));
+  const int64_t directions = w_hh.size(0), hidden = w_hh.size(2);
+  check_shape(w_hh, "w_hh", {directions, 4 * hidden, hidden});
+  const Tensor w_hh_c = torch::stable::contiguous(w_hh);
+  Tensor panels;
+  dispatch(w_hh, "w_hh", [&]<class T>(T) {
+    panels = torch::stable::new_empty(w_hh, {panels_size<T>(directions, hidden)});
+    pack_panels<T>(data<T>(w_hh_c), directions, hidden, mutable_data<T>(panels));
+  });
+  return panels;
 }
 
 // grad (D, N, C) summed by the gate row that each position read: (D, R, C).  A thread owns some columns and walks the
@@ -156,5 +175,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
   m.impl("lstm_inference", TORCH_BOX(&textclf_fast::cpu::lstm_inference));
   m.impl("lstm_training", TORCH_BOX(&textclf_fast::cpu::lstm_training));
+  m.impl("pack_recurrent", TORCH_BOX(&textclf_fast::cpu::pack_recurrent));
   m.impl("lstm_backward", TORCH_BOX(&textclf_fast::cpu::lstm_backward));
 }

@@ -1,4 +1,4 @@
-// Forward and backward of one LSTM layer over a range of rows.  Included once per instruction set, see simd.inl.
+// Forward and backward of one direction of an LSTM layer.  Included once per instruction set, see simd.inl.
 //
 // Both walk the steps one by one and, in a step, multiply a few rows (a tile) by a packed panel of W_hh:
 //   forward:  gates (rows, 4H) = table rows + h (rows, H) W_hh^T; a panel holds the four gates of kLanes units, so that
@@ -12,6 +12,7 @@
 
 #include "simd.inl"
 
+constexpr int64_t kFewRows = 2;  // a thread, see share_step
 constexpr int64_t kSpins = 2000;
 static TEXTCLF_INLINE void spin_pause() {
 #ifdef __x86_64__
@@ -145,12 +146,6 @@ static TEXTCLF_INLINE void with_vectors(int64_t columns, const F& f) {
   }
 }
 
-// Rows of a range that are alive at step t.
-static TEXTCLF_INLINE int64_t rows_alive(const LstmShape& s, RowRange range, int64_t t) {
-  const int64_t alive = smaller(s.batch_sizes[t], range.end) - range.begin;
-  return alive > 0 ? alive : 0;
-}
-
 // ---- Teams ------------------------------------------------------------------------------------
 
 // Runs the parts of one phase of a team's job, see Team.  Builtins, as no std function may be compiled here (simd.inl).
@@ -172,6 +167,20 @@ static TEXTCLF_INLINE void run_phase(const Team& team, int64_t member, int64_t p
       spin_pause();
     else
       sched_yield();
+}
+
+// A part of a step: rows [row, row_end) and units (or whatever a backward panel group holds) [block, block_end).
+struct Share {
+  int64_t row, row_end, block, block_end;
+};
+
+// With enough rows each thread takes some, for all units.  With one or two rows a thread, a step is bound by reading
+// W_hh, so each thread takes some units, for all rows, and reads that part of W_hh.  Measured on two threads at H = 64
+// to 512: units are 1.0 to 1.7 times as fast up to 4 rows, rows are as fast or faster from 8 on.
+static TEXTCLF_INLINE bool by_rows(const Team& team, int64_t alive) { return alive > kFewRows * team.parts; }
+static TEXTCLF_INLINE Share share_step(const Team& team, int64_t part, int64_t alive, int64_t blocks) {
+  if (by_rows(team, alive)) return {alive * part / team.parts, alive * (part + 1) / team.parts, 0, blocks};
+  return {0, alive, blocks * part / team.parts, blocks * (part + 1) / team.parts};
 }
 
 // ---- Forward -----------------------------------------------------------------------------------
@@ -233,47 +242,42 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
 }
 
 template <class T>
-static void forward(const LstmForward<T>& p, RowRange range, const T* panels, T* scratch, const Team& team,
+static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, T* scratch, const Team& team,
                     int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin, blocks = forward_blocks<T>(H);
-  // Where this job's rows start in h0, c0, h_n, c_n.
-  const int64_t state = (range.direction * s.rows + range.begin) * H;
-  T* h[2] = {scratch, scratch + rows * P};
-  T* c = scratch + 2 * rows * P;
+  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
+  const int64_t state = direction * s.rows * H;  // where this direction starts in h0, c0, h_n, c_n
+  T* h[2] = {scratch, scratch + s.rows * P};
+  T* c = scratch + 2 * s.rows * P;
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
     if (part > 0) return;
-    for (int64_t i = 0; i < scratch_size<T>(rows, H); ++i) scratch[i] = T(0);
+    for (int64_t i = 0; i < scratch_size<T>(s.rows, H); ++i) scratch[i] = T(0);
     // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
-    copy_rows(p.h0 + state, H, h[0], P, rows, H);
-    copy_rows(p.h0 + state, H, h[1], P, rows, H);
-    copy_rows(p.c0 + state, H, c, P, rows, H);
+    copy_rows(p.h0 + state, H, h[0], P, s.rows, H);
+    copy_rows(p.h0 + state, H, h[1], P, s.rows, H);
+    copy_rows(p.c0 + state, H, c, P, s.rows, H);
   });
 
   int now = 0;
   for (int64_t step = 0; step < s.steps; ++step) {
-    const int64_t t = range.direction ? s.steps - 1 - step : step;
-    const int64_t alive = rows_alive(s, range, t);
-    if (alive == 0) {
-      if (range.direction) continue;
-      break;
-    }
-    const int64_t position = s.offsets[t] + range.begin;
-    // The rows that end here: those that are not alive at the step to come.
-    const bool last = step + 1 == s.steps;
-    const int64_t going_on = last ? 0 : range.direction ? alive : rows_alive(s, range, t + 1);
+    const int64_t t = direction ? s.steps - 1 - step : step;
+    const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
+    // Rows from here on end with this step.
+    const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
     run_phase(team, member, phase++, [&](int64_t part) {
-      const int64_t first = blocks * part / team.parts, end = blocks * (part + 1) / team.parts;
-      for (int64_t block = first; block < end; ++block)
-        for_tiles(alive, [&]<int R>(int64_t r) {
-          forward_tile<T, R>(p, range.direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P,
-                             c + r * P);
+      const Share share = share_step(team, part, alive, blocks);
+      for (int64_t block = share.block; block < share.block_end; ++block)
+        for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
+          r += share.row;
+          forward_tile<T, R>(p, direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P, c + r * P);
         });
-      const int64_t unit = first * L, units = smaller(end * L, H) - unit;
-      copy_rows(h[1 - now] + going_on * P + unit, P, p.h_n + state + going_on * H + unit, H, alive - going_on, units);
-      copy_rows(c + going_on * P + unit, P, p.c_n + state + going_on * H + unit, H, alive - going_on, units);
+      const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
+      for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
+        __builtin_memcpy(p.h_n + state + r * H + unit, h[1 - now] + r * P + unit, units * sizeof(T));
+        __builtin_memcpy(p.c_n + state + r * H + unit, c + r * P + unit, units * sizeof(T));
+      }
     });
     now = 1 - now;
   }
@@ -333,55 +337,59 @@ static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, T
 }
 
 template <class T>
-static void backward(const LstmBackward<T>& p, RowRange range, const T* panels, T* scratch, const Team& team,
+static void backward(const LstmBackward<T>& p, int64_t direction, const T* panels, T* scratch, const Team& team,
                      int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), rows = range.end - range.begin, groups = backward_groups<T>(H);
-  const int64_t state = (range.direction * s.rows + range.begin) * H;
+  const int64_t H = s.hidden, P = padded<T>(H), groups = backward_groups<T>(H);
+  const int64_t state = direction * s.rows * H;
   T* grad_h = scratch;
-  T* grad_c = scratch + rows * P;
+  T* grad_c = scratch + s.rows * P;
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
     if (part > 0) return;
-    for (int64_t i = 0; i < 2 * rows * P; ++i) scratch[i] = T(0);
-    if (p.grad_h_n) copy_rows(p.grad_h_n + state, H, grad_h, P, rows, H);
-    if (p.grad_c_n) copy_rows(p.grad_c_n + state, H, grad_c, P, rows, H);
+    for (int64_t i = 0; i < 2 * s.rows * P; ++i) scratch[i] = T(0);
+    if (p.grad_h_n) copy_rows(p.grad_h_n + state, H, grad_h, P, s.rows, H);
+    if (p.grad_c_n) copy_rows(p.grad_c_n + state, H, grad_c, P, s.rows, H);
   });
 
   for (int64_t step = 0; step < s.steps; ++step) {
-    const int64_t t = range.direction ? step : s.steps - 1 - step;
-    const int64_t alive = rows_alive(s, range, t);
-    if (alive == 0) {
-      if (!range.direction) continue;
-      break;
-    }
-    const int64_t position = s.offsets[t] + range.begin;
-    run_phase(team, member, phase++, [&](int64_t part) {
-      const int64_t first = groups * part / team.parts * kGroup * L;
-      const int64_t end = smaller(groups * (part + 1) / team.parts * kGroup * L, H);
-      for (int64_t r = 0; r < alive; ++r) {
-        const int64_t before = previous_position(s, range.direction, t, range.begin + r);
-        const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (range.direction * s.positions + before) * H;
-        backward_cell(p, range.direction, position + r, c_before, grad_h + r * P, grad_c + r * P, first, end);
+    const int64_t t = direction ? step : s.steps - 1 - step;
+    const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
+    const auto cells = [&](const Share& share) {
+      const int64_t end = smaller(share.block_end * kGroup * L, H);
+      for (int64_t r = share.row; r < share.row_end; ++r) {
+        const int64_t before = previous_position(s, direction, t, r);
+        const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (direction * s.positions + before) * H;
+        backward_cell(p, direction, position + r, c_before, grad_h + r * P, grad_c + r * P, share.block * kGroup * L,
+                      end);
       }
-    });
-    const T* grad_gates = p.grad_gates + (range.direction * s.positions + position) * kGates * H;
-    run_phase(team, member, phase++, [&](int64_t part) {
-      for (int64_t group = groups * part / team.parts; group < groups * (part + 1) / team.parts; ++group)
-        for_tiles(alive, [&]<int R>(int64_t r) {
+    };
+    const auto product = [&](const Share& share) {
+      for (int64_t group = share.block; group < share.block_end; ++group)
+        for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
+          r += share.row;
           const int64_t column = group * kGroup * L;
-          const T* a = grad_gates + r * kGates * H;
+          const T* a = p.grad_gates + (direction * s.positions + position + r) * kGates * H;
           const T* panel = panels + column * kGates * H;
           T* to = grad_h + r * P + column;
           with_vectors<T>(P - column, [&]<int NV>() { backward_tile<T, R, NV>(a, panel, H, to); });
         });
+    };
+    // By units, the product needs the other parts' gates: another phase.
+    const bool two_phases = team.parts > 1 && !by_rows(team, alive);
+    run_phase(team, member, phase++, [&](int64_t part) {
+      const Share share = share_step(team, part, alive, groups);
+      cells(share);
+      if (!two_phases) product(share);
     });
+    if (two_phases)
+      run_phase(team, member, phase++, [&](int64_t part) { product(share_step(team, part, alive, groups)); });
   }
   run_phase(team, member, phase++, [&](int64_t part) {
     if (part > 0) return;
-    copy_rows(grad_h, P, p.grad_h0 + state, H, rows, H);
-    copy_rows(grad_c, P, p.grad_c0 + state, H, rows, H);
+    copy_rows(grad_h, P, p.grad_h0 + state, H, s.rows, H);
+    copy_rows(grad_c, P, p.grad_c0 + state, H, s.rows, H);
   });
 }
 
@@ -423,10 +431,10 @@ static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidd
 }
 
 template <class T>
-static void weight_grad(const LstmWeightGrad<T>& p, RowRange range, T* scratch) {
+static void weight_grad(const LstmWeightGrad<T>& p, int64_t d, int64_t begin, int64_t end, T* scratch) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), d = range.direction;
+  const int64_t H = s.hidden, P = padded<T>(H);
   for (int64_t i = 0; i < weight_grad_scratch_size<T>(H); ++i) scratch[i] = T(0);
   int64_t t = 0;
   for (int64_t start = 0; start < s.positions; start += kRun) {
@@ -437,10 +445,10 @@ static void weight_grad(const LstmWeightGrad<T>& p, RowRange range, T* scratch) 
       const T* h = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
       __builtin_memcpy(scratch + (n - start) * P, h, H * sizeof(T));
     }
-    const T* grad_gates = p.grad_gates + (d * s.positions + start) * kGates * H + range.begin;
-    T* to = p.grad_w_hh + (d * kGates * H + range.begin) * H;
+    const T* grad_gates = p.grad_gates + (d * s.positions + start) * kGates * H + begin;
+    T* to = p.grad_w_hh + (d * kGates * H + begin) * H;
     for (int64_t column = 0; column < P; column += kGroup * L)
-      for_tiles(range.end - range.begin, [&]<int R>(int64_t r) {
+      for_tiles(end - begin, [&]<int R>(int64_t r) {
         with_vectors<T>(P - column, [&]<int NV>() {
           weight_grad_tile<T, R, NV>(grad_gates + r, scratch + column, count, H, H - column, start == 0,
                                      to + r * H + column);

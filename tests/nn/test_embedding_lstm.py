@@ -153,7 +153,7 @@ def _warm(fused: FusedEmbeddingLSTM) -> Tensor:
 
 
 def _table(fused: FusedEmbeddingLSTM) -> Tensor | None:
-    return fused.projected_table._table
+    return fused.projected_table._table._value
 
 
 def test_table_is_made_once_it_has_paid_and_used_then() -> None:

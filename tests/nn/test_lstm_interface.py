@@ -297,3 +297,22 @@ def test_lengths_of_any_integer_kind() -> None:
     want = module(x, lengths=torch.tensor([4, 2, 1]))[0]
     for lengths in ([4, 2, 1], (4, 2, 1), np.array([4, 2, 1], dtype=np.int16), torch.tensor([4, 2, 1]).int()):
         assert torch.equal(module(x, lengths=lengths)[0], want)
+
+
+@pytest.mark.parametrize("options", [{}, {"fused": True}], ids=str)
+def test_kept_panels_follow_the_weights(options: dict[str, bool]) -> None:
+    plain, fused = _pair(4, 6, num_layers=2, bidirectional=True)
+    x = torch.randn(5, 3, 4)
+    optimizer = torch.optim.SGD(fused.parameters(), lr=1.0, **options)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = fused(x)[0].square().sum()
+        with torch.no_grad():
+            before = fused(x)[0]  # the panels are kept from here on, before the step
+        loss.backward()
+        optimizer.step()
+        plain.load_state_dict(fused.state_dict())
+        with torch.no_grad():
+            after = fused(x)[0]
+            torch.testing.assert_close(after, plain(x)[0])
+        assert not torch.allclose(before, after)

@@ -81,6 +81,7 @@ def test_opcheck_backward(directions: int, with_index: bool, need_w_hh: bool) ->
 
 
 def test_opcheck_layout_ops() -> None:
+    torch.library.opcheck(OPS.pack_recurrent.default, (torch.randn(2, 4 * H, H),))
     torch.library.opcheck(OPS.distinct_tokens.default, (torch.tensor([3, 1, 3, 0, 1]), 4))
     torch.library.opcheck(OPS.packed_layout.default, (torch.tensor([3, 1, 4]), 4, 3, 1))
 
@@ -137,6 +138,38 @@ def test_gradgradcheck(with_index: bool) -> None:
         (a["gates"], a["w_hh"], a["h0"], a["c0"]),
         fast_mode=True,
     )
+
+
+@both_directions
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kept_panels_give_the_same_bits(isa: str, directions: int, dtype: torch.dtype) -> None:
+    a = _arguments(directions, False, dtype)
+    panels = ops.pack_recurrent(a["w_hh"])
+    want = OPS.lstm_inference(**a)
+    a["w_hh"] = torch.full_like(a["w_hh"], float("nan"))  # so that it is the panels that are read
+    for got, expected in zip(OPS.lstm_inference(**a, panels=panels), want, strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_panels_of_another_instruction_set_are_not_used(isa: str) -> None:
+    a = _arguments(1, False, torch.float32)
+    want = OPS.lstm_inference(**a)
+    panels = ops.pack_recurrent(a["w_hh"])
+    panels[-1] += 1
+    for got, expected in zip(OPS.lstm_inference(**a, panels=panels), want, strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_bad_panels() -> None:
+    a = _arguments(1, False)
+    panels = ops.pack_recurrent(a["w_hh"])
+    for bad, message in ((panels[:-1], "panels: expected shape"), (panels.float(), "panels: its dtype differs")):
+        with pytest.raises(RuntimeError, match=message):
+            OPS.lstm_inference(**a, panels=bad)
+    with pytest.raises(RuntimeError, match="w_hh: expected shape"):
+        ops.pack_recurrent(torch.zeros(3, 4))
+    with pytest.raises(RuntimeError, match="w_hh: expected dtype float32 or float64"):
+        ops.pack_recurrent(torch.zeros(1, 8, 2, dtype=torch.int64))
 
 
 def test_distinct_tokens() -> None:

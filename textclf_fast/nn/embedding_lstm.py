@@ -186,7 +186,7 @@ class FusedEmbeddingLSTM(nn.Module):
             tokens, index = ops.distinct_tokens(ids, self.embedding.num_embeddings)
             gates = project(self.embedding(tokens), self.lstm, 0)
         h0, c0 = self.lstm._initial_states(gates, layout, hx)
-        output, h_n, c_n = run_layers(self.lstm, gates, index, layout.batch_sizes, h0, c0)
+        output, h_n, c_n = run_layers(self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels)
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
 
     def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:

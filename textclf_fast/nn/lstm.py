@@ -18,7 +18,7 @@ from textclf_fast.nn.layout import (
     to_packed,
     to_padded,
 )
-from textclf_fast.nn.stack import kernels_apply, project, run_layers
+from textclf_fast.nn.stack import RecurrentPanels, kernels_apply, project, run_layers
 
 States = tuple[Tensor, Tensor]
 
@@ -36,6 +36,15 @@ class FusedLSTM(nn.LSTM):
     with the forget gate of F. Gers, J. Schmidhuber and F. Cummins, Learning to Forget, 2000; equations as in the docs
     of nn.LSTM.
     """
+
+    @property
+    def _panels(self) -> RecurrentPanels:
+        # Made when first asked for: instances come about in more ways than the constructor (copies, old pickles).
+        return self.__dict__.setdefault("_kept_panels", RecurrentPanels())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FusedLSTM:
+        self._panels.clear()
+        return super()._apply(fn, recurse)
 
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM) -> FusedLSTM:
@@ -138,7 +147,7 @@ class FusedLSTM(nn.LSTM):
         h0, c0 = self._initial_states(data, layout, hx)
         if kernels_apply(self, data, h0, c0):
             gates = project(data, self, 0)
-            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0)
+            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, self._panels)
         else:
             result, (h_n, c_n) = super().forward(PackedSequence(data, layout.batch_sizes), (h0, c0))
             output = result.data

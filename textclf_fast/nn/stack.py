@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textclf_fast import ops
+from textclf_fast.nn.derived import DerivedTensor
 
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 
@@ -61,8 +62,30 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     return torch.baddbmm(torch.stack(biases).unsqueeze(1), inputs, weights) if biases else torch.bmm(inputs, weights)
 
 
+class RecurrentPanels:
+    """Each layer's W_hh as the kernels read it, kept for inference while the weights stay as they are."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, DerivedTensor] = {}
+
+    def clear(self) -> None:
+        """Forgets all of them."""
+        self._layers.clear()
+
+    def get(self, lstm: nn.LSTM, layer: int) -> Tensor | None:
+        """One layer's panels; ``_flat_weights`` up to date."""
+        w_hh = _weights(lstm, layer, 1)
+        return self._layers.setdefault(layer, DerivedTensor()).get(w_hh, lambda: ops.pack_recurrent(_joined(w_hh)))
+
+
 def run_layers(
-    lstm: nn.LSTM, gates: Tensor, index: Tensor | None, batch_sizes: Tensor, h0: Tensor, c0: Tensor
+    lstm: nn.LSTM,
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    panels: RecurrentPanels,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All layers, from the projected input of the first.
 
@@ -72,11 +95,14 @@ def run_layers(
         index: (N,) the row of ``gates`` at each position, or None.
         batch_sizes: (T,) int64 on the CPU.
         h0: (L * D, B, H) in packed order; likewise c0.
+        panels: kept panels of this lstm's W_hh.
 
     Returns:
         output (N, D * H), h_n and c_n (L * D, B, H) in packed order.
     """
     directions = 2 if lstm.bidirectional else 1
+    if torch.is_grad_enabled():
+        panels.clear()
     states_h, states_c = [], []
     output = gates
     for layer in range(lstm.num_layers):
@@ -85,7 +111,9 @@ def run_layers(
                 output = functional.dropout(output, lstm.dropout, lstm.training)
             gates, index = project(output, lstm, layer), None
         span = slice(layer * directions, (layer + 1) * directions)
-        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, _joined(_weights(lstm, layer, 1)), h0[span], c0[span])
+        kept = None if torch.is_grad_enabled() else panels.get(lstm, layer)
+        w_hh = _joined(_weights(lstm, layer, 1))
+        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept)
         states_h.append(h_n)
         states_c.append(c_n)
     if lstm.num_layers == 1:
