@@ -29,7 +29,7 @@ struct LstmForward {
   const T* w_hh;         // (D, 4H, H)
   const T* h0;           // (D, B, H)
   const T* c0;           // (D, B, H)
-  T* output;             // (N, D, H)
+  T* output;             // (N, D, H); null where it is not needed
   T* h_n;                // (D, B, H)
   T* c_n;                // (D, B, H)
   T* activations;        // (D, N, 4H): gates after their non-linearity, for the backward; null in inference

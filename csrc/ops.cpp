@@ -10,10 +10,11 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   gates (D, R, 4H): the input half of the gates, both biases included; index (N) int64: the row of `gates` that a
   //   position reads (None: R = N, row n); batch_sizes (T) int64 on the CPU; w_hh (D, 4H, H); h0, c0 (D, B, H)
   //   -> output (N, D * H), h_n (D, B, H), c_n (D, B, H)
-  //   panels: what pack_recurrent made of this w_hh (None: packed in the call)
+  //   panels: what pack_recurrent made of this w_hh (None: packed in the call);
+  //   need_output: False leaves output (0, D * H)
   m.def(
       "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
-      "Tensor? panels=None) -> (Tensor, Tensor, Tensor)");
+      "Tensor? panels=None, bool need_output=True) -> (Tensor, Tensor, Tensor)");
 
   // The same, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
   m.def(

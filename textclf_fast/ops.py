@@ -26,6 +26,7 @@ def lstm(
     h0: Tensor,
     c0: Tensor,
     panels: Tensor | None = None,
+    need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer in the packed layout.
 
@@ -40,6 +41,7 @@ def lstm(
         h0: (D, B, H), rows in packed order.
         c0: (D, B, H).
         panels: what :func:`pack_recurrent` made of this very w_hh; spares inference the packing.
+        need_output: False lets inference leave the output out: it is (0, D * H) then.
 
     Returns:
         output (N, D * H), h_n (D, B, H) and c_n (D, B, H).
@@ -50,7 +52,7 @@ def lstm(
     if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
         output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
         return output, h_n, c_n
-    return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels)
+    return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output)
 
 
 def pack_recurrent(w_hh: Tensor) -> Tensor:
@@ -106,8 +108,9 @@ def _(
     h0: Tensor,
     c0: Tensor,
     panels: Tensor | None = None,
+    need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    positions = gates.size(1) if index is None else index.size(0)
+    positions = (gates.size(1) if index is None else index.size(0)) if need_output else 0
     directions, hidden = w_hh.size(0), w_hh.size(2)
     state = (directions, h0.size(1), hidden)
     return gates.new_empty(positions, directions * hidden), gates.new_empty(state), gates.new_empty(state)

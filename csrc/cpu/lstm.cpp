@@ -44,14 +44,15 @@ struct Results {
 };
 
 Results forward(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes, const Tensor& w_hh,
-                const Tensor& h0, const Tensor& c0, const std::optional<Tensor>& panels, bool training) {
+                const Tensor& h0, const Tensor& c0, const std::optional<Tensor>& panels, bool need_output,
+                bool training) {
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
   check_index_range(index, s.gate_rows);
   const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
   const auto index_c = contiguous(index);
-  Results r{torch::stable::new_empty(gates, {s.positions, s.directions * s.hidden}),
+  Results r{torch::stable::new_empty(gates, {need_output ? s.positions : 0, s.directions * s.hidden}),
             torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}),
             torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
   if (training) {
@@ -66,7 +67,7 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
     }
     run_forward<T>(
         {s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
-         mutable_data<T>(r.output), mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
+         need_output ? mutable_data<T>(r.output) : nullptr, mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
          training ? mutable_data<T>(*r.activations) : nullptr, training ? mutable_data<T>(*r.cells) : nullptr},
         data<T>(panels));
   });
@@ -75,8 +76,9 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
 
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
-                                                  const Tensor& c0, const std::optional<Tensor>& panels) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, false);
+                                                  const Tensor& c0, const std::optional<Tensor>& panels,
+                                                  bool need_output) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, false);
   return {r.output, r.h_n, r.c_n};
 }
 
@@ -84,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& g
                                                                  const std::optional<Tensor>& index,
                                                                  const Tensor& batch_sizes, const Tensor& w_hh,
                                                                  const Tensor& h0, const Tensor& c0) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, std::nullopt, true);
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, std::nullopt, true, true);
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
 }
 

@@ -205,6 +205,15 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
   const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
+  // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
+  const T* table[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const int64_t row = p.index ? p.index[position + r] : position + r;
+    table[r] = p.gates + (direction * p.shape.gate_rows + row) * kGates * H + unit;
+#pragma GCC unroll 4
+    for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H);
+  }
   V acc[R][kGates] = {};
   multiply_add<T, R, kGates>(acc, h, P, panels + unit * kGates * H, H);
 
@@ -213,12 +222,9 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   // registers.
   V gates[R][kGates];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const int64_t row = p.index ? p.index[position + r] : position + r;
-    const T* table = p.gates + (direction * p.shape.gate_rows + row) * kGates * H + unit;
+  for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + S::load_first(table + g * H, count);
-  }
+    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + S::load_first(table[r] + g * H, count);
 #pragma GCC unroll 1
   for (int r = 0; r < R; ++r) {
     const V i = S::sigmoid(gates[r][0]), f = S::sigmoid(gates[r][1]);
@@ -228,7 +234,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     const V h_new = o * S::tanh(c_new);
     S::store(cell, c_new);
     S::store(h_next + r * P + unit, h_new);
-    S::store_first(p.output + ((position + r) * D + direction) * H + unit, h_new, count);
+    if (p.output) S::store_first(p.output + ((position + r) * D + direction) * H + unit, h_new, count);
     if (p.activations) {
       const int64_t n = direction * p.shape.positions + position + r;
       T* saved = p.activations + n * kGates * H + unit;

@@ -71,7 +71,8 @@ void walk(const LstmShape& shape, const Tensor& gates, const std::optional<Tenso
 
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
-                                                  const Tensor& c0, const std::optional<Tensor>& panels) {
+                                                  const Tensor& c0, const std::optional<Tensor>& panels,
+                                                  bool need_output) {
   STD_TORCH_CHECK(!panels, "panels: expected None on CUDA tensors, whose kernels read w_hh itself");
   STD_TORCH_CHECK(gates.is_cuda(), "gates: expected a CUDA tensor, as the others are");
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
@@ -86,6 +87,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
   const Tensor output = torch::stable::new_empty(gates, {shape.positions, shape.directions * shape.hidden});
   const Tensor h = copy(h0, stream), c = copy(c0, stream);
   if (shape.rows > 0) (is_double ? walk<double> : walk<float>)(shape, gates_c, index_c, w_hh, h, c, output, stream);
+  if (!need_output) return {torch::stable::new_empty(gates, {0, shape.directions * shape.hidden}), h, c};
   return {output, h, c};
 }
 

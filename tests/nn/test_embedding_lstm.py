@@ -72,6 +72,21 @@ def test_one_row_without_a_batch_dimension(batch_first: bool) -> None:
             torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_final_states_alone(options: dict[str, object]) -> None:
+    _, _, fused = _pair(**options)
+    ids, lengths = torch.randint(0, V, (7, 4)), [7, 2, 1, 5]
+    packed = pack_sequence([torch.randint(0, V, (n,)) for n in (3, 7, 1, 5)], enforce_sorted=False)
+    for grad in (True, False):
+        for arguments in ((ids, lengths), (ids,), (packed,), (ids[:, 0],)):
+            with torch.set_grad_enabled(grad):
+                _, (h_n, c_n) = fused(*arguments)
+                output, (h, c) = fused(*arguments, need_output=False)
+            assert output is None
+            assert torch.equal(h, h_n)
+            assert torch.equal(c, c_n)
+
+
 def test_int32_ids_and_ids_with_gaps() -> None:
     embedding, lstm, fused = _pair()
     ids = torch.randint(0, V, (5, 8))[:, ::2]

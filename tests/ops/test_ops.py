@@ -67,6 +67,8 @@ def test_opcheck_forward(name: str, directions: int, with_index: bool) -> None:
     arguments = _arguments(directions, with_index)
     if name == "lstm_training":
         arguments = _differentiable(arguments)
+    else:
+        torch.library.opcheck(OPS.lstm_inference.default, (*arguments.values(), None, False))
     torch.library.opcheck(getattr(OPS, name).default, tuple(arguments.values()))
 
 

@@ -89,7 +89,7 @@ class TextClassifier(nn.Module):
         """
         if lengths is None and self.padding_idx is not None and isinstance(ids, Tensor) and ids.dim() == 2:
             lengths = lengths_before_padding(ids, self.padding_idx, self.encoder.lstm.batch_first)
-        _, (h_n, _) = self.encoder(ids, lengths)
+        _, (h_n, _) = self.encoder(ids, lengths, need_output=False)
         last = torch.cat((h_n[-2], h_n[-1]), dim=-1) if self.encoder.lstm.bidirectional else h_n[-1]
         return self.fc(functional.dropout(last, self.dropout, self.training))
 

@@ -100,16 +100,19 @@ class FusedEmbeddingLSTM(nn.Module):
         ids: Tensor | PackedSequence,
         lengths: Tensor | Sequence[int] | None = None,
         hx: States | None = None,
-    ) -> tuple[Tensor | PackedSequence, States]:
+        *,
+        need_output: bool = True,
+    ) -> tuple[Tensor | PackedSequence | None, States]:
         """Embeds the tokens and runs the layers.
 
         Args:
             ids: (T, B) integers; (B, T) where batch_first; (T,) for one row; or a PackedSequence of (N,) ids.
             lengths: as in :meth:`FusedLSTM.forward`.
             hx: as in :meth:`FusedLSTM.forward`.
+            need_output: False where the final states are enough, as for a classifier: inference then writes no output.
 
         Returns:
-            output in the form of ids, (T, B, D * H), and (h_n, c_n), each (L * D, B, H).
+            output in the form of ids, (T, B, D * H), or None where it is not needed; and (h_n, c_n), each (L * D, B, H).
 
         Raises:
             IndexError: an id out of range; names the id, where it is, and the size of the vocabulary.
@@ -121,9 +124,9 @@ class FusedEmbeddingLSTM(nn.Module):
         if isinstance(ids, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
-            return self._forward_packed(ids, hx)
+            return self._forward_packed(ids, hx, need_output)
         if ids.dim() == 1:
-            return self._forward_one_row(ids, lengths, hx)
+            return self._forward_one_row(ids, lengths, hx, need_output)
         if ids.dim() != 2:
             raise ValueError(f"ids: expected shape (T, B), or (T,) for one row, got {tuple(ids.shape)}")
         _check_ids_dtype(ids)
@@ -133,13 +136,15 @@ class FusedEmbeddingLSTM(nn.Module):
             return self.lstm(self.embedding(ids), hx, lengths=lengths)
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:
-            output, states = self._run(to_packed(ids, layout, batch_first), layout, hx)
+            output, states = self._run(to_packed(ids, layout, batch_first), layout, hx, need_output)
         except (IndexError, RuntimeError):
             self._refuse_bad_ids(to_packed(ids, layout, batch_first), layout, steps, batch_first)
             raise
-        return to_padded(output, layout, steps, rows, batch_first), states
+        return to_padded(output, layout, steps, rows, batch_first) if need_output else None, states
 
-    def _forward_packed(self, packed: PackedSequence, hx: States | None) -> tuple[PackedSequence, States]:
+    def _forward_packed(
+        self, packed: PackedSequence, hx: States | None, need_output: bool
+    ) -> tuple[PackedSequence | None, States]:
         if packed.data.dim() != 1:
             raise ValueError(
                 f"ids: expected a PackedSequence of shape (N,), got data of shape {tuple(packed.data.shape)}"
@@ -147,15 +152,17 @@ class FusedEmbeddingLSTM(nn.Module):
         _check_ids_dtype(packed.data)
         layout = packed_sequence_layout(packed)
         try:
-            output, states = self._run(packed.data, layout, hx)
+            output, states = self._run(packed.data, layout, hx, need_output)
         except (IndexError, RuntimeError):
             self._refuse_bad_ids(packed.data, layout, 0, self.lstm.batch_first)
             raise
+        if not need_output:
+            return None, states
         return PackedSequence(output, layout.batch_sizes, layout.sorted_indices, layout.unsorted_indices), states
 
     def _forward_one_row(
-        self, ids: Tensor, lengths: Tensor | Sequence[int] | None, hx: States | None
-    ) -> tuple[Tensor, States]:
+        self, ids: Tensor, lengths: Tensor | Sequence[int] | None, hx: States | None, need_output: bool
+    ) -> tuple[Tensor | None, States]:
         if lengths is not None:
             raise ValueError("lengths: expected None beside ids of shape (T,), which are one whole row")
         if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
@@ -164,10 +171,11 @@ class FusedEmbeddingLSTM(nn.Module):
             )
         batch_dim = 0 if self.lstm.batch_first else 1
         states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        output, (h_n, c_n) = self.forward(ids.unsqueeze(batch_dim), None, states)
-        return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))  # type: ignore[union-attr]
+        output, (h_n, c_n) = self.forward(ids.unsqueeze(batch_dim), None, states, need_output=need_output)
+        final = h_n.squeeze(1), c_n.squeeze(1)
+        return None if output is None else output.squeeze(batch_dim), final  # type: ignore[union-attr]
 
-    def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None) -> tuple[Tensor, States]:
+    def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool) -> tuple[Tensor, States]:
         """(N,) ids in packed order and states in the caller's -> (N, D * H) and states in the caller's order."""
         if not ids.is_cpu or not kernels_apply(self.lstm, self.embedding.weight):
             return self.lstm._run(self.embedding(ids), layout, hx)
@@ -186,7 +194,9 @@ class FusedEmbeddingLSTM(nn.Module):
             tokens, index = ops.distinct_tokens(ids, self.embedding.num_embeddings)
             gates = project(self.embedding(tokens), self.lstm, 0)
         h0, c0 = self.lstm._initial_states(gates, layout, hx)
-        output, h_n, c_n = run_layers(self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels)
+        output, h_n, c_n = run_layers(
+            self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels, need_output
+        )
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
 
     def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:

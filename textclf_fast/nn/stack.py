@@ -86,6 +86,7 @@ def run_layers(
     h0: Tensor,
     c0: Tensor,
     panels: RecurrentPanels,
+    need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All layers, from the projected input of the first.
 
@@ -96,9 +97,10 @@ def run_layers(
         batch_sizes: (T,) int64 on the CPU.
         h0: (L * D, B, H) in packed order; likewise c0.
         panels: kept panels of this lstm's W_hh.
+        need_output: whether the last layer's output is wanted.
 
     Returns:
-        output (N, D * H), h_n and c_n (L * D, B, H) in packed order.
+        output (N, D * H), or (0, D * H) where inference does not need it; h_n and c_n (L * D, B, H) in packed order.
     """
     directions = 2 if lstm.bidirectional else 1
     if torch.is_grad_enabled():
@@ -113,7 +115,8 @@ def run_layers(
         span = slice(layer * directions, (layer + 1) * directions)
         kept = None if torch.is_grad_enabled() else panels.get(lstm, layer)
         w_hh = _joined(_weights(lstm, layer, 1))
-        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept)
+        wanted = need_output or layer + 1 < lstm.num_layers
+        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted)
         states_h.append(h_n)
         states_c.append(c_n)
     if lstm.num_layers == 1:
