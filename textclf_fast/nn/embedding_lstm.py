@@ -112,7 +112,7 @@ class FusedEmbeddingLSTM(nn.Module):
             need_output: False where the final states are enough, as for a classifier: inference then writes no output.
 
         Returns:
-            output in the form of ids, (T, B, D * H), or None where it is not needed; and (h_n, c_n), each (L * D, B, H).
+            output in the form of ids, (T, B, D * H), None where it is not needed; and (h_n, c_n), each (L * D, B, H).
 
         Raises:
             IndexError: an id out of range; names the id, where it is, and the size of the vocabulary.

@@ -117,11 +117,11 @@ class FusedLSTM(nn.LSTM):
     def _pytorch_is_faster(self, input: Tensor) -> bool:
         """Dense batches of wide LSTMs: there nothing is to be saved, and oneDNN's GEMMs run at the machine's peak.
 
-        Measured on two AVX-512 cores, T = 64 and 128, ours against oneDNN: 0.85x to 1.0x from H = 256 and B = 8 on; 1.0x to
-        2.3x below (benchmarks/results/cpu.json).
+        Measured on two AVX-512 cores at T = 64 and 128, our kernels against oneDNN: 0.85 to 1.0 times as fast from
+        H = 256 and B = 8 on, mostly 1.0 to 2.3 times below.
         """
         rows = input.size(0 if self.batch_first else 1)
-        return (
+        return bool(
             self.hidden_size >= 256
             and rows >= 8
             and input.dtype == torch.float32
