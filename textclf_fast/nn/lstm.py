@@ -118,8 +118,8 @@ class FusedLSTM(nn.LSTM):
         """Dense batches of wide LSTMs: there nothing is to be saved, and oneDNN's GEMMs run at the machine's peak.
 
         Measured on two AVX-512 cores at T = 64 and 128, our kernels against oneDNN: 0.85 to 1.0 times as fast from
-        H = 256 and B = 8 on; 0.83 to 0.87 in inference at B = 128, H = 128, where the gates of all positions, which they
-        write and read again, are 16 MB; mostly 1.0 to 2.3 below.
+        H = 256 and B = 8 on; 0.83 to 0.87 in inference at B = 128, H = 128, where they write and read again 16 MB of
+        gates; mostly 1.0 to 2.3 below.
         """
         rows = input.size(0 if self.batch_first else 1)
         return bool(
