@@ -3,6 +3,7 @@
 // Included once per instruction set, inside its namespace and its target region (see kernels_*.cpp), after kVectorBytes
 // has been defined.  No std header and no inline std function may be used here: one compiled under a wider target could
 // be the copy that the linker keeps for everyone.
+#pragma once
 
 #define TEXTCLF_INLINE inline __attribute__((always_inline))
 

@@ -1,0 +1,109 @@
+// The forward of one direction of a layer.  Included once per instruction set, see simd.inl.
+#pragma once
+
+#include "team.inl"
+#include "tiles.inl"
+
+// h now, h next, c: each (rows, P)
+template <class T>
+static int64_t scratch_size(int64_t rows, int64_t hidden) {
+  return 3 * rows * padded<T>(hidden);
+}
+
+template <class T>
+static TEXTCLF_INLINE void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows,
+                                     int64_t count) {
+  for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, count * sizeof(T));
+}
+
+// One block of kLanes units for R rows of a step: the product, the activations, the new c and h.
+template <class T, int R>
+static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t block, const T* panels,
+                         const T* h, T* h_next, T* c) {
+  using S = Simd<T>;
+  using V = typename S::V;
+  const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
+  const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
+  // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
+  const T* table[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const int64_t row = p.index ? p.index[position + r] : position + r;
+    table[r] = p.gates + (direction * p.shape.gate_rows + row) * kGates * H + unit;
+#pragma GCC unroll 4
+    for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H);
+  }
+  V acc[R][kGates] = {};
+  multiply_add<T, R, kGates>(acc, h, P, panels + unit * kGates * H, H);
+
+  // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is a
+  // copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in
+  // registers.
+  V gates[R][kGates];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + S::load_first(table[r] + g * H, count);
+#pragma GCC unroll 1
+  for (int r = 0; r < R; ++r) {
+    const V i = S::sigmoid(gates[r][0]), f = S::sigmoid(gates[r][1]);
+    const V g = S::tanh(gates[r][2]), o = S::sigmoid(gates[r][3]);
+    T* cell = c + r * P + unit;
+    const V c_new = f * S::load(cell) + i * g;
+    const V h_new = o * S::tanh(c_new);
+    S::store(cell, c_new);
+    S::store(h_next + r * P + unit, h_new);
+    if (p.output) S::store_first(p.output + ((position + r) * D + direction) * H + unit, h_new, count);
+    if (p.activations) {
+      const int64_t n = direction * p.shape.positions + position + r;
+      T* saved = p.activations + n * kGates * H + unit;
+      S::store_first(saved, i, count);
+      S::store_first(saved + H, f, count);
+      S::store_first(saved + 2 * H, g, count);
+      S::store_first(saved + 3 * H, o, count);
+      S::store_first(p.cells + n * H + unit, c_new, count);
+    }
+  }
+}
+
+template <class T>
+static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, T* scratch, const Team& team,
+                    int64_t member) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  const LstmShape& s = p.shape;
+  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
+  const int64_t state = direction * s.rows * H;  // where this direction starts in h0, c0, h_n, c_n
+  T* h[2] = {scratch, scratch + s.rows * P};
+  T* c = scratch + 2 * s.rows * P;
+  int64_t phase = 0;
+  run_phase(team, member, phase++, [&](int64_t part) {
+    if (part > 0) return;
+    for (int64_t i = 0; i < scratch_size<T>(s.rows, H); ++i) scratch[i] = T(0);
+    // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
+    copy_rows(p.h0 + state, H, h[0], P, s.rows, H);
+    copy_rows(p.h0 + state, H, h[1], P, s.rows, H);
+    copy_rows(p.c0 + state, H, c, P, s.rows, H);
+  });
+
+  int now = 0;
+  for (int64_t step = 0; step < s.steps; ++step) {
+    const int64_t t = direction ? s.steps - 1 - step : step;
+    const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
+    // Rows from here on end with this step.
+    const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
+    run_phase(team, member, phase++, [&](int64_t part) {
+      const Share share = share_step(team, part, alive, blocks);
+      for (int64_t block = share.block; block < share.block_end; ++block)
+        for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
+          r += share.row;
+          forward_tile<T, R>(p, direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P, c + r * P);
+        });
+      const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
+      for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
+        __builtin_memcpy(p.h_n + state + r * H + unit, h[1 - now] + r * P + unit, units * sizeof(T));
+        __builtin_memcpy(p.c_n + state + r * H + unit, c + r * P + unit, units * sizeof(T));
+      }
+    });
+    now = 1 - now;
+  }
+}

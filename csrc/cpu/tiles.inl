@@ -1,0 +1,126 @@
+// Packed panels of W_hh and the product of a tile of rows with one.  Included once per instruction set, see simd.inl.
+#pragma once
+
+#include "simd.inl"
+
+static TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class T>
+static TEXTCLF_INLINE int64_t padded(int64_t hidden) {
+  return divide_up(hidden, Simd<T>::kLanes) * Simd<T>::kLanes;
+}
+
+constexpr int64_t kGates = 4;
+constexpr int64_t kGroup = 4;  // vectors of columns in a backward panel
+
+template <class T>
+static int64_t forward_blocks(int64_t hidden) {
+  return divide_up(hidden, Simd<T>::kLanes);
+}
+template <class T>
+static int64_t forward_panel_size(int64_t hidden) {
+  return kGates * hidden * padded<T>(hidden);
+}
+
+// panels: (blocks, H, 4, kLanes)
+template <class T>
+static void pack_forward(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  for (int64_t block = begin; block < end; ++block) {
+    T* panel = panels + block * hidden * kGates * L;
+    const int64_t units = smaller(L, hidden - block * L);
+    for (int64_t gate = 0; gate < kGates; ++gate)
+      for (int64_t lane = 0; lane < L; ++lane) {
+        T* to = panel + gate * L + lane;
+        if (lane < units) {
+          const T* from = w_hh + (gate * hidden + block * L + lane) * hidden;
+          for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = from[k];
+        } else {
+          for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = T(0);
+        }
+      }
+  }
+}
+
+template <class T>
+static int64_t backward_groups(int64_t hidden) {
+  return divide_up(hidden, kGroup * Simd<T>::kLanes);
+}
+template <class T>
+static int64_t backward_panel_size(int64_t hidden) {
+  return kGates * hidden * padded<T>(hidden);
+}
+
+// panels: a group of up to 4 vectors of columns after the other, each (4H, vectors, kLanes)
+template <class T>
+static void pack_backward(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  for (int64_t group = begin; group < end; ++group) {
+    const int64_t first = group * kGroup * L;
+    const int64_t width = smaller(kGroup * L, padded<T>(hidden) - first);
+    const int64_t columns = smaller(width, hidden - first);
+    T* panel = panels + first * kGates * hidden;
+    for (int64_t k = 0; k < kGates * hidden; ++k) {
+      T* to = panel + k * width;
+      const T* from = w_hh + k * hidden + first;
+      for (int64_t j = 0; j < columns; ++j) to[j] = from[j];
+      for (int64_t j = columns; j < width; ++j) to[j] = T(0);
+    }
+  }
+}
+
+// acc (R, NV vectors) += a (R rows of `depth`, `stride` apart) @ panel (depth, NV vectors)
+template <class T, int R, int NV>
+static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride, const T* panel,
+                                        int64_t depth) {
+  using S = Simd<T>;
+  for (int64_t k = 0; k < depth; ++k, panel += NV * S::kLanes) {
+    typename S::V w[NV];
+#pragma GCC unroll 4
+    for (int n = 0; n < NV; ++n) w[n] = S::load(panel + n * S::kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const T x = a[r * stride + k];
+#pragma GCC unroll 4
+      for (int n = 0; n < NV; ++n) acc[r][n] += w[n] * x;
+    }
+  }
+}
+
+// Cuts `rows` into tiles of kTileRows or less, as even as can be (7 rows in tiles of at most 6 are 4 + 3, not 6 + 1: a
+// tile of one row waits for W_hh instead of computing), and calls tile(integral row count, first row).
+template <int R, class F>
+static TEXTCLF_INLINE void run_tile(int64_t rows, int64_t first, const F& tile) {
+  if constexpr (R == 1) {
+    tile.template operator()<1>(first);
+  } else {
+    if (rows == R)
+      tile.template operator()<R>(first);
+    else
+      run_tile<R - 1>(rows, first, tile);
+  }
+}
+template <class F>
+static TEXTCLF_INLINE void for_tiles(int64_t rows, const F& tile) {
+  const int64_t tiles = divide_up(rows, kTileRows);
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t first = rows * i / tiles;
+    run_tile<kTileRows>(rows * (i + 1) / tiles - first, first, tile);
+  }
+}
+
+// Calls f<number of vectors>() for the next group of at most kGroup vectors out of `columns` padded columns.
+template <class T, class F>
+static TEXTCLF_INLINE void with_vectors(int64_t columns, const F& f) {
+  switch (smaller(kGroup, columns / Simd<T>::kLanes)) {
+    case 1:
+      return f.template operator()<1>();
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    default:
+      return f.template operator()<4>();
+  }
+}
