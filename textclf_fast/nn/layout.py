@@ -47,17 +47,15 @@ def padded_layout(lengths: Tensor | Sequence[int] | None, steps: int, rows: int,
         ValueError: not one length a row.
         RuntimeError: a length outside ``1 .. steps``.
     """
-    dense = PackedLayout(torch.full((steps,), rows, dtype=torch.int64))
-    if lengths is None:
-        return dense
-    checked = _integer_vector(lengths)
-    if checked.numel() != rows:
-        raise ValueError(f"lengths: got {checked.numel()} lengths, expected {rows}, one for each row of the batch")
-    step_stride, row_stride = (1, steps) if batch_first else (rows, 1)
-    positions, batch_sizes, order, inverse = ops.packed_layout(checked, steps, step_stride, row_stride)
-    if positions.numel() == steps * rows:
-        return dense
-    return PackedLayout(batch_sizes, order, inverse, positions)
+    if lengths is not None:
+        checked = _integer_vector(lengths)
+        if checked.numel() != rows:
+            raise ValueError(f"lengths: got {checked.numel()} lengths, expected {rows}, one for each row of the batch")
+        step_stride, row_stride = (1, steps) if batch_first else (rows, 1)
+        positions, batch_sizes, order, inverse = ops.packed_layout(checked, steps, step_stride, row_stride)
+        if positions.numel() < steps * rows:
+            return PackedLayout(batch_sizes, order, inverse, positions)
+    return PackedLayout(torch.full((steps,), rows, dtype=torch.int64))
 
 
 def _integer_vector(lengths: Tensor | Sequence[int]) -> Tensor:
