@@ -18,14 +18,14 @@ struct Team {
 
 template <class T>
 struct KernelTable {
-  // Number of T in the packed copy of one direction's W_hh, and the packing itself: units [begin, end) of
-  // forward_blocks(H) resp. backward_groups(H), so that threads can share it.
+  // Number of T in the packed copy of one direction's W_hh, and the packing itself, one of forward_blocks(H) resp.
+  // backward_groups(H) at a time, so that threads can share it.
   int64_t (*forward_panel_size)(int64_t hidden);
   int64_t (*forward_blocks)(int64_t hidden);
-  void (*pack_forward)(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels);
+  void (*pack_forward)(const T* w_hh, int64_t hidden, int64_t block, T* panels);
   int64_t (*backward_panel_size)(int64_t hidden);
   int64_t (*backward_groups)(int64_t hidden);
-  void (*pack_backward)(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels);
+  void (*pack_backward)(const T* w_hh, int64_t hidden, int64_t group, T* panels);
 
   // One direction, by each member of its team; and the number of T that the team needs as scratch.
   int64_t (*scratch_size)(int64_t rows, int64_t hidden);

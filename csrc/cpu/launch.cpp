@@ -77,7 +77,7 @@ void pack_panels(const T* w_hh, int64_t directions, int64_t hidden, T* panels) {
   const KernelTable<T>& k = kernels<T>();
   const int64_t size = k.forward_panel_size(hidden);
   pack_all<T>(directions, size, k.forward_blocks(hidden), panels, [&](int64_t direction, int64_t block, T* to) {
-    k.pack_forward(w_hh + direction * 4 * hidden * hidden, hidden, block, block + 1, to);
+    k.pack_forward(w_hh + direction * 4 * hidden * hidden, hidden, block, to);
   });
   panels[directions * size] = T(isa_number());
 }
@@ -105,7 +105,7 @@ void run_backward(const LstmBackward<T>& p) {
   if (p.shape.rows == 0) return;
   const auto panels = allocate<T>(D * size);
   pack_all<T>(D, size, k.backward_groups(H), panels.get(), [&](int64_t direction, int64_t group, T* to) {
-    k.pack_backward(p.w_hh + direction * 4 * H * H, H, group, group + 1, to);
+    k.pack_backward(p.w_hh + direction * 4 * H * H, H, group, to);
   });
   run_teams<T>(k, p.shape, k.backward_groups(H), [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
     k.backward(p, direction, panels.get() + direction * size, scratch, team, member);

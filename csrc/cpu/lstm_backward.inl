@@ -1,7 +1,6 @@
 // The backward of one direction of a layer.  Included once per instruction set, see simd.inl.
 #pragma once
 
-#include "lstm_forward.inl"
 #include "team.inl"
 #include "tiles.inl"
 

@@ -10,12 +10,6 @@ static int64_t scratch_size(int64_t rows, int64_t hidden) {
   return 3 * rows * padded<T>(hidden);
 }
 
-template <class T>
-static TEXTCLF_INLINE void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows,
-                                     int64_t count) {
-  for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, count * sizeof(T));
-}
-
 // One block of kLanes units for R rows of a step: the product, the activations, the new c and h.
 template <class T, int R>
 static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t block, const T* panels,

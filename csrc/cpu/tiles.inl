@@ -11,6 +11,12 @@ static TEXTCLF_INLINE int64_t padded(int64_t hidden) {
   return divide_up(hidden, Simd<T>::kLanes) * Simd<T>::kLanes;
 }
 
+template <class T>
+static TEXTCLF_INLINE void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows,
+                                     int64_t count) {
+  for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, count * sizeof(T));
+}
+
 constexpr int64_t kGates = 4;
 constexpr int64_t kGroup = 4;  // vectors of columns in a backward panel
 
@@ -25,22 +31,16 @@ static int64_t forward_panel_size(int64_t hidden) {
 
 // panels: (blocks, H, 4, kLanes)
 template <class T>
-static void pack_forward(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels) {
+static void pack_forward(const T* w_hh, int64_t hidden, int64_t block, T* panels) {
   constexpr int64_t L = Simd<T>::kLanes;
-  for (int64_t block = begin; block < end; ++block) {
-    T* panel = panels + block * hidden * kGates * L;
-    const int64_t units = smaller(L, hidden - block * L);
-    for (int64_t gate = 0; gate < kGates; ++gate)
-      for (int64_t lane = 0; lane < L; ++lane) {
-        T* to = panel + gate * L + lane;
-        if (lane < units) {
-          const T* from = w_hh + (gate * hidden + block * L + lane) * hidden;
-          for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = from[k];
-        } else {
-          for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = T(0);
-        }
-      }
-  }
+  T* panel = panels + block * hidden * kGates * L;
+  const int64_t units = smaller(L, hidden - block * L);
+  for (int64_t gate = 0; gate < kGates; ++gate)
+    for (int64_t lane = 0; lane < L; ++lane) {
+      const T* from = w_hh + (gate * hidden + smaller(block * L + lane, hidden - 1)) * hidden;  // within W_hh
+      T* to = panel + gate * L + lane;
+      for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = lane < units ? from[k] : T(0);
+    }
 }
 
 template <class T>
@@ -54,19 +54,16 @@ static int64_t backward_panel_size(int64_t hidden) {
 
 // panels: a group of up to 4 vectors of columns after the other, each (4H, vectors, kLanes)
 template <class T>
-static void pack_backward(const T* w_hh, int64_t hidden, int64_t begin, int64_t end, T* panels) {
-  constexpr int64_t L = Simd<T>::kLanes;
-  for (int64_t group = begin; group < end; ++group) {
-    const int64_t first = group * kGroup * L;
-    const int64_t width = smaller(kGroup * L, padded<T>(hidden) - first);
-    const int64_t columns = smaller(width, hidden - first);
-    T* panel = panels + first * kGates * hidden;
-    for (int64_t k = 0; k < kGates * hidden; ++k) {
-      T* to = panel + k * width;
-      const T* from = w_hh + k * hidden + first;
-      for (int64_t j = 0; j < columns; ++j) to[j] = from[j];
-      for (int64_t j = columns; j < width; ++j) to[j] = T(0);
-    }
+static void pack_backward(const T* w_hh, int64_t hidden, int64_t group, T* panels) {
+  const int64_t first = group * kGroup * Simd<T>::kLanes;
+  const int64_t width = smaller(kGroup * Simd<T>::kLanes, padded<T>(hidden) - first);
+  const int64_t columns = smaller(width, hidden - first);
+  T* panel = panels + first * kGates * hidden;
+  for (int64_t k = 0; k < kGates * hidden; ++k) {
+    T* to = panel + k * width;
+    const T* from = w_hh + k * hidden + first;
+    for (int64_t j = 0; j < columns; ++j) to[j] = from[j];
+    for (int64_t j = columns; j < width; ++j) to[j] = T(0);
   }
 }
 

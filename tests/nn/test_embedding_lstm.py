@@ -168,7 +168,7 @@ def _warm(fused: FusedEmbeddingLSTM) -> Tensor:
 
 
 def _table(fused: FusedEmbeddingLSTM) -> Tensor | None:
-    return fused.projected_table._table._value
+    return fused.projected_table._table._kept[1]
 
 
 def test_table_is_made_once_it_has_paid_and_used_then() -> None:
@@ -181,6 +181,19 @@ def test_table_is_made_once_it_has_paid_and_used_then() -> None:
         assert table is not None
         fused(torch.zeros(1, 1, dtype=torch.int64))
     assert _table(fused) is table
+
+
+def test_tokens_of_older_weights_do_not_pay_for_the_table() -> None:
+    _, _, fused = _pair()
+    ids = torch.zeros(V - 1, 1, dtype=torch.int64)
+    with torch.no_grad():
+        for _ in range(3):
+            fused(ids)
+            assert _table(fused) is None
+            fused.lstm.weight_ih_l0.mul_(0.5)
+        fused(ids)
+        fused(ids)
+    assert _table(fused) is not None
 
 
 def test_table_is_made_when_asked_for() -> None:

@@ -13,6 +13,12 @@ from textclf_fast import FusedLSTM
 pytestmark = pytest.mark.usefixtures("_poisoned")
 
 
+@pytest.fixture(autouse=True)
+def _our_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every size through our kernels, those included for which FusedLSTM would call oneDNN."""
+    monkeypatch.setattr(FusedLSTM, "_pytorch_is_faster", lambda self, input: False)
+
+
 def _fused(case: Case) -> FusedLSTM:
     return FusedLSTM(case.input_size, case.hidden_size, **case.options())
 

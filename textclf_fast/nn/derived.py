@@ -37,11 +37,15 @@ class DerivedTensor:
 
     def clear(self) -> None:
         """Forgets the tensor."""
-        self._made_of: tuple[Any, ...] = ()
-        self._value: Tensor | None = None
+        # What it was made of, and the tensor: one attribute, so that threads never see half of a change.
+        self._kept: tuple[tuple[Any, ...], Tensor | None] = ((), None)
 
-    def get(self, weights: Sequence[Tensor], compute: Callable[[], Tensor | None]) -> Tensor | None:
-        """The kept tensor, or what ``compute`` makes now; ``compute`` may return None, to be asked again next time."""
+    def get(self, weights: Sequence[Tensor], compute: Callable[[bool], Tensor | None]) -> Tensor | None:
+        """The kept tensor, or what ``compute(changed)`` makes now.
+
+        ``changed`` tells whether this is the first call with these weights; ``compute`` may return None, to be asked
+        again.
+        """
         if any(w.is_inference() for w in weights):
             return None  # made in inference mode: no version counter, changes could not be noticed
         # Holding the storages keeps their addresses from being used again. A reference to the parameters would too,
@@ -50,13 +54,13 @@ class DerivedTensor:
             _last_fused_step,
             *((w.data_ptr(), w._version, w.shape, w.stride(), w.untyped_storage()) for w in weights),
         )
-        if not self._made_of or not _same(made_of, self._made_of):
-            self.clear()
-            self._made_of = made_of
-        if self._value is None:
+        kept_of, value = self._kept
+        changed = not _same(made_of, kept_of)
+        if changed or value is None:
             with torch.no_grad():
-                self._value = compute()
-        return self._value
+                value = compute(changed)
+            self._kept = (made_of, value)
+        return value
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles do not take the tensor along."""
@@ -68,7 +72,7 @@ class DerivedTensor:
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return (
-        len(one) == len(other)
+        len(one) == len(other)  # nothing kept: ()
         and one[0] == other[0]
         and all(a[:-1] == b[:-1] for a, b in zip(one[1:], other[1:], strict=True))
     )

@@ -100,6 +100,7 @@ class FusedLSTM(nn.LSTM):
 
     def _forward_packed(self, packed: PackedSequence, hx: States | None) -> tuple[PackedSequence, States]:
         layout = packed_sequence_layout(packed)
+        self.check_input(packed.data, layout.batch_sizes)
         output, states = self._run(packed.data, layout, hx)
         return PackedSequence(output, layout.batch_sizes, layout.sorted_indices, layout.unsorted_indices), states
 
@@ -161,7 +162,6 @@ class FusedLSTM(nn.LSTM):
 
     def _run(self, data: Tensor, layout: PackedLayout, hx: States | None) -> tuple[Tensor, States]:
         """(N, I) and states in the caller's order -> (N, D * H) and states in the caller's order."""
-        self.check_input(data, layout.batch_sizes)
         h0, c0 = self._initial_states(data, layout, hx)
         if kernels_apply(self, data, h0, c0):
             gates = project(data, self, 0)

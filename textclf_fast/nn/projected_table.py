@@ -52,11 +52,10 @@ class ProjectedTable:
             return None
         first_layer = lstm._flat_weights[: directions * (4 if lstm.bias else 2)]
 
-        def make() -> Tensor | None:
-            self._tokens_without += tokens
+        def make(changed: bool) -> Tensor | None:
+            self._tokens_without = tokens + (0 if changed else self._tokens_without)
             if self._tokens_without < embedding.num_embeddings:
                 return None
-            self._tokens_without = 0
             return project(embedding.weight, lstm, 0)
 
         return self._table.get([embedding.weight, *(w for w in first_layer if w is not None)], make)

@@ -75,7 +75,7 @@ class RecurrentPanels:
     def get(self, lstm: nn.LSTM, layer: int) -> Tensor | None:
         """One layer's panels; ``_flat_weights`` up to date."""
         w_hh = _weights(lstm, layer, 1)
-        return self._layers.setdefault(layer, DerivedTensor()).get(w_hh, lambda: ops.pack_recurrent(_joined(w_hh)))
+        return self._layers.setdefault(layer, DerivedTensor()).get(w_hh, lambda _: ops.pack_recurrent(_joined(w_hh)))
 
 
 def run_layers(
