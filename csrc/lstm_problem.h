@@ -44,21 +44,15 @@ struct LstmBackward {
   const T* grad_c_n;     // (D, B, H), or null for zero
   const T* activations;  // (D, N, 4H)
   const T* cells;        // (D, N, H)
+  const T* output;       // (N, D, H)
+  const int64_t* index;  // (N), as in the forward
   const T* w_hh;         // (D, 4H, H)
+  const T* h0;           // (D, B, H)
   const T* c0;           // (D, B, H)
-  T* grad_gates;         // (D, N, 4H): gradient of each position's gates before their non-linearity
+  T* grad_gates;         // (D, R, 4H), of the gates before their non-linearity; with an index: zero before, added to
+  T* grad_w_hh;          // (D, 4H, H); null where it is not needed
   T* grad_h0;            // (D, B, H)
   T* grad_c0;            // (D, B, H)
-};
-
-// grad_w_hh = sum over positions of grad_gates x (the h that the position's step started from)
-template <class T>
-struct LstmWeightGrad {
-  LstmShape shape;
-  const T* grad_gates;  // (D, N, 4H)
-  const T* output;      // (N, D, H)
-  const T* h0;          // (D, B, H)
-  T* grad_w_hh;         // (D, 4H, H)
 };
 
 }  // namespace textclf_fast

@@ -28,15 +28,12 @@ struct KernelTable {
   void (*pack_backward)(const T* w_hh, int64_t hidden, int64_t group, T* panels);
 
   // One direction, by each member of its team; and the number of T that the team needs as scratch.
-  int64_t (*scratch_size)(int64_t rows, int64_t hidden);
+  int64_t (*forward_scratch_size)(const LstmShape& shape);
   void (*forward)(const LstmForward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
                   int64_t member);
+  int64_t (*backward_scratch_size)(const LstmShape& shape, int64_t parts);
   void (*backward)(const LstmBackward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
                    int64_t member);
-
-  // Rows [begin, end) of one direction's (4H, H), and the number of T that a call needs as scratch.
-  int64_t (*weight_grad_scratch_size)(int64_t hidden);
-  void (*weight_grad)(const LstmWeightGrad<T>& problem, int64_t direction, int64_t begin, int64_t end, T* scratch);
 };
 
 // One declaration per file kernels_*.cpp.

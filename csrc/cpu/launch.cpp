@@ -42,16 +42,15 @@ void pack_all(int64_t directions, int64_t panel_size, int64_t units, T* panels, 
 
 // Has a team of threads compute each direction: run(direction, scratch, team, member).  A part is one of `units` or a
 // row at least.
-template <class T, class Run>
-void run_teams(const KernelTable<T>& k, const LstmShape& shape, int64_t units, const Run& run) {
+template <class T, class ScratchSize, class Run>
+void run_teams(const LstmShape& shape, int64_t units, const ScratchSize& scratch_size, const Run& run) {
   const int64_t D = shape.directions;
   const int64_t work = D * shape.positions * 4 * shape.hidden * shape.hidden;
   const int64_t threads = std::clamp<int64_t>(work / kWorthAThread, 1, torch::stable::get_num_threads());
   const int64_t parts = std::min((threads + D - 1) / D, std::max(units, shape.rows));
   constexpr int64_t kNumbersInLine = 64 / sizeof(T);
-  const int64_t scratch_size =
-      (k.scratch_size(shape.rows, shape.hidden) + kNumbersInLine - 1) / kNumbersInLine * kNumbersInLine;
-  const auto scratch = allocate<T>(D * scratch_size);
+  const int64_t own_size = (scratch_size(parts) + kNumbersInLine - 1) / kNumbersInLine * kNumbersInLine;
+  const auto scratch = allocate<T>(D * own_size);
   // A team's counters: one line for each part and one for `done`.
   const int64_t team_size = (parts + 1) * Team::kStride;
   std::vector<int64_t> counters(size_t(D * team_size), 0);
@@ -59,8 +58,7 @@ void run_teams(const KernelTable<T>& k, const LstmShape& shape, int64_t units, c
     for (int64_t i = begin; i < end; ++i) {
       const int64_t direction = i / parts;
       int64_t* own = counters.data() + direction * team_size;
-      run(direction, scratch.get() + direction * scratch_size, Team{parts, own, own + parts * Team::kStride},
-          i % parts);
+      run(direction, scratch.get() + direction * own_size, Team{parts, own, own + parts * Team::kStride}, i % parts);
     }
   });
 }
@@ -93,9 +91,11 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
     pack_panels(p.w_hh, D, H, packed.get());
     panels = packed.get();
   }
-  run_teams<T>(k, p.shape, k.forward_blocks(H), [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
-    k.forward(p, direction, panels + direction * size, scratch, team, member);
-  });
+  run_teams<T>(
+      p.shape, k.forward_blocks(H), [&](int64_t) { return k.forward_scratch_size(p.shape); },
+      [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
+        k.forward(p, direction, panels + direction * size, scratch, team, member);
+      });
 }
 
 template <class T>
@@ -107,25 +107,11 @@ void run_backward(const LstmBackward<T>& p) {
   pack_all<T>(D, size, k.backward_groups(H), panels.get(), [&](int64_t direction, int64_t group, T* to) {
     k.pack_backward(p.w_hh + direction * 4 * H * H, H, group, to);
   });
-  run_teams<T>(k, p.shape, k.backward_groups(H), [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
-    k.backward(p, direction, panels.get() + direction * size, scratch, team, member);
-  });
-}
-
-template <class T>
-void run_weight_grad(const LstmWeightGrad<T>& p) {
-  const KernelTable<T>& k = kernels<T>();
-  const LstmShape& s = p.shape;
-  const int64_t rows = 4 * s.hidden;
-  const int64_t grain = std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, s.positions * s.hidden));
-  torch::stable::parallel_for(0, s.directions * rows, grain, [&](int64_t begin, int64_t end) {
-    const auto scratch = allocate<T>(k.weight_grad_scratch_size(s.hidden));
-    while (begin < end) {
-      const int64_t direction = begin / rows, stop = std::min(end, (direction + 1) * rows);
-      k.weight_grad(p, direction, begin - direction * rows, stop - direction * rows, scratch.get());
-      begin = stop;
-    }
-  });
+  run_teams<T>(
+      p.shape, k.forward_blocks(H), [&](int64_t parts) { return k.backward_scratch_size(p.shape, parts); },
+      [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
+        k.backward(p, direction, panels.get() + direction * size, scratch, team, member);
+      });
 }
 
 template int64_t panels_size<float>(int64_t, int64_t);
@@ -136,7 +122,5 @@ template void run_forward(const LstmForward<float>&, const float*);
 template void run_forward(const LstmForward<double>&, const double*);
 template void run_backward(const LstmBackward<float>&);
 template void run_backward(const LstmBackward<double>&);
-template void run_weight_grad(const LstmWeightGrad<float>&);
-template void run_weight_grad(const LstmWeightGrad<double>&);
 
 }  // namespace textclf_fast::cpu

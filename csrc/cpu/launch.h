@@ -17,7 +17,5 @@ template <class T>
 void run_forward(const LstmForward<T>& problem, const T* panels);
 template <class T>
 void run_backward(const LstmBackward<T>& problem);
-template <class T>
-void run_weight_grad(const LstmWeightGrad<T>& problem);
 
 }  // namespace textclf_fast::cpu

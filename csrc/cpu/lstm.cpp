@@ -103,26 +103,6 @@ Tensor pack_recurrent(const Tensor& w_hh) {
   return panels;
 }
 
-// grad (D, N, C) summed by the gate row that each position read: (D, R, C).  A thread owns some columns and walks the
-// positions in order, so that a sum has one order whatever the number of threads.
-template <class T>
-void sum_by_index(const LstmShape& s, const T* grad, const int64_t* index, T* sums) {
-  constexpr int64_t kColumns = 64 / sizeof(T);
-  const int64_t columns = 4 * s.hidden, blocks = (columns + kColumns - 1) / kColumns;
-  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 15) / (kColumns * std::max<int64_t>(s.positions, 1)));
-  torch::stable::parallel_for(0, s.directions * blocks, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t d = begin / blocks; d <= (end - 1) / blocks; ++d) {
-      const int64_t first = std::max<int64_t>(begin - d * blocks, 0) * kColumns;
-      const int64_t last = std::min(std::min(end - d * blocks, blocks) * kColumns, columns);
-      for (int64_t n = 0; n < s.positions; ++n) {
-        const T* from = grad + (d * s.positions + n) * columns;
-        T* to = sums + (d * s.gate_rows + index[n]) * columns;
-        for (int64_t j = first; j < last; ++j) to[j] += from[j];
-      }
-    }
-  });
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
     const std::optional<Tensor>& grad_output, const std::optional<Tensor>& grad_h_n,
     const std::optional<Tensor>& grad_c_n, const Tensor& activations, const Tensor& cells, const Tensor& output,
@@ -150,23 +130,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
   const auto index_c = contiguous(index);
 
-  Tensor grad_gates = torch::stable::new_empty(activations, {s.directions, s.positions, 4 * s.hidden});
+  const std::vector<int64_t> gates_shape{s.directions, s.gate_rows, 4 * s.hidden};
+  const std::vector<int64_t> w_hh_shape =
+      need_w_hh ? std::vector<int64_t>{s.directions, 4 * s.hidden, s.hidden} : std::vector<int64_t>{0};
+  Tensor grad_gates = index_c || s.rows == 0 ? torch::stable::new_zeros(activations, gates_shape)
+                                             : torch::stable::new_empty(activations, gates_shape);
+  Tensor grad_w_hh = s.rows == 0 ? torch::stable::new_zeros(activations, w_hh_shape)
+                                 : torch::stable::new_empty(activations, w_hh_shape);
   Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
-  Tensor grad_w_hh = torch::stable::new_empty(activations, {0});
   dispatch(activations, "activations", [&]<class T>(T) {
     run_backward<T>({s, data<T>(grad_output_c), data<T>(grad_h_n_c), data<T>(grad_c_n_c), data<T>(activations_c),
-                     data<T>(cells_c), data<T>(w_hh_c), data<T>(c0_c), mutable_data<T>(grad_gates),
+                     data<T>(cells_c), data<T>(output_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c),
+                     data<T>(c0_c), mutable_data<T>(grad_gates), need_w_hh ? mutable_data<T>(grad_w_hh) : nullptr,
                      mutable_data<T>(grad_h0), mutable_data<T>(grad_c0)});
-    if (need_w_hh) {
-      grad_w_hh = torch::stable::new_empty(activations, {s.directions, 4 * s.hidden, s.hidden});
-      run_weight_grad<T>({s, data<T>(grad_gates), data<T>(output_c), data<T>(h0_c), mutable_data<T>(grad_w_hh)});
-    }
-    if (index_c) {
-      Tensor sums = torch::stable::new_zeros(activations, {s.directions, s.gate_rows, 4 * s.hidden});
-      sum_by_index<T>(s, data<T>(grad_gates), data<int64_t>(index_c), mutable_data<T>(sums));
-      grad_gates = sums;
-    }
   });
   return {grad_gates, grad_w_hh, grad_h0, grad_c0};
 }

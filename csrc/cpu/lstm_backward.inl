@@ -1,34 +1,64 @@
 // The backward of one direction of a layer.  Included once per instruction set, see simd.inl.
+//
+// The steps are walked against the forward's order, in chunks: first the gradients of the gates, step by step, then
+// what they add to the gradients of W_hh and of the gate table (chunk_grads.inl).
 #pragma once
 
+#include "chunk_grads.inl"
+#include "lstm_cell.inl"
 #include "team.inl"
 #include "tiles.inl"
 
-// The position before `row` in its direction's walk, or -1 where it starts from h0, c0.
-static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t direction, int64_t t, int64_t row) {
-  if (direction == 0) return t ? s.offsets[t - 1] + row : -1;
-  return t + 1 < s.steps && row < s.batch_sizes[t + 1] ? s.offsets[t + 1] + row : -1;
+// What the steps pass on, for each row: the gradient of c, and that of h as one partial sum, or as one of every part
+// where the parts share a step by units (each multiplies its own units' gates).  Two sets of sums: a step reads one and
+// writes the other.
+template <class T>
+struct BackwardState {
+  int64_t rows, stride;  // of each block, (B, P)
+  T* grad_c;
+  T* sums;
+  int64_t parts;       // sums in a set
+  int64_t valid = 0;   // of them, written by the last step
+  int64_t set = 0;     // the one to be read
+  int64_t walked = 0;  // rows that have come alive
+
+  TEXTCLF_INLINE T* grad_h(int64_t which, int64_t part, int64_t row) const {
+    return sums + ((which * parts + part) * rows + row) * stride;
+  }
+};
+
+template <class T>
+static int64_t backward_scratch_size(const LstmShape& s, int64_t parts) {
+  const int64_t P = padded<T>(s.hidden), chunk = (kChunk > s.rows ? kChunk : s.rows) * kGates * s.hidden;
+  return (1 + 2 * parts) * s.rows * P + parts * chunk_scratch_size<T>(s.hidden) + chunk;
 }
 
-// Gradients of one row's gates at one step, from those of its h (grad_h: what later steps and h_n ask) and c.
+// Gradients of one row's gates at one step, from those of its h (what later steps and h_n ask) and c.
 template <class T>
-static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, const T* c_before,
-                          const T* grad_h, T* grad_c, int64_t first_unit, int64_t end_unit) {
+static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, int64_t row, const T* c_before,
+                          const BackwardState<T>& state, int64_t first_unit, int64_t end_unit, T* grad_gates) {
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, n = direction * p.shape.positions + position;
+  const int64_t final_state = (direction * p.shape.rows + row) * H;
   const T* saved = p.activations + n * kGates * H;
-  T* grad_gates = p.grad_gates + n * kGates * H;
   const T* grad_output = p.grad_output ? p.grad_output + (position * p.shape.directions + direction) * H : nullptr;
   for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
     const int64_t count = smaller(S::kLanes, H - unit);
+    V dh = {}, dc = {};
+    if (row < state.walked) {
+      for (int64_t part = 0; part < state.valid; ++part) dh += S::load(state.grad_h(state.set, part, row) + unit);
+      dc = S::load(state.grad_c + row * state.stride + unit);
+    } else {
+      if (p.grad_h_n) dh = S::load_first(p.grad_h_n + final_state + unit, count);
+      if (p.grad_c_n) dc = S::load_first(p.grad_c_n + final_state + unit, count);
+    }
     const V i = S::load_first(saved + unit, count), f = S::load_first(saved + H + unit, count);
     const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
-    const V tanh_c = S::tanh(S::load_first(p.cells + n * H + unit, count));
-    V dh = S::load(grad_h + unit);
+    const V tanh_c = Cell<T>::tanh(S::load_first(p.cells + n * H + unit, count));
     if (grad_output) dh += S::load_first(grad_output + unit, count);
-    const V dc = S::load(grad_c + unit) + dh * o * (T(1) - tanh_c * tanh_c);
-    S::store(grad_c + unit, dc * f);
+    dc += dh * o * (T(1) - tanh_c * tanh_c);
+    S::store(state.grad_c + row * state.stride + unit, dc * f);
     S::store_first(grad_gates + unit, dc * g * i * (T(1) - i), count);
     S::store_first(grad_gates + H + unit, dc * S::load_first(c_before + unit, count) * f * (T(1) - f), count);
     S::store_first(grad_gates + 2 * H + unit, dc * i * (T(1) - g * g), count);
@@ -36,22 +66,44 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
   }
 }
 
-// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh, a gate at a time: four sums of H terms each round
-// less than one of 4H.
+// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh over the units [first, end), a gate at a time: four
+// sums of H terms each round less than one of 4H.
 template <class T, int R, int NV>
-static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, T* grad_h) {
+static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, int64_t first, int64_t end,
+                          bool backwards, T* grad_h) {
   using S = Simd<T>;
-  for (int64_t gate = 0; gate < kGates; ++gate) {
+  for (int64_t k = 0; k < kGates; ++k) {
+    const int64_t gate = backwards ? kGates - 1 - k : k, start = gate * hidden + first;
     typename S::V acc[R][NV] = {};
-    multiply_add<T, R, NV>(acc, grad_gates + gate * hidden, kGates * hidden, panel + gate * hidden * NV * S::kLanes,
-                           hidden);
+    if (R <= kFewRows && backwards)
+      multiply_add<T, R, NV, -1>(acc, grad_gates + start, kGates * hidden, panel + start * NV * S::kLanes, end - first);
+    else
+      multiply_add<T, R, NV>(acc, grad_gates + start, kGates * hidden, panel + start * NV * S::kLanes, end - first);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int n = 0; n < NV; ++n) {
         T* to = grad_h + r * padded<T>(hidden) + n * S::kLanes;
-        S::store(to, gate ? S::load(to) + acc[r][n] : acc[r][n]);
+        S::store(to, k ? S::load(to) + acc[r][n] : acc[r][n]);
       }
+  }
+}
+
+// Gives out grad_h0 and grad_c0 of rows [row, end), all of whose steps have been walked: the part's share of the units.
+template <class T>
+static void finish_rows(const LstmBackward<T>& p, int64_t direction, const BackwardState<T>& state, int64_t row,
+                        int64_t end, int64_t first_unit, int64_t end_unit) {
+  using S = Simd<T>;
+  const int64_t H = p.shape.hidden;
+  for (; row < end; ++row) {
+    const int64_t at = (direction * p.shape.rows + row) * H;
+    for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
+      const int64_t count = smaller(S::kLanes, H - unit);
+      typename S::V dh = {};
+      for (int64_t part = 0; part < state.valid; ++part) dh += S::load(state.grad_h(state.set, part, row) + unit);
+      S::store_first(p.grad_h0 + at + unit, dh, count);
+      S::store_first(p.grad_c0 + at + unit, S::load(state.grad_c + row * state.stride + unit), count);
+    }
   }
 }
 
@@ -60,54 +112,70 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
                      int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), groups = backward_groups<T>(H);
-  const int64_t state = direction * s.rows * H;
-  T* grad_h = scratch;
-  T* grad_c = scratch + s.rows * P;
-  int64_t phase = 0;
-  run_phase(team, member, phase++, [&](int64_t part) {
-    if (part > 0) return;
-    for (int64_t i = 0; i < 2 * s.rows * P; ++i) scratch[i] = T(0);
-    if (p.grad_h_n) copy_rows(p.grad_h_n + state, H, grad_h, P, s.rows, H);
-    if (p.grad_c_n) copy_rows(p.grad_c_n + state, H, grad_c, P, s.rows, H);
-  });
+  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
+  BackwardState<T> state{s.rows, P, scratch, scratch + s.rows * P, team.parts};
+  T* own_scratch = scratch + (1 + 2 * team.parts) * s.rows * P;  // of each part
+  T* chunk_buffer = own_scratch + team.parts * chunk_scratch_size<T>(H);
+  const auto time = [&](int64_t step) { return direction ? step : s.steps - 1 - step; };
+  const auto first_unit = [&](int64_t part) { return blocks * part / team.parts * L; };
+  const auto end_unit = [&](int64_t part) { return smaller(blocks * (part + 1) / team.parts * L, H); };
 
-  for (int64_t step = 0; step < s.steps; ++step) {
-    const int64_t t = direction ? step : s.steps - 1 - step;
-    const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
-    const auto cells = [&](const Share& share) {
-      const int64_t end = smaller(share.block_end * kGroup * L, H);
-      for (int64_t r = share.row; r < share.row_end; ++r) {
-        const int64_t before = previous_position(s, direction, t, r);
-        const T* c_before = before < 0 ? p.c0 + state + r * H : p.cells + (direction * s.positions + before) * H;
-        backward_cell(p, direction, position + r, c_before, grad_h + r * P, grad_c + r * P, share.block * kGroup * L,
-                      end);
-      }
-    };
-    const auto product = [&](const Share& share) {
-      for (int64_t group = share.block; group < share.block_end; ++group)
-        for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
-          r += share.row;
-          const int64_t column = group * kGroup * L;
-          const T* a = p.grad_gates + (direction * s.positions + position + r) * kGates * H;
-          const T* panel = panels + column * kGates * H;
-          T* to = grad_h + r * P + column;
-          with_vectors<T>(P - column, [&]<int NV>() { backward_tile<T, R, NV>(a, panel, H, to); });
-        });
-    };
-    // By units, the product needs the other parts' gates: another phase.
-    const bool two_phases = team.parts > 1 && !by_rows(team, alive, groups);
+  int64_t phase = 0;
+  for (int64_t step = 0; step < s.steps;) {
+    int64_t chunk_end = step + 1, count = s.batch_sizes[time(step)];
+    for (; chunk_end < s.steps && count + s.batch_sizes[time(chunk_end)] <= kChunk; ++chunk_end)
+      count += s.batch_sizes[time(chunk_end)];
+    Chunk<T> chunk;
+    chunk.t = direction ? step : time(chunk_end - 1);
+    chunk.t_end = chunk.t + chunk_end - step;
+    chunk.first = s.offsets[chunk.t];
+    chunk.end = s.offsets[chunk.t_end];
+    T* grad_gates = p.index ? chunk_buffer : p.grad_gates + (direction * s.positions + chunk.first) * kGates * H;
+    chunk.grad_gates = grad_gates;
+    const bool first_chunk = step == 0;
+
+    for (; step < chunk_end; ++step) {
+      const int64_t t = time(step), alive = s.batch_sizes[t], position = s.offsets[t];
+      const bool rows_shared = team.parts == 1 || by_rows(team, alive, blocks);
+      const bool backwards = s.rows <= kFewRows && t % 2;  // as in the forward
+      run_phase(team, member, phase++, [&](int64_t part) {
+        if (alive < state.walked)
+          finish_rows(p, direction, state, alive, state.walked, first_unit(part), end_unit(part));
+        const Share share = share_step(team, part, alive, blocks);
+        const int64_t unit = share.block * L, unit_end = smaller(share.block_end * L, H);
+        T* gates = grad_gates + (position - chunk.first) * kGates * H;
+        for (int64_t r = share.row; r < share.row_end; ++r) {
+          const int64_t before = previous_position(s, direction, t, r);
+          const T* c_before =
+              before < 0 ? p.c0 + (direction * s.rows + r) * H : p.cells + (direction * s.positions + before) * H;
+          backward_cell(p, direction, position + r, r, c_before, state, unit, unit_end, gates + r * kGates * H);
+        }
+        for (int64_t column = 0; column < P; column += kGroup * L)
+          for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
+            r += share.row;
+            with_vectors<T>(P - column, [&]<int NV>() {
+              backward_tile<T, R, NV>(gates + r * kGates * H, panels + column * kGates * H, H, unit, unit_end,
+                                      backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column);
+            });
+          });
+      });
+      state.set = 1 - state.set;
+      state.valid = rows_shared ? 1 : team.parts;
+      state.walked = alive;
+    }
+
+    if (!p.grad_w_hh && !p.index) continue;
     run_phase(team, member, phase++, [&](int64_t part) {
-      const Share share = share_step(team, part, alive, groups);
-      cells(share);
-      if (!two_phases) product(share);
+      const int64_t strips = divide_up(kGates * H, kTileRows), vectors = divide_up(kGates * H, L);
+      const auto share = [&](int64_t of, int64_t size, int64_t index) {
+        return smaller(of * index / team.parts * size, kGates * H);
+      };
+      if (p.grad_w_hh)
+        weight_grad(p, direction, chunk, share(strips, kTileRows, part), share(strips, kTileRows, part + 1),
+                    first_chunk, own_scratch + part * chunk_scratch_size<T>(H));
+      if (p.index) table_grad(p, direction, chunk, share(vectors, L, part), share(vectors, L, part + 1));
     });
-    if (two_phases)
-      run_phase(team, member, phase++, [&](int64_t part) { product(share_step(team, part, alive, groups)); });
   }
-  run_phase(team, member, phase++, [&](int64_t part) {
-    if (part > 0) return;
-    copy_rows(grad_h, P, p.grad_h0 + state, H, s.rows, H);
-    copy_rows(grad_c, P, p.grad_c0 + state, H, s.rows, H);
-  });
+  run_phase(team, member, phase++,
+            [&](int64_t part) { finish_rows(p, direction, state, 0, state.walked, first_unit(part), end_unit(part)); });
 }

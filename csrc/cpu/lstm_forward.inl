@@ -1,19 +1,20 @@
 // The forward of one direction of a layer.  Included once per instruction set, see simd.inl.
 #pragma once
 
+#include "lstm_cell.inl"
 #include "team.inl"
 #include "tiles.inl"
 
 // h now, h next, c: each (rows, P)
 template <class T>
-static int64_t scratch_size(int64_t rows, int64_t hidden) {
-  return 3 * rows * padded<T>(hidden);
+static int64_t forward_scratch_size(const LstmShape& s) {
+  return 3 * s.rows * padded<T>(s.hidden);
 }
 
 // One block of kLanes units for R rows of a step: the product, the activations, the new c and h.
 template <class T, int R>
 static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t block, const T* panels,
-                         const T* h, T* h_next, T* c) {
+                         bool backwards, const T* h, T* h_next, T* c) {
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
@@ -28,7 +29,11 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H);
   }
   V acc[R][kGates] = {};
-  multiply_add<T, R, kGates>(acc, h, P, panels + unit * kGates * H, H);
+  const T* panel = panels + unit * kGates * H;
+  if (R <= kFewRows && backwards)
+    multiply_add<T, R, kGates, -1>(acc, h, P, panel, H);
+  else
+    multiply_add<T, R, kGates>(acc, h, P, panel, H);
 
   // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is a
   // copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in
@@ -40,22 +45,19 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + S::load_first(table[r] + g * H, count);
 #pragma GCC unroll 1
   for (int r = 0; r < R; ++r) {
-    const V i = S::sigmoid(gates[r][0]), f = S::sigmoid(gates[r][1]);
-    const V g = S::tanh(gates[r][2]), o = S::sigmoid(gates[r][3]);
-    T* cell = c + r * P + unit;
-    const V c_new = f * S::load(cell) + i * g;
-    const V h_new = o * S::tanh(c_new);
-    S::store(cell, c_new);
-    S::store(h_next + r * P + unit, h_new);
-    if (p.output) S::store_first(p.output + ((position + r) * D + direction) * H + unit, h_new, count);
+    T* cell_state = c + r * P + unit;
+    const Cell<T> cell = Cell<T>::forward(gates[r], S::load(cell_state));
+    S::store(cell_state, cell.c);
+    S::store(h_next + r * P + unit, cell.h);
+    if (p.output) S::store_first(p.output + ((position + r) * D + direction) * H + unit, cell.h, count);
     if (p.activations) {
       const int64_t n = direction * p.shape.positions + position + r;
       T* saved = p.activations + n * kGates * H + unit;
-      S::store_first(saved, i, count);
-      S::store_first(saved + H, f, count);
-      S::store_first(saved + 2 * H, g, count);
-      S::store_first(saved + 3 * H, o, count);
-      S::store_first(p.cells + n * H + unit, c_new, count);
+      S::store_first(saved, cell.i, count);
+      S::store_first(saved + H, cell.f, count);
+      S::store_first(saved + 2 * H, cell.g, count);
+      S::store_first(saved + 3 * H, cell.o, count);
+      S::store_first(p.cells + n * H + unit, cell.c, count);
     }
   }
 }
@@ -72,7 +74,7 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
     if (part > 0) return;
-    for (int64_t i = 0; i < scratch_size<T>(s.rows, H); ++i) scratch[i] = T(0);
+    for (int64_t i = 0; i < forward_scratch_size<T>(s); ++i) scratch[i] = T(0);
     // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
     copy_rows(p.h0 + state, H, h[0], P, s.rows, H);
     copy_rows(p.h0 + state, H, h[1], P, s.rows, H);
@@ -83,15 +85,19 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = direction ? s.steps - 1 - step : step;
     const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
+    const bool backwards = s.rows <= kFewRows && t % 2;
     // Rows from here on end with this step.
     const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
     run_phase(team, member, phase++, [&](int64_t part) {
       const Share share = share_step(team, part, alive, blocks);
-      for (int64_t block = share.block; block < share.block_end; ++block)
+      for (int64_t i = share.block; i < share.block_end; ++i) {
+        const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
         for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
           r += share.row;
-          forward_tile<T, R>(p, direction, position + r, block, panels, h[now] + r * P, h[1 - now] + r * P, c + r * P);
+          forward_tile<T, R>(p, direction, position + r, block, panels, backwards, h[now] + r * P, h[1 - now] + r * P,
+                             c + r * P);
         });
+      }
       const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
       for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
         __builtin_memcpy(p.h_n + state + r * H + unit, h[1 - now] + r * P + unit, units * sizeof(T));

@@ -14,18 +14,14 @@
 // are zero, and what the padding lanes of h and c hold is never read back into a real lane.
 #pragma once
 
+#include "chunk_grads.inl"
 #include "lstm_backward.inl"
 #include "lstm_forward.inl"
 #include "team.inl"
 #include "tiles.inl"
-#include "weight_grad.inl"
 
 template <class T>
 static KernelTable<T> kernel_table() {
-  return {forward_panel_size<T>, forward_blocks<T>,
-          pack_forward<T>,       backward_panel_size<T>,
-          backward_groups<T>,    pack_backward<T>,
-          scratch_size<T>,       forward<T>,
-          backward<T>,           weight_grad_scratch_size<T>,
-          weight_grad<T>};
+  return {forward_panel_size<T>, forward_blocks<T>,       pack_forward<T>, backward_panel_size<T>,   backward_groups<T>,
+          pack_backward<T>,      forward_scratch_size<T>, forward<T>,      backward_scratch_size<T>, backward<T>};
 }

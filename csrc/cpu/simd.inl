@@ -10,33 +10,54 @@
 template <class T>
 struct FloatTraits;
 
-// exp(r) - 1 on |r| <= ln(2) / 2 by its Taylor series, r + r^2/2! + ... : the first term left out is
-// 0.3466^8 / 8! = 5e-9 in float (half an ulp of 1 is 6e-8) and 0.3466^14 / 14! = 4e-18 in double (1e-16).
+// Of 2^x = 2^n 2^f with n an integer and |f| <= 1/2: kTerms coefficients of (2^f - 1) / f, lowest first.
 template <>
 struct FloatTraits<float> {
   using Bits = int32_t;
   static constexpr int kMantissaBits = 23;
-  static constexpr int kTerms = 7;
-  static constexpr float kRound = 12582912.0f;     // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-  static constexpr Bits kOne = 0x3f800000;         // the bits of 1.0f
-  static constexpr float kLn2High = 0.693359375f;  // ln(2) in two parts; the high one has 10 bits, so n * high is exact
-  static constexpr float kLn2Low = -2.12194440e-4f;
-  static constexpr float kMaxExponent = 88.0f;  // exp(88) = 1.7e38 is finite, exp(-87) is normal
-  static constexpr float kMinExponent = -87.0f;
+  static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  static constexpr Bits kOne = 0x3f800000;      // the bits of 1.0f
+  static constexpr float kMaxExponent = 43.0f;  // exp(43)^2 = 2e37: a product of two stays finite
+  // The polynomial of this degree with the least relative error, 1.1e-8: a fifth of an ulp.
+  static constexpr int kTerms = 6;
+  static constexpr float coefficient(int k) {
+    constexpr float c[kTerms] = {0.6931471825f,   0.2402264923f,   0.05550357327f,
+                                 0.009618237615f, 0.001339073642f, 0.0001540350931f};
+    return c[k];
+  }
 };
 
 template <>
 struct FloatTraits<double> {
   using Bits = int64_t;
   static constexpr int kMantissaBits = 52;
-  static constexpr int kTerms = 13;
   static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr Bits kOne = 0x3ff0000000000000;
-  static constexpr double kLn2High = 6.93147180369123816490e-01;  // 21 trailing zero bits: exact for |n| < 2^20
-  static constexpr double kLn2Low = 1.90821492927058770002e-10;
-  static constexpr double kMaxExponent = 709.0;
-  static constexpr double kMinExponent = -708.0;
+  static constexpr double kMaxExponent = 350.0;  // exp(350)^2 = 1e304
+  // Taylor: ln(2)^(k+1) / (k+1)!. The first term left out is (ln(2) / 2)^13 / 14! = 1e-17, relatively.
+  static constexpr int kTerms = 13;
+  static constexpr double coefficient(int k) {
+    double c = 1;
+    for (int i = 1; i <= k + 1; ++i) c *= 0.69314718055994530942 / i;
+    return c;
+  }
 };
+
+// What has no operator; an instruction set may have better ones of its own, as non-template overloads.
+// Of a NaN and a number these are the second argument.
+template <class V>
+static TEXTCLF_INLINE V minimum(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+static TEXTCLF_INLINE V maximum(V a, V b) {
+  return a > b ? a : b;
+}
+// 1 / x, right to an ulp or so, for normal numbers whose reciprocal is normal.
+template <class V>
+static TEXTCLF_INLINE V reciprocal(V x) {
+  return 1 / x;
+}
 
 template <class T>
 struct Simd {
@@ -70,51 +91,28 @@ struct Simd {
     return v;
   }
 
-  // Clamps; a NaN passes through, as both comparisons are false.
-  static TEXTCLF_INLINE V clamp(V x, T low, T high) {
-    x = x > high ? broadcast(high) : x;
-    return x < low ? broadcast(low) : x;
-  }
-
-  // x = n ln(2) + r, |r| <= ln(2) / 2.  Returns 2^n and, in `q`, exp(r) - 1.
-  static TEXTCLF_INLINE V split_exp(V x, V& q) {
+  // exp(x) = scale + scale * q, with x clamped to +-kMaxExponent; a NaN stays one (in q).
+  struct Exp {
+    V scale, q;
+    TEXTCLF_INLINE V plus_one() const { return scale * q + (scale + T(1)); }
+    TEXTCLF_INLINE V minus_one() const { return scale * q + (scale - T(1)); }  // no digits are lost near x = 0
+  };
+  static TEXTCLF_INLINE Exp exp(V x) {
     constexpr T kLog2E = T(1.44269504088896340736);
+    x = minimum(broadcast(Traits::kMaxExponent), maximum(broadcast(-Traits::kMaxExponent), x));
     const V shifted = x * kLog2E + Traits::kRound;
     const V n = shifted - Traits::kRound;
-    V r = x - n * Traits::kLn2High;
-    r = r - n * Traits::kLn2Low;
-    V p = broadcast(inverse_factorial(Traits::kTerms));
+    const V f = x * kLog2E - n;
+    V p = broadcast(Traits::coefficient(Traits::kTerms - 1));
 #pragma GCC unroll 16
-    for (int k = Traits::kTerms - 1; k >= 1; --k) p = p * r + inverse_factorial(k);
-    q = p * r;
+    for (int k = Traits::kTerms - 2; k >= 0; --k) p = p * f + Traits::coefficient(k);
     // (A cast between vectors keeps the bits.)  The low bits of `shifted` hold n: shifted into the exponent's place and
     // added to the bits of 1 they make 2^n.
     const I exponent = ((I)shifted << Traits::kMantissaBits) + Traits::kOne;
-    return (V)exponent;
-  }
-
-  static TEXTCLF_INLINE V sigmoid(V x) {
-    V q;
-    const V scale = split_exp(clamp(-x, Traits::kMinExponent, Traits::kMaxExponent), q);
-    return T(1) / (T(1) + (scale * q + scale));
-  }
-
-  // tanh(x) = m / (m + 2) with m = exp(2x) - 1 = 2^n q + (2^n - 1): right to a few ulp near zero too, where
-  // (1 - e) / (1 + e) would cancel.
-  static TEXTCLF_INLINE V tanh(V x) {
-    V q;
-    const V scale = split_exp(clamp(x + x, Traits::kMinExponent, Traits::kMaxExponent), q);
-    const V m = scale * q + (scale - T(1));
-    return m / (m + T(2));
+    return {(V)exponent, p * f};
   }
 
  private:
-  static constexpr T inverse_factorial(int k) {
-    double f = 1;
-    for (int i = 2; i <= k; ++i) f *= i;
-    return T(1.0 / f);
-  }
-
   template <int kBytes>
   static TEXTCLF_INLINE void copy(char*& to, const char*& from) {
     __builtin_memcpy(to, from, kBytes);

@@ -67,18 +67,20 @@ static void pack_backward(const T* w_hh, int64_t hidden, int64_t group, T* panel
   }
 }
 
-// acc (R, NV vectors) += a (R rows of `depth`, `stride` apart) @ panel (depth, NV vectors)
-template <class T, int R, int NV>
+// acc (R, NV vectors) += a (R rows of `depth`, `stride` apart) @ panel (depth, NV vectors), from the first number on
+// or, kStep = -1, from the last.
+template <class T, int R, int NV, int kStep = 1>
 static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride, const T* panel,
                                         int64_t depth) {
   using S = Simd<T>;
-  for (int64_t k = 0; k < depth; ++k, panel += NV * S::kLanes) {
+  if constexpr (kStep < 0) a += depth - 1, panel += (depth - 1) * NV * S::kLanes;
+  for (int64_t k = 0; k < depth; ++k, a += kStep, panel += kStep * NV * S::kLanes) {
     typename S::V w[NV];
 #pragma GCC unroll 4
     for (int n = 0; n < NV; ++n) w[n] = S::load(panel + n * S::kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const T x = a[r * stride + k];
+      const T x = a[r * stride];
 #pragma GCC unroll 4
       for (int n = 0; n < NV; ++n) acc[r][n] += w[n] * x;
     }

@@ -1,0 +1,120 @@
+// What a chunk of positions adds to the gradients of W_hh and of the gate table, from the gradients of its gates while
+// they are in the cache.  Included once per instruction set, see simd.inl.
+#pragma once
+
+#include "tiles.inl"
+
+// A chunk: the steps that fit into this many positions, or one step.  At H = 128 the gates of 128 positions are 256 kB,
+// beside 256 kB of W_hh in a second-level cache of 1 MB.
+constexpr int64_t kChunk = 128;
+// Positions are summed in runs of this many, each in registers and then added to the result: short sums round less.  A
+// tile of W_hh's gradient needs of each position kStrip numbers of the gates (64 * 48 floats are 12 kB) and four
+// vectors of h (16 kB): both stay in a first-level cache of 32 kB.
+constexpr int64_t kRun = 64;
+constexpr int64_t kStrip = 8 * kTileRows;
+
+// The position that a step of `row` at t starts from: the one before it in the direction's order; -1: the initial
+// state.
+static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t direction, int64_t t, int64_t row) {
+  if (direction == 0) return t ? s.offsets[t - 1] + row : -1;
+  return t + 1 < s.steps && row < s.batch_sizes[t + 1] ? s.offsets[t + 1] + row : -1;
+}
+
+// Positions [first, end) are the steps [t, t_end); their gates' gradients are at grad_gates, 4H a row.
+template <class T>
+struct Chunk {
+  int64_t t, t_end, first, end;
+  const T* grad_gates;
+};
+
+template <class T>
+static int64_t chunk_scratch_size(int64_t hidden) {
+  return kRun * (padded<T>(hidden) + kStrip);
+}
+
+// to (R rows, NV vectors) = or += sum over `count` positions of a (R numbers, rows kStrip apart) x h (NV vectors, rows
+// P apart)
+template <class T, int R, int NV>
+static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidden, int64_t columns, bool set, T* to) {
+  using S = Simd<T>;
+  if (!set) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) __builtin_prefetch(to + r * hidden + smaller(v * S::kLanes, columns - 1), 1);
+  }
+  typename S::V acc[R][NV] = {};
+  for (int64_t n = 0; n < count; ++n, a += kStrip, h += padded<T>(hidden)) {
+    typename S::V b[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) b[v] = S::load(h + v * S::kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] += b[v] * a[r];
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      T* at = to + r * hidden + v * S::kLanes;
+      const int64_t lanes = smaller(S::kLanes, columns - v * S::kLanes);
+      S::store_first(at, set ? acc[r][v] : S::load_first(at, lanes) + acc[r][v], lanes);
+    }
+}
+
+// Rows [begin, end) of the gradient of the direction's W_hh: set by the first chunk, added to by the others.
+template <class T>
+static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, int64_t begin, int64_t end,
+                        bool set, T* scratch) {
+  constexpr int64_t L = Simd<T>::kLanes;
+  const LstmShape& s = p.shape;
+  const int64_t H = s.hidden, P = padded<T>(H);
+  T* h = scratch;
+  T* strip = scratch + kRun * P;
+  int64_t t = chunk.t;
+  for (int64_t start = chunk.first; start < chunk.end; start += kRun) {
+    const int64_t count = smaller(kRun, chunk.end - start);
+    for (int64_t n = start; n < start + count; ++n) {
+      while (n >= s.offsets[t + 1]) ++t;
+      const int64_t row = n - s.offsets[t], before = previous_position(s, d, t, row);
+      const T* from = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
+      T* to = h + (n - start) * P;
+      __builtin_memcpy(to, from, H * sizeof(T));
+      for (int64_t j = H; j < P; ++j) to[j] = T(0);
+    }
+    for (int64_t row = begin; row < end; row += kStrip) {
+      const int64_t rows = smaller(kStrip, end - row);
+      const T* gates = chunk.grad_gates + (start - chunk.first) * kGates * H + row;
+      if (rows == kStrip)  // a constant: moves instead of calls
+        copy_rows(gates, kGates * H, strip, kStrip, count, kStrip);
+      else
+        copy_rows(gates, kGates * H, strip, kStrip, count, rows);
+      for (int64_t column = 0; column < P; column += kGroup * L)
+        for_tiles(rows, [&]<int R>(int64_t r) {
+          with_vectors<T>(P - column, [&]<int NV>() {
+            weight_grad_tile<T, R, NV>(strip + r, h + column, count, H, H - column, set && start == chunk.first,
+                                       p.grad_w_hh + (d * kGates * H + row + r) * H + column);
+          });
+        });
+    }
+  }
+}
+
+// Columns [begin, end) of the gradient of the direction's gate table: positions are added in their order.
+template <class T>
+static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, int64_t begin, int64_t end) {
+  using S = Simd<T>;
+  const int64_t columns = kGates * p.shape.hidden;
+  const auto row = [&](int64_t n) { return p.grad_gates + (d * p.shape.gate_rows + p.index[n]) * columns; };
+  for (int64_t n = chunk.first; n < chunk.end; ++n) {
+    if (n + 2 < chunk.end)  // rows come from anywhere
+      for (int64_t j = begin; j < end; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(row(n + 2) + j, 1);
+    const T* from = chunk.grad_gates + (n - chunk.first) * columns;
+    T* to = row(n);
+    for (int64_t j = begin; j < end; j += S::kLanes) {
+      const int64_t count = smaller(S::kLanes, end - j);
+      S::store_first(to + j, S::load_first(to + j, count) + S::load_first(from + j, count), count);
+    }
+  }
+}

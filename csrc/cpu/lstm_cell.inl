@@ -1,0 +1,37 @@
+// The cell of an LSTM, a vector of units at a time.  Included once per instruction set, see simd.inl.
+//
+// sigmoid(x) = 1 / (1 + exp(-x)), and tanh(x) = m / (m + 2) with m = exp(2x) - 1, which is right to a few ulp near zero
+// too.  A product of the two is one fraction: a cell takes three reciprocals, not five.
+#pragma once
+
+#include "simd.inl"
+
+template <class T>
+struct Cell {
+  using S = Simd<T>;
+  using V = typename S::V;
+  V i, f, g, o, c, h;
+
+  // From the gates before their non-linearity.  Only what is used is computed, once this is inlined.
+  static TEXTCLF_INLINE Cell forward(const V (&gates)[4], V c_before) {
+    const V one_i = S::exp(-gates[0]).plus_one(), one_f = S::exp(-gates[1]).plus_one();
+    const V m_g = S::exp(gates[2] + gates[2]).minus_one(), one_o = S::exp(-gates[3]).plus_one();
+    Cell cell;
+    const V two_g = m_g + T(2);
+    const V r_ig = reciprocal(one_i * two_g);
+    cell.i = two_g * r_ig;
+    cell.g = m_g * (one_i * r_ig);
+    cell.f = reciprocal(one_f);
+    cell.c = cell.f * c_before + m_g * r_ig;
+    const V m_c = S::exp(cell.c + cell.c).minus_one(), two_c = m_c + T(2);
+    const V r_oc = reciprocal(one_o * two_c);
+    cell.o = two_c * r_oc;
+    cell.h = m_c * r_oc;
+    return cell;
+  }
+
+  static TEXTCLF_INLINE V tanh(V x) {
+    const V m = S::exp(x + x).minus_one();
+    return m * reciprocal(m + T(2));
+  }
+};
