@@ -5,8 +5,9 @@
 #include "tiles.inl"
 
 // A chunk: the steps that fit into this many positions, or one step.  At H = 128 the gates of 128 positions are 256 kB,
-// beside 256 kB of W_hh in a second-level cache of 1 MB.
-constexpr int64_t kChunk = 128;
+// beside 256 kB of W_hh in a second-level cache of 1 MB.  From there on they do not fit, and what counts is that each
+// chunk reads and writes the gradient of W_hh, once for as many positions as a row of it is long.
+static TEXTCLF_INLINE int64_t chunk_size(int64_t hidden) { return larger(128, hidden); }
 // Positions are summed in runs of this many, each in registers and then added to the result: short sums round less.  A
 // tile of W_hh's gradient needs of each position kStrip numbers of the gates (64 * 48 floats are 12 kB) and four
 // vectors of h (16 kB): both stay in a first-level cache of 32 kB.
@@ -44,7 +45,7 @@ static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidd
       for (int v = 0; v < NV; ++v) __builtin_prefetch(to + r * hidden + smaller(v * S::kLanes, columns - 1), 1);
   }
   typename S::V acc[R][NV] = {};
-  for (int64_t n = 0; n < count; ++n, a += kStrip, h += padded<T>(hidden)) {
+  for (int64_t n = 0; n < count; ++n, a += kStrip, h += NV * S::kLanes) {
     typename S::V b[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) b[v] = S::load(h + v * S::kLanes);
@@ -72,31 +73,44 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
   const int64_t H = s.hidden, P = padded<T>(H);
   T* h = scratch;
   T* strip = scratch + kRun * P;
-  int64_t t = chunk.t;
-  for (int64_t start = chunk.first; start < chunk.end; start += kRun) {
-    const int64_t count = smaller(kRun, chunk.end - start);
-    for (int64_t n = start; n < start + count; ++n) {
-      while (n >= s.offsets[t + 1]) ++t;
-      const int64_t row = n - s.offsets[t], before = previous_position(s, d, t, row);
-      const T* from = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
-      T* to = h + (n - start) * P;
-      __builtin_memcpy(to, from, H * sizeof(T));
-      for (int64_t j = H; j < P; ++j) to[j] = T(0);
-    }
-    for (int64_t row = begin; row < end; row += kStrip) {
-      const int64_t rows = smaller(kStrip, end - row);
-      const T* gates = chunk.grad_gates + (start - chunk.first) * kGates * H + row;
-      if (rows == kStrip)  // a constant: moves instead of calls
-        copy_rows(gates, kGates * H, strip, kStrip, count, kStrip);
-      else
-        copy_rows(gates, kGates * H, strip, kStrip, count, rows);
-      for (int64_t column = 0; column < P; column += kGroup * L)
-        for_tiles(rows, [&]<int R>(int64_t r) {
-          with_vectors<T>(P - column, [&]<int NV>() {
-            weight_grad_tile<T, R, NV>(strip + r, h + column, count, H, H - column, set && start == chunk.first,
-                                       p.grad_w_hh + (d * kGates * H + row + r) * H + column);
+  // As many rows at a time as stay in the second-level cache from run to run: 512 kB.
+  const int64_t rows_at_once = larger(1, (int64_t(1) << 19) / (kStrip * P * int64_t(sizeof(T)))) * kStrip;
+  for (; begin < end; begin += rows_at_once) {
+    const int64_t stop = smaller(begin + rows_at_once, end);
+    int64_t t = chunk.t;
+    for (int64_t start = chunk.first; start < chunk.end; start += kRun) {
+      const int64_t count = smaller(kRun, chunk.end - start);
+      for (int64_t n = start; n < start + count; ++n) {
+        while (n >= s.offsets[t + 1]) ++t;
+        const int64_t row = n - s.offsets[t], before = previous_position(s, d, t, row);
+        const T* from = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
+        // A group of vectors after the other: rows P apart would share a few sets of the cache at H = 512.
+        for (int64_t column = 0; column < P; column += kGroup * L) {
+          const int64_t width = smaller(kGroup * L, P - column), columns = smaller(width, H - column);
+          T* to = h + column * kRun + (n - start) * width;
+          if (columns == kGroup * L)  // a constant: moves instead of a call
+            __builtin_memcpy(to, from + column, kGroup * L * sizeof(T));
+          else
+            __builtin_memcpy(to, from + column, columns * sizeof(T));
+          for (int64_t j = columns; j < width; ++j) to[j] = T(0);
+        }
+      }
+      for (int64_t row = begin; row < stop; row += kStrip) {
+        const int64_t rows = smaller(kStrip, stop - row);
+        const T* gates = chunk.grad_gates + (start - chunk.first) * kGates * H + row;
+        if (rows == kStrip)  // a constant: moves instead of calls
+          copy_rows(gates, kGates * H, strip, kStrip, count, kStrip);
+        else
+          copy_rows(gates, kGates * H, strip, kStrip, count, rows);
+        for (int64_t column = 0; column < P; column += kGroup * L)
+          for_tiles(rows, [&]<int R>(int64_t r) {
+            with_vectors<T>(P - column, [&]<int NV>() {
+              weight_grad_tile<T, R, NV>(strip + r, h + column * kRun, count, H, H - column,
+                                         set && start == chunk.first,
+                                         p.grad_w_hh + (d * kGates * H + row + r) * H + column);
+            });
           });
-        });
+      }
     }
   }
 }

@@ -31,7 +31,7 @@ struct KernelTable {
   int64_t (*forward_scratch_size)(const LstmShape& shape);
   void (*forward)(const LstmForward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
                   int64_t member);
-  int64_t (*backward_scratch_size)(const LstmShape& shape, int64_t parts);
+  int64_t (*backward_scratch_size)(const LstmShape& shape, int64_t parts, bool has_index);
   void (*backward)(const LstmBackward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
                    int64_t member);
 };

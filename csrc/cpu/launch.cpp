@@ -3,28 +3,13 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "kernels.h"
+#include "memory.h"
 
 namespace textclf_fast::cpu {
 namespace {
-
-// Whole cache lines, so that no two jobs write to one.
-constexpr std::align_val_t kLine{64};
-
-template <class T>
-struct Free {
-  void operator()(T* p) const { ::operator delete[](p, kLine); }
-};
-template <class T>
-using Buffer = std::unique_ptr<T[], Free<T>>;
-template <class T>
-Buffer<T> allocate(int64_t count) {
-  return Buffer<T>(static_cast<T*>(::operator new[](size_t(count) * sizeof(T), kLine)));
-}
 
 // Below this many multiply-adds a call is done by one thread: waking a second one costs some 5 us, in which a core does
 // about 2^19 of them (100 G a second).
@@ -50,7 +35,7 @@ void run_teams(const LstmShape& shape, int64_t units, const ScratchSize& scratch
   const int64_t parts = std::min((threads + D - 1) / D, std::max(units, shape.rows));
   constexpr int64_t kNumbersInLine = 64 / sizeof(T);
   const int64_t own_size = (scratch_size(parts) + kNumbersInLine - 1) / kNumbersInLine * kNumbersInLine;
-  const auto scratch = allocate<T>(D * own_size);
+  const Scratch scratch(ScratchUse::kTeams, size_t(D * own_size) * sizeof(T));
   // A team's counters: one line for each part and one for `done`.
   const int64_t team_size = (parts + 1) * Team::kStride;
   std::vector<int64_t> counters(size_t(D * team_size), 0);
@@ -58,7 +43,8 @@ void run_teams(const LstmShape& shape, int64_t units, const ScratchSize& scratch
     for (int64_t i = begin; i < end; ++i) {
       const int64_t direction = i / parts;
       int64_t* own = counters.data() + direction * team_size;
-      run(direction, scratch.get() + direction * own_size, Team{parts, own, own + parts * Team::kStride}, i % parts);
+      run(direction, scratch.data<T>() + direction * own_size, Team{parts, own, own + parts * Team::kStride},
+          i % parts);
     }
   });
 }
@@ -85,11 +71,11 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
   const KernelTable<T>& k = kernels<T>();
   const int64_t H = p.shape.hidden, D = p.shape.directions, size = k.forward_panel_size(H);
   if (p.shape.rows == 0) return;
-  Buffer<T> packed;
-  if (!panels || panels[D * size] != T(isa_number())) {
-    packed = allocate<T>(panels_size<T>(D, H));
-    pack_panels(p.w_hh, D, H, packed.get());
-    panels = packed.get();
+  const bool pack = !panels || panels[D * size] != T(isa_number());
+  const Scratch packed(ScratchUse::kPanels, pack ? size_t(panels_size<T>(D, H)) * sizeof(T) : 0);
+  if (pack) {
+    pack_panels(p.w_hh, D, H, packed.data<T>());
+    panels = packed.data<T>();
   }
   run_teams<T>(
       p.shape, k.forward_blocks(H), [&](int64_t) { return k.forward_scratch_size(p.shape); },
@@ -103,14 +89,15 @@ void run_backward(const LstmBackward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   const int64_t H = p.shape.hidden, D = p.shape.directions, size = k.backward_panel_size(H);
   if (p.shape.rows == 0) return;
-  const auto panels = allocate<T>(D * size);
-  pack_all<T>(D, size, k.backward_groups(H), panels.get(), [&](int64_t direction, int64_t group, T* to) {
+  const Scratch packed(ScratchUse::kPanels, size_t(D * size) * sizeof(T));
+  T* panels = packed.data<T>();
+  pack_all<T>(D, size, k.backward_groups(H), panels, [&](int64_t direction, int64_t group, T* to) {
     k.pack_backward(p.w_hh + direction * 4 * H * H, H, group, to);
   });
   run_teams<T>(
-      p.shape, k.forward_blocks(H), [&](int64_t parts) { return k.backward_scratch_size(p.shape, parts); },
+      p.shape, k.forward_blocks(H), [&](int64_t parts) { return k.backward_scratch_size(p.shape, parts, p.index); },
       [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
-        k.backward(p, direction, panels.get() + direction * size, scratch, team, member);
+        k.backward(p, direction, panels + direction * size, scratch, team, member);
       });
 }
 

@@ -6,6 +6,7 @@
 
 #include "../tensor_checks.h"
 #include "launch.h"
+#include "memory.h"
 
 namespace textclf_fast::cpu {
 namespace {
@@ -25,6 +26,13 @@ T* mutable_data(Tensor& t) {
 
 std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
   return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
+}
+
+// Uninitialized, of the dtype and on the device of `like`.
+Tensor new_large(const Tensor& like, const std::vector<int64_t>& shape) {
+  Tensor t = torch::stable::new_empty(like, shape);
+  advise_huge_pages(t.mutable_data_ptr(), size_t(t.numel()) * t.element_size());
+  return t;
 }
 
 // Calls f(T{}) with the C++ type of the tensor.
@@ -52,12 +60,12 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
   const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
   const auto index_c = contiguous(index);
-  Results r{torch::stable::new_empty(gates, {need_output ? s.positions : 0, s.directions * s.hidden}),
+  Results r{new_large(gates, {need_output ? s.positions : 0, s.directions * s.hidden}),
             torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}),
             torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
   if (training) {
-    r.activations = torch::stable::new_empty(gates, {s.directions, s.positions, 4 * s.hidden});
-    r.cells = torch::stable::new_empty(gates, {s.directions, s.positions, s.hidden});
+    r.activations = new_large(gates, {s.directions, s.positions, 4 * s.hidden});
+    r.cells = new_large(gates, {s.directions, s.positions, s.hidden});
   }
   dispatch(gates, "gates", [&]<class T>(T) {
     if (panels) {
@@ -133,10 +141,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   const std::vector<int64_t> gates_shape{s.directions, s.gate_rows, 4 * s.hidden};
   const std::vector<int64_t> w_hh_shape =
       need_w_hh ? std::vector<int64_t>{s.directions, 4 * s.hidden, s.hidden} : std::vector<int64_t>{0};
-  Tensor grad_gates = index_c || s.rows == 0 ? torch::stable::new_zeros(activations, gates_shape)
-                                             : torch::stable::new_empty(activations, gates_shape);
-  Tensor grad_w_hh = s.rows == 0 ? torch::stable::new_zeros(activations, w_hh_shape)
-                                 : torch::stable::new_empty(activations, w_hh_shape);
+  Tensor grad_gates =
+      index_c || s.rows == 0 ? torch::stable::new_zeros(activations, gates_shape) : new_large(activations, gates_shape);
+  Tensor grad_w_hh =
+      s.rows == 0 ? torch::stable::new_zeros(activations, w_hh_shape) : new_large(activations, w_hh_shape);
   Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   dispatch(activations, "activations", [&]<class T>(T) {

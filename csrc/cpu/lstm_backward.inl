@@ -28,20 +28,23 @@ struct BackwardState {
 };
 
 template <class T>
-static int64_t backward_scratch_size(const LstmShape& s, int64_t parts) {
-  const int64_t P = padded<T>(s.hidden), chunk = (kChunk > s.rows ? kChunk : s.rows) * kGates * s.hidden;
+static int64_t backward_scratch_size(const LstmShape& s, int64_t parts, bool has_index) {
+  const int64_t P = padded<T>(s.hidden);
+  const int64_t chunk = has_index ? larger(chunk_size(s.hidden), s.rows) * kGates * s.hidden : 0;
   return (1 + 2 * parts) * s.rows * P + parts * chunk_scratch_size<T>(s.hidden) + chunk;
 }
 
-// Gradients of one row's gates at one step, from those of its h (what later steps and h_n ask) and c.
+// Gradients of one row's gates at one step, which started from position `before` (-1: c0), from those of its h (what
+// later steps and h_n ask) and c.
 template <class T>
-static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, int64_t row, const T* c_before,
+static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, int64_t row, int64_t before,
                           const BackwardState<T>& state, int64_t first_unit, int64_t end_unit, T* grad_gates) {
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, n = direction * p.shape.positions + position;
-  const int64_t final_state = (direction * p.shape.rows + row) * H;
+  const int64_t state_row = (direction * p.shape.rows + row) * H;
   const T* saved = p.activations + n * kGates * H;
+  const T* c_before = before < 0 ? p.c0 + state_row : p.cells + (direction * p.shape.positions + before) * H;
   const T* grad_output = p.grad_output ? p.grad_output + (position * p.shape.directions + direction) * H : nullptr;
   for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
     const int64_t count = smaller(S::kLanes, H - unit);
@@ -50,8 +53,8 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
       for (int64_t part = 0; part < state.valid; ++part) dh += S::load(state.grad_h(state.set, part, row) + unit);
       dc = S::load(state.grad_c + row * state.stride + unit);
     } else {
-      if (p.grad_h_n) dh = S::load_first(p.grad_h_n + final_state + unit, count);
-      if (p.grad_c_n) dc = S::load_first(p.grad_c_n + final_state + unit, count);
+      if (p.grad_h_n) dh = S::load_first(p.grad_h_n + state_row + unit, count);
+      if (p.grad_c_n) dc = S::load_first(p.grad_c_n + state_row + unit, count);
     }
     const V i = S::load_first(saved + unit, count), f = S::load_first(saved + H + unit, count);
     const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
@@ -112,7 +115,7 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
                      int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
+  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H), groups = backward_groups<T>(H);
   BackwardState<T> state{s.rows, P, scratch, scratch + s.rows * P, team.parts};
   T* own_scratch = scratch + (1 + 2 * team.parts) * s.rows * P;  // of each part
   T* chunk_buffer = own_scratch + team.parts * chunk_scratch_size<T>(H);
@@ -123,7 +126,7 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
   int64_t phase = 0;
   for (int64_t step = 0; step < s.steps;) {
     int64_t chunk_end = step + 1, count = s.batch_sizes[time(step)];
-    for (; chunk_end < s.steps && count + s.batch_sizes[time(chunk_end)] <= kChunk; ++chunk_end)
+    for (; chunk_end < s.steps && count + s.batch_sizes[time(chunk_end)] <= chunk_size(H); ++chunk_end)
       count += s.batch_sizes[time(chunk_end)];
     Chunk<T> chunk;
     chunk.t = direction ? step : time(chunk_end - 1);
@@ -146,11 +149,10 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
         T* gates = grad_gates + (position - chunk.first) * kGates * H;
         for (int64_t r = share.row; r < share.row_end; ++r) {
           const int64_t before = previous_position(s, direction, t, r);
-          const T* c_before =
-              before < 0 ? p.c0 + (direction * s.rows + r) * H : p.cells + (direction * s.positions + before) * H;
-          backward_cell(p, direction, position + r, r, c_before, state, unit, unit_end, gates + r * kGates * H);
+          backward_cell(p, direction, position + r, r, before, state, unit, unit_end, gates + r * kGates * H);
         }
-        for (int64_t column = 0; column < P; column += kGroup * L)
+        for (int64_t i = 0; i < groups; ++i) {
+          const int64_t column = (backwards ? groups - 1 - i : i) * kGroup * L;
           for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
             r += share.row;
             with_vectors<T>(P - column, [&]<int NV>() {
@@ -158,6 +160,7 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
                                       backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column);
             });
           });
+        }
       });
       state.set = 1 - state.set;
       state.valid = rows_shared ? 1 : team.parts;

@@ -5,6 +5,7 @@
 
 static TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static TEXTCLF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class T>
 static TEXTCLF_INLINE int64_t padded(int64_t hidden) {
