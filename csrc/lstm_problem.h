@@ -27,9 +27,10 @@ struct LstmForward {
   const T* gates;        // (D, R, 4H): input half of every gate, biases included
   const int64_t* index;  // (N): the row of `gates` that a position reads; null: row n for position n
   const T* w_hh;         // (D, 4H, H)
-  const T* h0;           // (D, B, H)
-  const T* c0;           // (D, B, H)
+  const T* h0;           // (D, B, H), or null for zero
+  const T* c0;           // (D, B, H), or null for zero
   T* output;             // (N, D, H); null where it is not needed
+  const int64_t* place;  // (N): the row of `output` that a position writes; null: row n for position n
   T* h_n;                // (D, B, H)
   T* c_n;                // (D, B, H)
   T* activations;        // (D, N, 4H): gates after their non-linearity, for the backward; null in inference

@@ -16,7 +16,15 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
       "Tensor? panels=None, bool need_output=True) -> (Tensor, Tensor, Tensor)");
 
-  // The same, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
+  // The layer on a padded batch of token ids, from zero states: all that a frozen classifier does, in one call.
+  //   table (D, V, 4H): the input half of the gates of every token; ids (T, B), or (B, T) where batch_first, int64;
+  //   lengths (B) int64, each in 1 .. T (None: all T); w_hh and panels as above
+  //   -> output (T, B, D * H), or (B, T, D * H), zero past the lengths, or (0) unless need_output; h_n, c_n (D, B, H)
+  m.def(
+      "embedding_lstm_inference(Tensor table, Tensor ids, Tensor? lengths, bool batch_first, Tensor w_hh, "
+      "Tensor panels, bool need_output) -> (Tensor, Tensor, Tensor)");
+
+  // The same as lstm_inference, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
   m.def(
       "lstm_training(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");

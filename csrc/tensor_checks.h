@@ -8,6 +8,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lstm_problem.h"
@@ -51,14 +52,20 @@ struct CheckedShape {
   std::vector<int64_t> offsets;
 };
 
-// gates is (D, R, 4H) or, in the backward, the activations (D, N, 4H).
-inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>& index, int64_t gate_rows,
-                                const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
+// w_hh (D, 4H, H): D and H.
+inline std::pair<int64_t, int64_t> check_recurrent(const Tensor& w_hh) {
   STD_TORCH_CHECK(w_hh.dim() == 3, "w_hh: expected shape (D, 4H, H), got ", shape_text(w_hh));
   const int64_t directions = w_hh.size(0), hidden = w_hh.size(2);
   STD_TORCH_CHECK(directions == 1 || directions == 2, "w_hh: expected 1 or 2 directions, got ", directions);
   STD_TORCH_CHECK(hidden > 0, "w_hh: expected H > 0, got 0");
   check_shape(w_hh, "w_hh", {directions, 4 * hidden, hidden});
+  return {directions, hidden};
+}
+
+// gates is (D, R, 4H) or, in the backward, the activations (D, N, 4H).
+inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>& index, int64_t gate_rows,
+                                const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
+  const auto [directions, hidden] = check_recurrent(w_hh);
   check_shape(gates, "gates", {directions, gates.dim() == 3 ? gates.size(1) : 0, 4 * hidden});
   STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
   const int64_t rows = h0.size(1);

@@ -55,6 +55,35 @@ def lstm(
     return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output)
 
 
+def embedding_lstm_inference(
+    table: Tensor,
+    ids: Tensor,
+    lengths: Tensor | None,
+    batch_first: bool,
+    w_hh: Tensor,
+    panels: Tensor,
+    need_output: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer on a padded batch of token ids, from zero initial states.
+
+    Args:
+        table: (D, V, 4H), the input half of the gates of every token.
+        ids: (T, B), or (B, T) where batch_first, int64 on the CPU, each in ``0 .. V - 1`` up to its row's length.
+        lengths: (B,) int64 on the CPU, each in ``1 .. T``; None: all T.
+        batch_first: the form of ids and output.
+        w_hh: (D, 4H, H).
+        panels: what :func:`pack_recurrent` made of this very w_hh.
+        need_output: False leaves the output out: it is (0,) then.
+
+    Returns:
+        output (T, B, D * H), or (B, T, D * H), zero past the lengths; h_n and c_n (D, B, H).
+
+    Raises:
+        RuntimeError: a shape, dtype, id or length that does not fit; the message names the argument.
+    """
+    return _ops.embedding_lstm_inference(table, ids, lengths, batch_first, w_hh, panels, need_output)
+
+
 def pack_recurrent(w_hh: Tensor) -> Tensor:
     """W_hh as the CPU kernels of the chosen instruction set read it: (D, 4H, H) -> one opaque vector."""
     return _ops.pack_recurrent(w_hh)
@@ -114,6 +143,22 @@ def _(
     directions, hidden = w_hh.size(0), w_hh.size(2)
     state = (directions, h0.size(1), hidden)
     return gates.new_empty(positions, directions * hidden), gates.new_empty(state), gates.new_empty(state)
+
+
+@torch.library.register_fake("textclf_fast::embedding_lstm_inference")
+def _(
+    table: Tensor,
+    ids: Tensor,
+    lengths: Tensor | None,
+    batch_first: bool,
+    w_hh: Tensor,
+    panels: Tensor,
+    need_output: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    state = (directions, ids.size(0 if batch_first else 1), hidden)
+    output = table.new_empty((*ids.shape, directions * hidden) if need_output else 0)
+    return output, table.new_empty(state), table.new_empty(state)
 
 
 @torch.library.register_fake("textclf_fast::lstm_training")

@@ -1,4 +1,6 @@
 // Ops on the integers of a batch: which tokens it holds, and where its real positions are.
+#include "batch_layout.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -44,32 +46,42 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> packed_layout(const Tensor& lengths, 
   const int64_t rows = lengths_c.size(0);
   const auto* length = static_cast<const int64_t*>(lengths_c.const_data_ptr());
   STD_TORCH_CHECK(rows > 0, "lengths: expected one length a row, got none");
-  for (int64_t b = 0; b < rows; ++b)
-    STD_TORCH_CHECK(length[b] >= 1 && length[b] <= steps, "lengths: lengths[", b, "] = ", length[b],
-                    ", expected 1 <= length <= ", steps, " (the steps of the padded input)");
+  check_lengths(length, rows, steps);
 
   Tensor sorted = torch::stable::new_empty(lengths_c, {rows}), unsorted = torch::stable::new_empty(lengths_c, {rows});
   auto* order = static_cast<int64_t*>(sorted.mutable_data_ptr());
-  auto* place = static_cast<int64_t*>(unsorted.mutable_data_ptr());
-  std::iota(order, order + rows, int64_t(0));
-  std::stable_sort(order, order + rows, [&](int64_t a, int64_t b) { return length[a] > length[b]; });
-  for (int64_t i = 0; i < rows; ++i) place[order[i]] = i;
-
-  const int64_t longest = length[order[0]];
-  Tensor batch_sizes = torch::stable::new_empty(lengths_c, {longest});
+  sort_rows(length, rows, order, static_cast<int64_t*>(unsorted.mutable_data_ptr()));
+  Tensor batch_sizes = torch::stable::new_empty(lengths_c, {length[order[0]]});
   Tensor positions = torch::stable::new_empty(lengths_c, {std::accumulate(length, length + rows, int64_t(0))});
-  auto* sizes = static_cast<int64_t*>(batch_sizes.mutable_data_ptr());
-  auto* position = static_cast<int64_t*>(positions.mutable_data_ptr());
-  int64_t alive = rows;
-  for (int64_t t = 0; t < longest; ++t) {
-    while (length[order[alive - 1]] <= t) --alive;
-    sizes[t] = alive;
-    for (int64_t i = 0; i < alive; ++i) *position++ = t * step_stride + order[i] * row_stride;
-  }
+  lay_out({steps, rows, step_stride, row_stride}, length, order, static_cast<int64_t*>(batch_sizes.mutable_data_ptr()),
+          static_cast<int64_t*>(positions.mutable_data_ptr()));
   return {positions, batch_sizes, sorted, unsorted};
 }
 
 }  // namespace
+
+void check_lengths(const int64_t* lengths, int64_t rows, int64_t steps) {
+  for (int64_t b = 0; b < rows; ++b)
+    STD_TORCH_CHECK(lengths[b] >= 1 && lengths[b] <= steps, "lengths: lengths[", b, "] = ", lengths[b],
+                    ", expected 1 <= length <= ", steps, " (the steps of the padded input)");
+}
+
+void sort_rows(const int64_t* lengths, int64_t rows, int64_t* order, int64_t* place) {
+  std::iota(order, order + rows, int64_t(0));
+  std::stable_sort(order, order + rows, [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+  for (int64_t i = 0; i < rows; ++i) place[order[i]] = i;
+}
+
+void lay_out(const PaddedBatch& batch, const int64_t* lengths, const int64_t* order, int64_t* batch_sizes,
+             int64_t* positions) {
+  int64_t alive = batch.rows;
+  for (int64_t t = 0; t < lengths[order[0]]; ++t) {
+    while (lengths[order[alive - 1]] <= t) --alive;
+    batch_sizes[t] = alive;
+    for (int64_t i = 0; i < alive; ++i) *positions++ = t * batch.step_stride + order[i] * batch.row_stride;
+  }
+}
+
 }  // namespace textclf_fast::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {

@@ -6,44 +6,13 @@
 
 #include "../tensor_checks.h"
 #include "launch.h"
-#include "memory.h"
+#include "tensors.h"
 
 namespace textclf_fast::cpu {
 namespace {
 
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-const T* data(const std::optional<Tensor>& t) {
-  return t ? data<T>(*t) : nullptr;
-}
-template <class T>
-T* mutable_data(Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
 std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
   return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
-}
-
-// Uninitialized, of the dtype and on the device of `like`.
-Tensor new_large(const Tensor& like, const std::vector<int64_t>& shape) {
-  Tensor t = torch::stable::new_empty(like, shape);
-  advise_huge_pages(t.mutable_data_ptr(), size_t(t.numel()) * t.element_size());
-  return t;
-}
-
-// Calls f(T{}) with the C++ type of the tensor.
-template <class F>
-void dispatch(const Tensor& t, const char* name, const F& f) {
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, name,
-                  ": expected dtype float32 or float64");
-  if (t.scalar_type() == ScalarType::Float)
-    f(float{});
-  else
-    f(double{});
 }
 
 struct Results {
@@ -68,14 +37,10 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
     r.cells = new_large(gates, {s.directions, s.positions, s.hidden});
   }
   dispatch(gates, "gates", [&]<class T>(T) {
-    if (panels) {
-      check_like(*panels, "panels", gates);
-      check_shape(*panels, "panels", {panels_size<T>(s.directions, s.hidden)});
-      STD_TORCH_CHECK(panels->is_contiguous(), "panels: expected a contiguous tensor");
-    }
+    if (panels) check_panels<T>(*panels, gates, s.directions, s.hidden);
     run_forward<T>(
         {s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
-         need_output ? mutable_data<T>(r.output) : nullptr, mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
+         need_output ? mutable_data<T>(r.output) : nullptr, nullptr, mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
          training ? mutable_data<T>(*r.activations) : nullptr, training ? mutable_data<T>(*r.cells) : nullptr},
         data<T>(panels));
   });
@@ -99,14 +64,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& g
 }
 
 Tensor pack_recurrent(const Tensor& w_hh) {
-  STD_TORCH_CHECK(w_hh.dim() == 3, "w_hh: expected shape (D, 4H, H), got ", shape_text(w_hh));
-  const int64_t directions = w_hh.size(0), hidden = w_hh.size(2);
-  check_shape(w_hh, "w_hh", {directions, 4 * hidden, hidden});
+  const auto [directions, hidden] = check_recurrent(w_hh);
   const Tensor w_hh_c = torch::stable::contiguous(w_hh);
   Tensor panels;
-  dispatch(w_hh, "w_hh", [&]<class T>(T) {
-    panels = torch::stable::new_empty(w_hh, {panels_size<T>(directions, hidden)});
-    pack_panels<T>(data<T>(w_hh_c), directions, hidden, mutable_data<T>(panels));
+  dispatch(w_hh, "w_hh", [&, D = directions, H = hidden]<class T>(T) {
+    panels = torch::stable::new_empty(w_hh, {panels_size<T>(D, H)});
+    pack_panels<T>(data<T>(w_hh_c), D, H, mutable_data<T>(panels));
   });
   return panels;
 }

@@ -49,7 +49,10 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     const Cell<T> cell = Cell<T>::forward(gates[r], S::load(cell_state));
     S::store(cell_state, cell.c);
     S::store(h_next + r * P + unit, cell.h);
-    if (p.output) S::store_first(p.output + ((position + r) * D + direction) * H + unit, cell.h, count);
+    if (p.output) {
+      const int64_t place = p.place ? p.place[position + r] : position + r;
+      S::store_first(p.output + (place * D + direction) * H + unit, cell.h, count);
+    }
     if (p.activations) {
       const int64_t n = direction * p.shape.positions + position + r;
       T* saved = p.activations + n * kGates * H + unit;
@@ -76,9 +79,11 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
     if (part > 0) return;
     for (int64_t i = 0; i < forward_scratch_size<T>(s); ++i) scratch[i] = T(0);
     // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
-    copy_rows(p.h0 + state, H, h[0], P, s.rows, H);
-    copy_rows(p.h0 + state, H, h[1], P, s.rows, H);
-    copy_rows(p.c0 + state, H, c, P, s.rows, H);
+    if (p.h0) {
+      copy_rows(p.h0 + state, H, h[0], P, s.rows, H);
+      copy_rows(p.h0 + state, H, h[1], P, s.rows, H);
+    }
+    if (p.c0) copy_rows(p.c0 + state, H, c, P, s.rows, H);
   });
 
   int now = 0;

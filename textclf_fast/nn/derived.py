@@ -1,10 +1,10 @@
-"""Tensors computed from weights and kept for as long as the weights stay as they are."""
+"""What is computed from weights and kept for as long as the weights stay as they are."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,11 @@ def _count_fused_steps(optimizer: torch.optim.Optimizer, *unused: Any) -> None:
 register_optimizer_step_post_hook(_count_fused_steps)
 
 
-class DerivedTensor:
-    """One tensor computed from some weights, for inference.
+Value = TypeVar("Value")
+
+
+class Derived(Generic[Value]):
+    """Something computed from some weights, for inference.
 
     A change of the weights is noticed through their version counters and addresses, and through the steps of fused
     optimizers, which do not count theirs. Owners clear it in a call that may lead to a backward, too. What is left
@@ -36,43 +39,61 @@ class DerivedTensor:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets the tensor."""
-        # What it was made of, and the tensor: one attribute, so that threads never see half of a change.
-        self._kept: tuple[tuple[Any, ...], Tensor | None] = ((), None)
+        """Forgets it."""
+        # What it was made of, and the value: one attribute, so that threads never see half of a change.
+        self._kept: tuple[_MadeOf | None, Value | None] = (None, None)
 
-    def get(self, weights: Sequence[Tensor], compute: Callable[[bool], Tensor | None]) -> Tensor | None:
-        """The kept tensor, or what ``compute(changed)`` makes now.
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be found by :meth:`peek`."""
+        return self._kept[1] is None
+
+    def get(self, weights: Sequence[Tensor], compute: Callable[[bool], Value | None]) -> Value | None:
+        """What is kept, or what ``compute(changed)`` makes now.
 
         ``changed`` tells whether this is the first call with these weights; ``compute`` may return None, to be asked
         again.
         """
         if any(w.is_inference() for w in weights):
             return None  # made in inference mode: no version counter, changes could not be noticed
-        # Holding the storages keeps their addresses from being used again. A reference to the parameters would too,
-        # but those must stay swappable.
-        made_of = (
-            _last_fused_step,
-            *((w.data_ptr(), w._version, w.shape, w.stride(), w.untyped_storage()) for w in weights),
-        )
-        kept_of, value = self._kept
-        changed = not _same(made_of, kept_of)
+        made_of, value = self._kept
+        changed = made_of is None or not made_of.is_still(weights)
         if changed or value is None:
             with torch.no_grad():
                 value = compute(changed)
-            self._kept = (made_of, value)
+            self._kept = (_MadeOf(weights) if changed else made_of, value)
         return value
 
+    def peek(self, weights: Sequence[Tensor]) -> Value | None:
+        """What is kept, if it was made of these weights as they are now."""
+        made_of, value = self._kept
+        return value if made_of is not None and made_of.is_still(weights) else None
+
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles do not take the tensor along."""
+        """Copies and pickles do not take it along."""
         return {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.clear()
 
 
-def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    return (
-        len(one) == len(other)  # nothing kept: ()
-        and one[0] == other[0]
-        and all(a[:-1] == b[:-1] for a, b in zip(one[1:], other[1:], strict=True))
-    )
+class _MadeOf:
+    """The weights that something was made of, as they were."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self._fused_step = _last_fused_step
+        self._weights = [_identity(w) for w in weights]
+        # Holding the storages keeps their addresses from being used again. A reference to the parameters would too,
+        # but those must stay swappable.
+        self._storages = [w.untyped_storage() for w in weights]
+
+    def is_still(self, weights: Sequence[Tensor]) -> bool:
+        return (
+            self._fused_step == _last_fused_step
+            and not any(w.is_inference() for w in weights)
+            and self._weights == [_identity(w) for w in weights]
+        )
+
+
+def _identity(w: Tensor) -> tuple[int, int, torch.Size, tuple[int, ...]]:
+    return w.data_ptr(), w._version, w.shape, w.stride()

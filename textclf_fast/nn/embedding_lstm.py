@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import ops
+from textclf_fast.nn.frozen import FrozenRun
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -68,6 +69,7 @@ class FusedEmbeddingLSTM(nn.Module):
             embedding_dim, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
         )
         self.projected_table = ProjectedTable(max_table_bytes)
+        self._frozen = FrozenRun()
 
     @classmethod
     def from_modules(
@@ -87,13 +89,16 @@ class FusedEmbeddingLSTM(nn.Module):
         fused.embedding = embedding
         fused.lstm = FusedLSTM.from_lstm(lstm)
         fused.projected_table = ProjectedTable(max_table_bytes)
+        fused._frozen = FrozenRun()
         return fused.train(lstm.training)
 
     def prepare_inference(self) -> None:
         """Makes the table of projected tokens now, instead of once enough tokens have been projected without it."""
         self.lstm._update_flat_weights()
         if kernels_apply(self.lstm, self.embedding.weight):
-            self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
+            table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
+            if table is not None and self.lstm.num_layers == 1:
+                self._frozen.keep(self.embedding, self.lstm, table)
 
     def forward(
         self,
@@ -120,7 +125,13 @@ class FusedEmbeddingLSTM(nn.Module):
             ValueError: a wrong number of dimensions or of lengths.
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
-        self.lstm._update_flat_weights()
+        embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
+        if hx is None and isinstance(ids, Tensor):
+            result = self._frozen.run(embedding, lstm, ids, lengths, need_output)
+            if result is not None:
+                output, h_n, c_n = result
+                return output if need_output else None, (h_n, c_n)
+        lstm._update_flat_weights()
         if isinstance(ids, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
@@ -183,6 +194,7 @@ class FusedEmbeddingLSTM(nn.Module):
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
+            self._frozen.clear()
         else:
             table = self.projected_table.get(self.embedding, self.lstm, ids.numel())
         if table is not None:
@@ -193,6 +205,8 @@ class FusedEmbeddingLSTM(nn.Module):
         else:
             tokens, index = ops.distinct_tokens(ids, self.embedding.num_embeddings)
             gates = project(self.embedding(tokens), self.lstm, 0)
+        if table is not None and self.lstm.num_layers == 1:
+            self._frozen.keep(self.embedding, self.lstm, table)
         h0, c0 = self.lstm._initial_states(gates, layout, hx)
         output, h_n, c_n = run_layers(
             self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels, need_output
@@ -220,6 +234,7 @@ class FusedEmbeddingLSTM(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedEmbeddingLSTM:
         self.projected_table.clear()
+        self._frozen.clear()
         return super()._apply(fn, recurse)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from textclf_fast.nn.derived import DerivedTensor
+from textclf_fast.nn.derived import Derived
 from textclf_fast.nn.stack import project
 
 DEFAULT_MAX_BYTES = 256 * 2**20
@@ -19,7 +19,7 @@ class ProjectedTable:
     tokens of its batch. It is made once the tokens projected without it, since the weights last changed, have cost as
     much as it would: whatever the calls, the work is at most twice the least possible.
 
-    How a change of the weights is noticed: see :class:`textclf_fast.nn.derived.DerivedTensor`.
+    How a change of the weights is noticed: see :class:`textclf_fast.nn.derived.Derived`.
 
     Attributes:
         max_bytes: a table that would be larger is never made; 0 switches it off.
@@ -29,7 +29,7 @@ class ProjectedTable:
         if max_bytes < 0:
             raise ValueError(f"max_table_bytes: expected 0 or more, got {max_bytes}")
         self.max_bytes = max_bytes
-        self._table = DerivedTensor()
+        self._table: Derived[Tensor] = Derived()
         self._tokens_without = 0
 
     def clear(self) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textclf_fast import ops
-from textclf_fast.nn.derived import DerivedTensor
+from textclf_fast.nn.derived import Derived
 
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 
@@ -26,16 +26,20 @@ def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
         and weights[0].dtype in _KERNEL_DTYPES
         and all(t.is_cpu and t.dtype == weights[0].dtype for t in tensors)
         and all(w is not None and w.is_cpu and w.dtype == weights[0].dtype for w in weights)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.onnx.is_in_onnx_export()
-        and not torch.jit.is_tracing()
-        and not _inside_functorch()
+        and transforms_are_off()
     )
 
 
-def _inside_functorch() -> bool:
-    # Private names, pinned by a test: vmap, grad, jvp and the like; forward-mode levels.
-    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+def transforms_are_off() -> bool:
+    """Whether ops run as they are: no autocast, no export to ONNX, no tracing, no transform of torch.func."""
+    return not (
+        torch.is_autocast_enabled("cpu")
+        or torch.onnx.is_in_onnx_export()
+        or torch.jit.is_tracing()
+        # Private names, pinned by a test: vmap, grad, jvp and the like; forward-mode levels.
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def _weights(lstm: nn.LSTM, layer: int, kind: int) -> list[Tensor]:
@@ -48,6 +52,11 @@ def _weights(lstm: nn.LSTM, layer: int, kind: int) -> list[Tensor]:
 def _joined(tensors: list[Tensor]) -> Tensor:
     """(D, ...): one direction's tensor is not copied."""
     return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+
+
+def recurrent_weights(lstm: nn.LSTM, layer: int) -> Tensor:
+    """W_hh of a layer, (D, 4H, H)."""
+    return _joined(_weights(lstm, layer, 1))
 
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
@@ -66,7 +75,7 @@ class RecurrentPanels:
     """Each layer's W_hh as the kernels read it, kept for inference while the weights stay as they are."""
 
     def __init__(self) -> None:
-        self._layers: dict[int, DerivedTensor] = {}
+        self._layers: dict[int, Derived[Tensor]] = {}
 
     def clear(self) -> None:
         """Forgets all of them."""
@@ -75,7 +84,7 @@ class RecurrentPanels:
     def get(self, lstm: nn.LSTM, layer: int) -> Tensor | None:
         """One layer's panels; ``_flat_weights`` up to date."""
         w_hh = _weights(lstm, layer, 1)
-        return self._layers.setdefault(layer, DerivedTensor()).get(w_hh, lambda _: ops.pack_recurrent(_joined(w_hh)))
+        return self._layers.setdefault(layer, Derived()).get(w_hh, lambda _: ops.pack_recurrent(_joined(w_hh)))
 
 
 def run_layers(
@@ -114,7 +123,7 @@ def run_layers(
             gates, index = project(output, lstm, layer), None
         span = slice(layer * directions, (layer + 1) * directions)
         kept = None if torch.is_grad_enabled() else panels.get(lstm, layer)
-        w_hh = _joined(_weights(lstm, layer, 1))
+        w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
         output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted)
         states_h.append(h_n)
