@@ -1,6 +1,7 @@
 // The CPU kernels of one instruction set, as a table of functions.  Kernels know no torch and start no threads.
 #pragma once
 
+#include "../adam_rows.h"
 #include "../lstm_problem.h"
 
 namespace textclf_fast::cpu {
@@ -37,6 +38,10 @@ struct KernelTable {
   // Rows [begin, end) of one direction's (4H, H), and the number of T that a call needs as scratch.
   int64_t (*weight_grad_scratch_size)(int64_t hidden);
   void (*weight_grad)(const LstmWeightGrad<T>& problem, int64_t direction, int64_t begin, int64_t end, T* scratch);
+
+  // The rows [first, last) of the problem, and the bytes that a call needs as scratch for up to `steps` missed steps.
+  int64_t (*adam_scratch_bytes)(int64_t steps);
+  void (*adam_rows)(const AdamRows<T>& problem, int64_t first, int64_t last, void* scratch);
 };
 
 // One declaration per file kernels_*.cpp.

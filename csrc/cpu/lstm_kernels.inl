@@ -14,6 +14,7 @@
 // are zero, and what the padding lanes of h and c hold is never read back into a real lane.
 #pragma once
 
+#include "adam_rows.inl"
 #include "lstm_backward.inl"
 #include "lstm_forward.inl"
 #include "team.inl"
@@ -27,5 +28,6 @@ static KernelTable<T> kernel_table() {
           backward_groups<T>,    pack_backward<T>,
           scratch_size<T>,       forward<T>,
           backward<T>,           weight_grad_scratch_size<T>,
-          weight_grad<T>};
+          weight_grad<T>,        adam_scratch_bytes<T>,
+          adam_rows<T>};
 }
