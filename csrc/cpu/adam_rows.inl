@@ -107,12 +107,28 @@ static TEXTCLF_INLINE void adam_vectors(const AdamRows<T>& a, int64_t u, int64_t
   }
 }
 
+// Asks for a row's p, m and v.  The rows of a batch lie anywhere in 12 MB (at V = 10,000, E = 100), mostly outside of
+// the second-level cache, and a row takes about as long to compute as to arrive: it is asked for two rows ahead.
+template <class T>
+static TEXTCLF_INLINE void prefetch_row(const AdamRows<T>& a, int64_t u) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t at = a.rows[u] * a.width;
+  for (int64_t j = 0; j < a.width; j += kLine) {
+    __builtin_prefetch(a.exp_avg + at + j, 1);
+    __builtin_prefetch(a.exp_avg_sq + at + j, 1);
+    __builtin_prefetch(a.param + at + j, 1);
+  }
+}
+
 // The rows [first, last) of the problem; scratch: `end` - least of done coefficients.
 template <class T>
 static void adam_rows(const AdamRows<T>& a, int64_t first, int64_t last, void* scratch) {
   auto* coefficients = static_cast<AdamCoefficients<T>*>(scratch);
   int64_t made_for = -1, made = 0;
+  constexpr int64_t kAhead = 2;
+  for (int64_t u = first; u < smaller(first + kAhead, last); ++u) prefetch_row(a, u);
   for (int64_t u = first; u < last; ++u) {
+    if (u + kAhead < last) prefetch_row(a, u + kAhead);
     bool moving = false;  // a token that was never in a batch has m = 0, and stays where it is
     const T* m = a.exp_avg + a.rows[u] * a.width;
     for (int64_t j = 0; j < a.width; ++j) moving |= m[j] != T(0);

