@@ -50,4 +50,16 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   m.def(
       "packed_layout(Tensor lengths, int steps, int step_stride, int row_stride) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+
+  // The rows of an embedding among `ids` that have not had all of the first `steps` steps of Adam, each once.
+  //   ids (any shape) int64; done (V) int64: how many steps each row has had -> rows (U) int64, in order of appearance
+  m.def("stale_rows(Tensor ids, Tensor done, int steps) -> Tensor");
+
+  // Adam on some rows: all of the first `steps` steps that a row has not had, without a gradient but for the last of
+  // them, which has grad (U, E) where it is given.
+  //   param, exp_avg, exp_avg_sq (V, E); done (V) int64; rows (U) int64, distinct;
+  //   history (S, 8) float64: the numbers of each step, see adam_rows.h
+  m.def(
+      "adam_rows_(Tensor(a!) param, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor(d!) done, Tensor rows, "
+      "Tensor? grad, Tensor history, int steps) -> ()");
 }

@@ -1,6 +1,7 @@
 // The CPU kernels of one instruction set, as a table of functions.  Kernels know no torch and start no threads.
 #pragma once
 
+#include "../adam_rows.h"
 #include "../lstm_problem.h"
 
 namespace textclf_fast::cpu {
@@ -34,6 +35,10 @@ struct KernelTable {
   int64_t (*backward_scratch_size)(const LstmShape& shape, int64_t parts, bool has_index);
   void (*backward)(const LstmBackward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
                    int64_t member);
+
+  // The rows [first, last) of the problem, and the bytes that a call needs as scratch for up to `steps` missed steps.
+  int64_t (*adam_scratch_bytes)(int64_t steps);
+  void (*adam_rows)(const AdamRows<T>& problem, int64_t first, int64_t last, void* scratch);
 };
 
 // One declaration per file kernels_*.cpp.

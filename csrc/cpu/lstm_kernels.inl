@@ -14,6 +14,7 @@
 // are zero, and what the padding lanes of h and c hold is never read back into a real lane.
 #pragma once
 
+#include "adam_rows.inl"
 #include "chunk_grads.inl"
 #include "lstm_backward.inl"
 #include "lstm_forward.inl"
@@ -22,6 +23,7 @@
 
 template <class T>
 static KernelTable<T> kernel_table() {
-  return {forward_panel_size<T>, forward_blocks<T>,       pack_forward<T>, backward_panel_size<T>,   backward_groups<T>,
-          pack_backward<T>,      forward_scratch_size<T>, forward<T>,      backward_scratch_size<T>, backward<T>};
+  return {forward_panel_size<T>,    forward_blocks<T>, pack_forward<T>,         backward_panel_size<T>,
+          backward_groups<T>,       pack_backward<T>,  forward_scratch_size<T>, forward<T>,
+          backward_scratch_size<T>, backward<T>,       adam_scratch_bytes<T>,   adam_rows<T>};
 }

@@ -91,6 +91,29 @@ struct Simd {
     return v;
   }
 
+  // The vector extension has no square root: the compilers' builtins, by the vector's size and type.
+  static TEXTCLF_INLINE V sqrt(V x) {
+#ifdef __clang__
+    return __builtin_elementwise_sqrt(x);
+#elif defined(__x86_64__)
+    if constexpr (sizeof(V) == 64 && sizeof(T) == 4)
+      return __builtin_ia32_sqrtps512_mask(x, x, -1, kCurrentRounding);
+    else if constexpr (sizeof(V) == 64)
+      return __builtin_ia32_sqrtpd512_mask(x, x, -1, kCurrentRounding);
+    else if constexpr (sizeof(V) == 32 && sizeof(T) == 4)
+      return __builtin_ia32_sqrtps256(x);
+    else if constexpr (sizeof(V) == 32)
+      return __builtin_ia32_sqrtpd256(x);
+    else if constexpr (sizeof(T) == 4)
+      return __builtin_ia32_sqrtps(x);
+    else
+      return __builtin_ia32_sqrtpd(x);
+#else
+    for (int64_t k = 0; k < kLanes; ++k) x[k] = sizeof(T) == 4 ? __builtin_sqrtf(x[k]) : __builtin_sqrt(x[k]);
+    return x;
+#endif
+  }
+
   // exp(x) = scale + scale * q, with x clamped to +-kMaxExponent; a NaN stays one (in q).
   struct Exp {
     V scale, q;
@@ -113,6 +136,8 @@ struct Simd {
   }
 
  private:
+  static constexpr int kCurrentRounding = 4;  // of AVX-512's builtins: as the control register says
+
   template <int kBytes>
   static TEXTCLF_INLINE void copy(char*& to, const char*& from) {
     __builtin_memcpy(to, from, kBytes);

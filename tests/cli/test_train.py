@@ -55,6 +55,7 @@ def test_options_arrive(run: Any) -> None:
         "dropout": 0.1,
         "padding_idx": 0,
         "batch_first": False,
+        "sparse": True,
     }
     kept = saved.extra["options"]
     assert (kept["epochs"], kept["batch_size"], kept["learning_rate"], kept["seed"]) == (2, 20, 0.02, 7)

@@ -147,6 +147,34 @@ def test_sparse_and_frequency_scaled_embedding_gradients() -> None:
         torch.testing.assert_close(got.to_dense(), want.to_dense())
 
 
+@pytest.mark.parametrize("padding_idx", [None, 2])
+def test_sparse_gradients(padding_idx: int | None) -> None:
+    """One row for each distinct token of the batch but the padding; added up over two backwards."""
+    embedding, lstm, _ = _pair(padding_idx=padding_idx)
+    fused = FusedEmbeddingLSTM(V, E, H, padding_idx=padding_idx, sparse=True, dtype=torch.float64)
+    fused.embedding.load_state_dict(embedding.state_dict())
+    fused.lstm.load_state_dict(lstm.state_dict())
+    for ids in (torch.tensor([[1, 2], [2, 2], [3, 1]]), torch.tensor([[3, 5]])):
+        fused(ids)[0].sum().backward()
+        lstm(embedding(ids))[0].sum().backward()
+        got, want = fused.embedding.weight.grad, embedding.weight.grad
+        assert got is not None
+        assert got.is_sparse
+        torch.testing.assert_close(got.to_dense(), want)
+        if len(ids) > 1:
+            assert sorted(got._indices()[0].tolist()) == [token for token in (1, 2, 3) if token != padding_idx]
+
+
+def test_sparse_adam_takes_the_gradients() -> None:
+    fused = FusedEmbeddingLSTM(V, E, H, padding_idx=0, sparse=True)
+    before = fused.embedding.weight.detach().clone()
+    optimizer = torch.optim.SparseAdam(fused.embedding.parameters(), lr=0.1)
+    fused(torch.tensor([[1, 0], [7, 7]]))[0].square().sum().backward()
+    optimizer.step()
+    changed = (fused.embedding.weight != before).any(1)
+    assert changed.nonzero().flatten().tolist() == [1, 7]
+
+
 def test_what_the_kernels_do_not_cover_takes_pytorchs_path() -> None:
     ids, lengths = torch.randint(0, V, (5, 3)), torch.tensor([5, 2, 4])
     for options, dtype in (({"proj_size": 4}, torch.float32), ({}, torch.bfloat16)):

@@ -68,10 +68,39 @@ def test_fused_adam_is_adam(toy: Any) -> None:
     assert losses[True] == pytest.approx(losses[False], abs=1e-5)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_evaluation_sees_the_weights_of_now(toy: Any, fused: bool) -> None:
+def test_a_sparse_embedding_trains_alike(toy: Any) -> None:
+    losses = {}
+    for sparse in (False, True):
+        results = train_epochs(toy.model(sparse=sparse), toy.data, toy.data, TrainingOptions(epochs=4, batch_size=8))
+        losses[sparse] = [[*(step.loss for step in result.steps), result.held_out.loss] for result in results]
+    for ours, dense in zip(losses[True], losses[False], strict=True):
+        assert ours == pytest.approx(dense, abs=1e-5)
+
+
+@pytest.mark.parametrize("epochs_taken", [1, 2])
+def test_a_model_is_handed_back_with_all_rows_up_to_date(toy: Any, epochs_taken: int) -> None:
+    """After the last epoch, and where the caller stops in between."""
+    models = [toy.model(sparse=sparse) for sparse in (False, True)]
+    for model in models:
+        epochs = train_epochs(model, toy.data, toy.data, TrainingOptions(epochs=2, batch_size=8))
+        for _ in range(epochs_taken):
+            next(epochs)
+        epochs.close()
+        embedding = model.encoder.embedding
+        assert not embedding._forward_pre_hooks
+        assert not embedding._state_dict_pre_hooks
+    torch.testing.assert_close(models[1].encoder.embedding.weight, models[0].encoder.embedding.weight)
+
+
+def test_pytorchs_default_adam_takes_no_sparse_embedding(toy: Any) -> None:
+    with pytest.raises(ValueError, match="fused_adam: got False, expected True for a model with a sparse embedding"):
+        fit(toy.model(sparse=True), toy.data, toy.data, TrainingOptions(fused_adam=False))
+
+
+@pytest.mark.parametrize(("fused", "sparse"), [(False, False), (True, False), (True, True)])
+def test_evaluation_sees_the_weights_of_now(toy: Any, fused: bool, sparse: bool) -> None:
     """Nothing derived from older weights may be left: a fused optimizer does not count its changes."""
-    model = toy.model()
+    model = toy.model(sparse=sparse)
     options = TrainingOptions(epochs=4, learning_rate=1e-2, fused_adam=fused)
     for result in train_epochs(model, toy.data, toy.data, options):
         fresh = toy.model(seed=1)
@@ -114,8 +143,9 @@ def test_leaves_the_global_generator_alone(toy: Any) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_keeps_the_best_epoch(toy: Any) -> None:
-    model = toy.model()
+@pytest.mark.parametrize("sparse", [False, True])
+def test_keeps_the_best_epoch(toy: Any, sparse: bool) -> None:
+    model = toy.model(sparse=sparse)
     seen: list[list[Tensor]] = []
     # So high a rate that accuracy goes up and down.
     options = TrainingOptions(epochs=6, learning_rate=0.3, batch_size=16)

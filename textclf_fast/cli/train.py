@@ -87,6 +87,7 @@ def train(
         num_layers=layers,
         bidirectional=bidirectional,
         dropout=dropout,
+        sparse=True,
     )
     options = TrainingOptions(epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed)
     console = Console(highlight=False, soft_wrap=True)

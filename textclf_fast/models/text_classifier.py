@@ -32,6 +32,8 @@ class TextClassifier(nn.Module):
         padding_idx: the id that fills rows up; 0 is what torch.nn.utils.rnn.pad_sequence writes. None: every position
             counts where no lengths are given.
         batch_first: ids are (B, T) instead of (T, B).
+        sparse: the gradient of the embedding's weight is sparse, as in nn.Embedding, for an optimizer that takes it,
+            such as :class:`textclf_fast.optim.DeferredAdam`.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class TextClassifier(nn.Module):
         dropout: float = 0.0,
         padding_idx: int | None = 0,
         batch_first: bool = False,
+        sparse: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -58,6 +61,7 @@ class TextClassifier(nn.Module):
             "dropout": dropout,
             "padding_idx": padding_idx,
             "batch_first": batch_first,
+            "sparse": sparse,
         }
         self.padding_idx = padding_idx
         self.dropout = dropout
@@ -69,6 +73,7 @@ class TextClassifier(nn.Module):
             batch_first=batch_first,
             dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
+            sparse=sparse,
         )
         self.fc = nn.Linear(hidden_dim * (2 if bidirectional else 1), output_dim)
         self.register_load_state_dict_pre_hook(_accept_plain_names)

@@ -22,6 +22,7 @@ from textclf_fast.nn.layout import (
 from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
 from textclf_fast.nn.stack import kernels_apply, project, run_layers
+from textclf_fast.optim.deferred_rows import synchronize_rows
 
 
 class FusedEmbeddingLSTM(nn.Module):
@@ -40,6 +41,8 @@ class FusedEmbeddingLSTM(nn.Module):
         hidden_size: H.
         num_layers, bias, batch_first, dropout, bidirectional, proj_size: as in nn.LSTM.
         padding_idx: as in nn.Embedding: the token whose vector is zero and is not trained.
+        sparse: as in nn.Embedding: the gradient of its weight is a sparse tensor of the batch's distinct tokens. With
+            :class:`textclf_fast.optim.DeferredAdam` a training step then costs nothing for the tokens it does not see.
         max_table_bytes: the largest table that inference may keep; 0 keeps none.
         device, dtype: of the parameters.
     """
@@ -62,9 +65,13 @@ class FusedEmbeddingLSTM(nn.Module):
         max_table_bytes: int = DEFAULT_MAX_BYTES,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        sparse: bool = False,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(num_embeddings, embedding_dim, padding_idx, device=device, dtype=dtype)
+        self.embedding = nn.Embedding(
+            num_embeddings, embedding_dim, padding_idx, sparse=sparse, device=device, dtype=dtype
+        )
         self.lstm = FusedLSTM(
             embedding_dim, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
         )
@@ -236,6 +243,11 @@ class FusedEmbeddingLSTM(nn.Module):
         self.projected_table.clear()
         self._frozen.clear()
         return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles hold weights that are up to date."""
+        synchronize_rows(self.embedding)
+        return self.__dict__.copy()
 
 
 def _check_ids_dtype(ids: Tensor) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from textclf_fast.nn.derived import Derived
 from textclf_fast.nn.stack import project
+from textclf_fast.optim.deferred_rows import synchronize_rows
 
 DEFAULT_MAX_BYTES = 256 * 2**20
 
@@ -50,6 +51,8 @@ class ProjectedTable:
         if size > self.max_bytes or embedding.max_norm is not None:
             self.clear()
             return None
+        if self._tokens_without + tokens >= embedding.num_embeddings:
+            synchronize_rows(embedding)  # the table may be made now: of all rows
         first_layer = lstm._flat_weights[: directions * (4 if lstm.bias else 2)]
 
         def make(changed: bool) -> Tensor | None:

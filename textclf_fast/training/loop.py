@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from textclf_fast.optim import DeferredAdam
 from textclf_fast.text import Batches, LengthBucketSampler, ShuffledBatches
 from textclf_fast.training.encoded import EncodedTexts, Layout
 from textclf_fast.training.metrics import accuracy, confusion_matrix, macro_f1
@@ -30,7 +31,8 @@ class TrainingOptions:
             model is made.)
         layout: what the model is given: "packed", a PackedSequence of ids; "padded", ids (T, B) and lengths.
         bucket: batches of similar lengths, instead of any.
-        fused_adam: PyTorch's one-pass Adam. The same update up to rounding, several times as fast on a large embedding.
+        fused_adam: :class:`textclf_fast.optim.DeferredAdam`: PyTorch's fused Adam, and only the rows in use of a sparse
+            embedding. False: PyTorch's default Adam, which takes dense gradients only. The same update up to rounding.
 
     Raises:
         ValueError: a number out of range, an unknown layout.
@@ -154,11 +156,24 @@ def train_epochs(
     if len(train) == 0:
         raise ValueError("train: expected at least one text, got none")
     batches = _batches(train, options.batch_size, options.bucket, shuffle=True, seed=options.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=options.fused_adam)
-    for epoch in range(options.epochs):
-        batches.set_epoch(epoch)
-        steps = _train_one_epoch(model, train, batches, optimizer, epoch, options, on_step)
-        yield EpochResult(epoch, steps, evaluate(model, held_out, options.batch_size, options.layout, options.bucket))
+    optimizer = _optimizer(model, options)
+    try:
+        for epoch in range(options.epochs):
+            batches.set_epoch(epoch)
+            steps = _train_one_epoch(model, train, batches, optimizer, epoch, options, on_step)
+            held_out_result = evaluate(model, held_out, options.batch_size, options.layout, options.bucket)
+            yield EpochResult(epoch, steps, held_out_result)
+    finally:
+        if isinstance(optimizer, DeferredAdam):
+            optimizer.detach()
+
+
+def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    if options.fused_adam:
+        return DeferredAdam(model.parameters(), model, lr=options.learning_rate)
+    if any(isinstance(module, nn.Embedding) and module.sparse for module in model.modules()):
+        raise ValueError("fused_adam: got False, expected True for a model with a sparse embedding")
+    return torch.optim.Adam(model.parameters(), lr=options.learning_rate)
 
 
 def _train_one_epoch(
@@ -172,6 +187,7 @@ def _train_one_epoch(
 ) -> list[Step]:
     device = _device(model)
     lengths = train.tokens.lengths
+    parameters = list(model.parameters())
     model.train()
     steps: list[Step] = []
     # Dropout draws from torch's global generator: seeded for this epoch, and afterwards as if it had not been touched.
@@ -181,7 +197,8 @@ def _train_one_epoch(
         for rows in batches:
             inputs, labels = train.batch(rows, options.layout, device)
             loss = functional.cross_entropy(model(*inputs), labels)
-            optimizer.zero_grad()
+            for parameter in parameters:  # optimizer.zero_grad() does this in ten times the time, 50 us
+                parameter.grad = None
             loss.backward()
             optimizer.step()
             number = loss.item()  # waits for the device: the step is over
