@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cells import Cell
 from benchmarks.peers import versions
-from benchmarks.targets import IMDB, Target, judge, target_of
+from benchmarks.targets import IMDB, Verdict, judge, target_of
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
 
@@ -72,7 +72,7 @@ def make_report(rows: Sequence[Row], unmeasured: dict[str, str], command: str) -
         "command": command,
         "rows": [asdict(row) | {"ratios": row.ratios} for row in rows],
         "unmeasured": unmeasured,
-        "targets": [asdict(v.target) | {"measured": v.measured, "met": v.met} for v in judge(rows)],
+        "targets": [asdict(v.target) | {"measured": v.measured, "met": v.met, "cells": v.cells} for v in judge(rows)],
     }
 
 
@@ -115,7 +115,7 @@ def print_table(rows: Sequence[Row], unmeasured: dict[str, str]) -> None:
     verdicts = judge(rows)
     for v in (v for v in verdicts if v.target.cell is None):
         end = "" if v.met else "  (not reached)"
-        console.print(f"{describe(v.target)}, {v.target.mode}: {v.measured:.2f}x, target {v.target}{end}")
+        console.print(f"{describe(v)}, {v.target.mode}: {v.measured:.2f}x, target {v.target}{end}")
     for cell, why in unmeasured.items():
         console.print(f"{cell}: not measured: {why}")
     if verdicts:
@@ -141,10 +141,11 @@ def table_lines(row: Row) -> list[list[str]]:
     return lines
 
 
-def describe(target: Target) -> str:
-    """What a target over several cells is about."""
+def describe(verdict: Verdict) -> str:
+    """What a target over several cells is about, and how many of them were measured."""
+    target = verdict.target
     inputs = {"float": "FusedLSTM on float input", "packed": "FusedLSTM on a PackedSequence"}
-    over = "geometric mean" if target.over == "mean" else "least of all cells"
+    over = f"geometric mean of {verdict.cells} cells" if target.over == "mean" else f"least of {verdict.cells} cells"
     return f"{inputs.get(target.section, target.section)}, {over}"
 
 

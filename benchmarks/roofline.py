@@ -138,7 +138,7 @@ def _targets(verdicts: Sequence[Verdict], rows: Sequence[Row]) -> str:
     lines = []
     for v in verdicts:
         target = v.target
-        what = target.cell or describe(target)
+        what = target.cell or describe(v)
         amount = f"{v.measured:.2f}x" if target.peer else show(v.measured, units[str(target.cell)])
         wanted = str(target) if target.peer else f"{target} {units[str(target.cell)]}"
         lines.append([what, target.mode, target.peer or "", amount, wanted, "yes" if v.met else "no"])

@@ -85,11 +85,12 @@ TARGETS = [
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target beside what was measured: a ratio, or our own amount."""
+    """A target beside what was measured, a ratio or our own amount, in so many cells."""
 
     target: Target
     measured: float
     met: bool
+    cells: int = 1
 
 
 def judge(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[Verdict]:
@@ -107,7 +108,7 @@ def judge(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[Verd
         ratios = [row.ratios[target.peer] for row in found if target.peer in row.ratios]
         if ratios:
             measured = geometric_mean(ratios) if target.over == "mean" else min(ratios)
-            verdicts.append(Verdict(target, measured, measured >= target.bound))
+            verdicts.append(Verdict(target, measured, measured >= target.bound, len(ratios)))
     return verdicts
 
 

@@ -58,6 +58,25 @@ def test_a_wrong_peer_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         peers.make_peers(embedding, lstm, ids, lengths, "float32")
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_every_setting_computes_the_same(name: str) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip(name)
+    embedding, lstm = nn.Embedding(20, 5), nn.LSTM(5, 7)
+    ids = torch.randint(20, (6, 3))
+    model = peers.onnx_model(embedding, lstm, 6, 3, False)
+    if name == "onnxruntime":
+        candidates = list(peers._onnx_runtime(model, {"ids": ids.numpy()}, 2))
+    else:
+        candidates = list(peers._openvino(model, ids.numpy(), 2, "float32"))
+    assert len({settings for settings, *_ in candidates}) == 3  # two threads in two ways, and one
+    wanted = peers._expected(embedding, lstm, ids, None)
+    for _, call, outputs in candidates:
+        call()
+        for one, other in zip(outputs(), wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     calls, notes = peers.make_peers(nn.Embedding(20, 5), nn.LSTM(5, 7), torch.randint(20, (6, 3)), None, "float32")

@@ -87,7 +87,7 @@ def test_page(rows: list[Row]) -> None:
     assert f"| {DENSE} | inference | padded | 2.20x | >= 2.2x | yes |" in page
     # 8,192 positions of 2 * 512 * 128 + 2 * 108 * 128 operations are 1,300.2 million: 6.501 ms at 200 G a second.
     assert f"| {DENSE} | inference | 1300.2 | 67.1 | 21.0 | 6.501 ms, operations | 1.000 ms | 650% |" in page
-    assert "| FusedLSTM on float input, least of all cells | inference | padded | 1.50x | >= 0.97x | yes |" in page
+    assert "| FusedLSTM on float input, least of 24 cells | inference | padded | 1.50x | >= 0.97x | yes |" in page
     assert f"| {EPOCH_LOOP} | training |  | 1.50 s | < 1.6 s | yes |" in page
     assert "published: elsewhere" in page
     for line in page.splitlines():  # every row of a table has the columns of its head
@@ -100,7 +100,7 @@ def test_terminal_table(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert "targets reached: " in out
     assert "a cell: not measured: a reason" in out
-    assert "FusedLSTM on float input, geometric mean, inference: 1.98x, target >= 1.3x" in out
+    assert "FusedLSTM on float input, geometric mean of 24 cells, inference: 1.98x, target >= 1.3x" in out
 
 
 def test_a_missing_peer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
