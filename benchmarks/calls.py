@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def make_contest(cell: Cell, training: bool, others: bool = True) -> Contest:
     return _on_tokens(cell, training, others) if cell.form == "tokens" else _on_floats(cell, training)
 
 
-def _options(cell: Cell) -> dict[str, object]:
+def _options(cell: Cell) -> dict[str, Any]:
     return {"num_layers": cell.layers, "bidirectional": cell.bidirectional}
 
 
@@ -55,10 +56,10 @@ def _on_tokens(cell: Cell, training: bool, others: bool) -> Contest:
     dtype = getattr(torch, cell.dtype)
     dense = cell.fill == 1
     embedding = nn.Embedding(cell.vocabulary, cell.embedding)
-    lstm = nn.LSTM(cell.embedding, cell.hidden, **_options(cell))  # type: ignore[arg-type]
+    lstm = nn.LSTM(cell.embedding, cell.hidden, **_options(cell))
 
     def fused(to: torch.dtype) -> Call:
-        module = FusedEmbeddingLSTM(cell.vocabulary, cell.embedding, cell.hidden, **_options(cell))  # type: ignore[arg-type]
+        module = FusedEmbeddingLSTM(cell.vocabulary, cell.embedding, cell.hidden, **_options(cell))
         module.embedding.load_state_dict(embedding.state_dict())
         module.lstm.load_state_dict(lstm.state_dict())
         module.to(to)
@@ -90,8 +91,8 @@ def _on_floats(cell: Cell, training: bool) -> Contest:
     generator = np.random.default_rng(0)
     torch.manual_seed(0)
     lengths = draw_lengths(cell, generator)
-    lstm = nn.LSTM(cell.embedding, cell.hidden, **_options(cell))  # type: ignore[arg-type]
-    fused = FusedLSTM(cell.embedding, cell.hidden, **_options(cell))  # type: ignore[arg-type]
+    lstm = nn.LSTM(cell.embedding, cell.hidden, **_options(cell))
+    fused = FusedLSTM(cell.embedding, cell.hidden, **_options(cell))
     fused.load_state_dict(lstm.state_dict())
     x = torch.randn(cell.steps, cell.rows, cell.embedding)
     data: Tensor

@@ -17,7 +17,7 @@ from benchmarks.targets import EPOCH_LOOP, EPOCH_TRAINER, IMDB
 from benchmarks.timing import seconds
 from textclf_fast import TextClassifier
 from textclf_fast.models import PlainTextClassifier
-from textclf_fast.text import DataError, Vocabulary, WordTokenizer, load_dataset
+from textclf_fast.text import DataError, RaggedTokens, Vocabulary, WordTokenizer, load_dataset
 from textclf_fast.training import EncodedTexts, EpochResult, TrainingOptions, train_epochs
 
 EPOCHS = 3
@@ -78,8 +78,8 @@ def test_epoch_of_reviews(
     record(Row("epoch", EPOCH_TRAINER, "training", "s", median["trainer"], peers, EPOCHS))
 
 
-def _first(data: EncodedTexts, rows: int) -> object:
-    return type(data.tokens).from_lists([data.tokens[row] for row in range(rows)])
+def _first(data: EncodedTexts, rows: int) -> RaggedTokens:
+    return RaggedTokens.from_lists([data.tokens[row] for row in range(rows)])
 
 
 def test_job_of_imdbs_shape(record: Record) -> None:
