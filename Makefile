@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 TORCH := .venv/.torch
 DEMO := .venv/.installed-report
 TEST := .venv/.installed-test
+BENCH := .venv/.installed-bench
 LINT := .venv/.installed-lint
 
 SOURCES := pyproject.toml setup.py MANIFEST.in constraints.txt $(shell find textclf_fast csrc build_backend -type f \
@@ -18,7 +19,7 @@ CPP_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*
 help:
 	@echo "make demo   train the classifier on real reviews, with nn.LSTM and with ours, and compare them"
 	@echo "make test   install with the test extras and run the tests"
-	@echo "make bench  time ours against nn.LSTM"
+	@echo "make bench  time ours against nn.LSTM, ONNX Runtime and OpenVINO; write docs/performance.md"
 	@echo "make lint   ruff, mypy, clang-format"
 
 demo: $(DEMO)
@@ -29,9 +30,12 @@ test: $(TEST)
 	@echo "== test: running the tests against the package installed in .venv"
 	$(BIN)/pytest
 
-bench: $(TEST)
-	@echo "== bench: timing textclf_fast against nn.LSTM"
-	$(BIN)/python -m pytest benchmarks -q --benchmark-disable-gc --benchmark-columns=median,rounds
+# pytest by its own name: `python -m pytest` would import the source folder instead of the installed package.
+bench: $(BENCH)
+	@echo "== bench: timing textclf_fast against nn.LSTM, ONNX Runtime and OpenVINO: some ten minutes"
+	$(BIN)/pytest benchmarks -q --benchmark-disable-gc --benchmark-columns=median,rounds
+	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m benchmarks.plot
 
 lint: $(TEST) $(LINT)
 	@echo "== lint: ruff, mypy, clang-format"
@@ -59,6 +63,9 @@ $(DEMO): $(TORCH) $(SOURCES)
 
 $(TEST): $(TORCH) $(SOURCES)
 	$(call INSTALL,test)
+
+$(BENCH): $(TORCH) $(SOURCES)
+	$(call INSTALL,bench)
 
 $(LINT): $(TORCH)
 	@echo "== installing the linters"

@@ -1,52 +1,62 @@
-"""Ours beside nn.LSTM, in turns: one round of each, again and again, so that the machine's moods hit both alike.
+"""Ours beside its peers, in turns: one round of each, again and again, so that the machine's moods hit all alike.
 
-`make bench` runs this and prints a table of ratios; `pytest benchmarks -k "B=1"` runs a part.
+`make bench` runs this and prints a table of ratios; `pytest benchmarks -k "text and B1-"` runs a part.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cells import FLOAT_CELLS, TEXT_CELLS, Call, Cell, make_calls
+from benchmarks.calls import make_contest
+from benchmarks.cells import BF16, FLOAT_CELLS, PACKED_CELLS, TEXT_CELLS, Cell
+from benchmarks.report import Record, Row
+from benchmarks.timing import ready, seconds
 
-SECONDS = 2.0  # for a cell, ours and its peers together
-MIN_ROUNDS, MAX_ROUNDS = 11, 201
-
-
-def _seconds(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+SECONDS = {"text": 3.0, "bf16": 3.0, "float": 1.2, "packed": 1.2}  # for a cell and mode, ours and its peers together
+MIN_ROUNDS, MAX_ROUNDS = 9, 201
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
-@pytest.mark.parametrize("cell", [*TEXT_CELLS, *FLOAT_CELLS], ids=str)
-def test_speed(benchmark: BenchmarkFixture, cell: Cell, mode: str) -> None:
-    ours, peers = make_calls(cell, mode == "training")
-    calls = [ours, *peers.values()]
-    for call in calls * 3:
+@pytest.mark.parametrize("cell", [*TEXT_CELLS, BF16, *FLOAT_CELLS, *PACKED_CELLS], ids=lambda cell: cell.id)
+def test_speed(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: str) -> None:
+    contest = make_contest(cell, mode == "training")
+    calls = [contest.ours, *contest.peers.values()]
+    once: dict[int, float] = {}
+    for call in calls:
+        ready(call, 0)
         call()
-    once = sum(min(_seconds(call) for _ in range(3)) for call in calls)
-    rounds = int(min(max(SECONDS / once, MIN_ROUNDS), MAX_ROUNDS))
-    times: dict[str, list[float]] = {name: [] for name in peers}
+        once[id(call)] = min(seconds(call) for _ in range(3))
+    # A round of a contest with foreign threads has pauses of some 5 ms, and short calls twice: see `ready`.
+    cost = sum(2 * value + 5e-3 if contest.foreign else value for value in once.values())
+    rounds = int(min(max(SECONDS[cell.section] / cost, MIN_ROUNDS), MAX_ROUNDS))
+    times: dict[str, list[float]] = {name: [] for name in contest.peers}
 
     def run_peers() -> None:
-        for name, peer in peers.items():
-            times[name].append(_seconds(peer))
+        for name, peer in contest.peers.items():
+            if contest.foreign:
+                ready(peer, once[id(peer)])
+            times[name].append(seconds(peer))
+        if contest.foreign:
+            ready(contest.ours, once[id(contest.ours)])
 
     # The peers run in the set-up of each round of ours, timed by ourselves.
-    benchmark.pedantic(ours, setup=run_peers, rounds=rounds, iterations=1)
-    benchmark.group = mode
-    benchmark.extra_info.update(
-        cell=str(cell),
-        mode=mode,
-        kind="text" if cell.tokens else "float",
-        rounds=rounds,
-        threads=torch.get_num_threads(),
-        peers={name: statistics.median(values) for name, values in times.items()},
+    benchmark.pedantic(contest.ours, setup=run_peers, rounds=rounds, iterations=1)
+    benchmark.group = f"{cell.section}, {mode}"
+    record(
+        Row(
+            section=cell.section,
+            cell=str(cell),
+            mode=mode,
+            unit="s",
+            ours=benchmark.stats.stats.median,
+            peers={name: statistics.median(values) for name, values in times.items()},
+            rounds=rounds,
+            shape=cell,
+            positions=contest.positions,
+            distinct=contest.distinct,
+            notes=contest.notes,
+        )
     )

@@ -1,0 +1,202 @@
+"""Writes docs/performance.md from the recorded benchmark and a measurement of the machine's peaks.
+
+python -m benchmarks.roofline [REPORT.json] [PAGE.md]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.counts import BACKWARD_INSTRUCTIONS as _BACKWARD
+from benchmarks.counts import FORWARD_INSTRUCTIONS as _FORWARD
+from benchmarks.counts import Work, count_work
+from benchmarks.machine_peaks import Peaks, measure_peaks
+from benchmarks.report import RESULTS, Row, cell_notes, describe, read_rows, show, table_lines
+from benchmarks.targets import Verdict, judge
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+TITLES = {
+    "text": "Embedding + LSTM on token ids, float32",
+    "bf16": "The same in bfloat16",
+    "float": "FusedLSTM on float input, without lengths",
+    "packed": "FusedLSTM on a PackedSequence",
+    "epoch": "An epoch of training",
+    "imdb": "The job of pytorch#94457",
+    "memory": "Peak memory of a training step",
+}
+
+_FORMULAS = f"""\
+Letters: L layers, D directions, H hidden, E width of the input, V vocabulary, T steps, N positions (sum of lengths), U
+distinct tokens of the batch, b bytes of a number. An addition or a multiplication is one operation. Padding is no work.
+
+| operations | inference | training step |
+|---|---|---|
+| recurrent product, a position, layer and direction | 2 * 4H * H | 3 times: forward, gradients of h and of W_hh |
+| projection of layer 1, tokens | 0: the table is kept | 3 * 2 * 4H * E for each of the U distinct tokens |
+| projection of layer 1, float input | 2 * 4H * E a position | 3 times that |
+| projection of a layer above | 2 * 4H * DH a position | 3 times that |
+| functions of the gates, a position and unit | 2 * {_FORWARD} | 2 * ({_FORWARD} + {_BACKWARD}) |
+
+(The functions' instructions, counted in `benchmarks/counts.py`, each as the fused multiply-add whose place it takes.)
+
+| bytes, for each layer; of gates and units for each direction | inference | training step |
+|---|---|---|
+| W_hh, 4H * H * b, from the cache that holds it | T times a layer and direction | 2T + 1 times |
+| gates' input halves, read a position | 4H * b | the same |
+| output, written a position | H * b | the same |
+| activations and cells, a position | | 5H * b written, read again |
+| gradients of the gates, a position | | 4H * b written, read for W_hh (with H * b of outputs), read for the input |
+| rows projected (float input: N; tokens: U in training) | (width + 4H) * b | 3 times that |
+| the embedding's gradient | | V * E * b |
+| ids | 8 a position | the same |
+
+The time that follows is the longest of three: operations at the peak of torch.mm, W_hh's bytes at the rate of the cache
+that holds 4H * H * b, all other bytes at that of a cache of their size, or of the memory where they are more than
+16 MiB. It leaves out that a step cannot begin before the one before it has ended: with one row (B=1) it is that, more
+than any of the three, which is waited for.
+"""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least time that a row could have taken, in seconds, and by which of the three."""
+
+    seconds: float
+    by: str
+
+
+def bound(work: Work, dtype: str, peaks: Peaks) -> Bound:
+    """The longest of the times that arithmetic, W_hh and all other bytes need."""
+    in_cache = work.streamed_bytes <= max(peaks.cache)
+    rate = peaks.cache_rate(work.streamed_bytes) if in_cache else peaks.memory
+    times = {
+        "operations": work.operations / peaks.operations[dtype],
+        "W_hh": work.weight_bytes / peaks.cache_rate(work.weight_size),
+        "other bytes": work.streamed_bytes / rate,
+    }
+    by = max(times, key=lambda name: times[name])
+    return Bound(times[by], by)
+
+
+def render(report: dict[str, Any], peaks: Peaks) -> str:
+    """The page, in Markdown.
+
+    Args:
+        report: as `report.make_report` makes it.
+        peaks: of the machine that the report is from.
+    """
+    rows, machine = read_rows(report), report["machine"]
+    parts = [
+        "# Performance",
+        "Written by `python -m benchmarks.roofline` from the recorded benchmark; do not edit by hand.",
+        f"Measured at commit {report['commit']}, {report['date']}, by `{report['command']}`, "
+        f"on {report['cores']} cores: "
+        + ", ".join(f"{name} {value}" for name, value in machine.items())
+        + ". Times are medians of rounds in turns; a ratio is the peer's amount divided by ours, above 1 where ours is "
+        "faster or smaller. Nothing here is a GPU figure.",
+        "![Ratios beside their targets](performance.png)",
+        "## Targets",
+        _targets(judge(rows), rows),
+    ]
+    parts += [f"- {cell}: not measured: {why}" for cell, why in report["unmeasured"].items()]
+    parts += [
+        "## What the machine can do",
+        _peaks(peaks),
+        "## How the work is counted",
+        _FORMULAS.rstrip(),
+        "## Measured against what is possible",
+        "The last column is the time that follows divided by the time measured: 100 % is what the machine can do. A "
+        "little more says that the arithmetic units were kept busier than torch.mm keeps them.",
+    ]
+    for section, title in TITLES.items():
+        found = [row for row in rows if row.section == section]
+        shaped = [row for row in found if row.shape is not None]
+        if shaped:
+            parts += [f"### {title}", _roofline(shaped, peaks)]
+    parts.append("## Every measurement")
+    for section, title in TITLES.items():
+        found = [row for row in rows if row.section == section]
+        if found:
+            parts += [f"### {title}", _measurements(found)]
+            parts += [f"{name}: {note}" for name, note in cell_notes(rows, section).items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines))
+
+
+def _targets(verdicts: Sequence[Verdict], rows: Sequence[Row]) -> str:
+    units = {row.cell: row.unit for row in rows}
+    lines = []
+    for v in verdicts:
+        target = v.target
+        what = target.cell or describe(v)
+        amount = f"{v.measured:.2f}x" if target.peer else show(v.measured, units[str(target.cell)])
+        wanted = str(target) if target.peer else f"{target} {units[str(target.cell)]}"
+        lines.append([what, target.mode, target.peer or "", amount, wanted, "yes" if v.met else "no"])
+    reached = sum(v.met for v in verdicts)
+    table = _table(("cell", "mode", "peer", "measured", "target", "reached"), lines)
+    return f"{reached} of the {len(verdicts)} targets that were measured are reached.\n\n{table}"
+
+
+def _peaks(peaks: Peaks) -> str:
+    lines = [
+        [f"{dtype}, torch.mm of 1024 x 1024", f"{rate / 1e9:.0f} G operations/s"]
+        for dtype, rate in peaks.operations.items()
+    ]
+    lines += [
+        [f"{size // 2**10} KiB read again and again by each thread", f"{rate / 1e9:.0f} GB/s"]
+        for size, rate in peaks.cache.items()
+    ]
+    lines.append(["256 MiB copied, bytes read and written", f"{peaks.memory / 1e9:.0f} GB/s"])
+    threads = f"{peaks.threads} threads together" if peaks.threads > 1 else "one thread"
+    return f"On {threads}, each the best of many tries.\n\n" + _table(("", "rate"), lines)
+
+
+def _roofline(rows: Sequence[Row], peaks: Peaks) -> str:
+    lines = []
+    for row in rows:
+        assert row.shape is not None
+        work = count_work(row.shape, row.mode == "training", row.positions, row.distinct)
+        limit = bound(work, row.shape.dtype, peaks)
+        lines.append(
+            [
+                row.cell,
+                row.mode,
+                f"{work.operations / 1e6:.1f}",
+                f"{work.weight_bytes / 1e6:.1f}",
+                f"{work.streamed_bytes / 1e6:.1f}",
+                f"{limit.seconds * 1e3:.3f} ms, {limit.by}",
+                show(row.ours, row.unit),
+                f"{limit.seconds / row.ours:.0%}",
+            ]
+        )
+    head = ("cell", "mode", "M operations", "MB of W_hh", "MB otherwise", "time that follows", "measured", "quotient")
+    return _table(head, lines)
+
+
+def _measurements(rows: Sequence[Row]) -> str:
+    head = ("cell", "mode", "peer", "ours", "peer's", "ratio", "target", "reached")
+    return _table(head, [line for row in rows for line in table_lines(row)])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Reads the report, measures the peaks on as many threads, writes the page."""
+    source = Path(arguments[0]) if arguments else RESULTS
+    page = Path(arguments[1]) if len(arguments) > 1 else PAGE
+    report = json.loads(source.read_text(encoding="utf-8"))
+    torch.set_num_threads(int(report["machine"]["threads"]))
+    page.write_text(render(report, measure_peaks()), encoding="utf-8")
+    print(f"written: {page}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
