@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import ops
-from textclf_fast.nn.frozen import FrozenRun
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -76,7 +75,6 @@ class FusedEmbeddingLSTM(nn.Module):
             embedding_dim, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
         )
         self.projected_table = ProjectedTable(max_table_bytes)
-        self._frozen = FrozenRun()
 
     @classmethod
     def from_modules(
@@ -96,7 +94,6 @@ class FusedEmbeddingLSTM(nn.Module):
         fused.embedding = embedding
         fused.lstm = FusedLSTM.from_lstm(lstm)
         fused.projected_table = ProjectedTable(max_table_bytes)
-        fused._frozen = FrozenRun()
         return fused.train(lstm.training)
 
     def prepare_inference(self) -> None:
@@ -105,7 +102,7 @@ class FusedEmbeddingLSTM(nn.Module):
         if kernels_apply(self.lstm, self.embedding.weight):
             table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
             if table is not None and self.lstm.num_layers == 1:
-                self._frozen.keep(self.embedding, self.lstm, table)
+                self.projected_table.frozen.keep(self.embedding, self.lstm, table)
 
     def forward(
         self,
@@ -134,7 +131,7 @@ class FusedEmbeddingLSTM(nn.Module):
         """
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
         if hx is None and isinstance(ids, Tensor):
-            result = self._frozen.run(embedding, lstm, ids, lengths, need_output)
+            result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
             if result is not None:
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
@@ -201,7 +198,6 @@ class FusedEmbeddingLSTM(nn.Module):
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
-            self._frozen.clear()
         else:
             table = self.projected_table.get(self.embedding, self.lstm, ids.numel())
         if table is not None:
@@ -213,7 +209,7 @@ class FusedEmbeddingLSTM(nn.Module):
             tokens, index = ops.distinct_tokens(ids, self.embedding.num_embeddings)
             gates = project(self.embedding(tokens), self.lstm, 0)
         if table is not None and self.lstm.num_layers == 1:
-            self._frozen.keep(self.embedding, self.lstm, table)
+            self.projected_table.frozen.keep(self.embedding, self.lstm, table)
         h0, c0 = self.lstm._initial_states(gates, layout, hx)
         output, h_n, c_n = run_layers(
             self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels, need_output
@@ -241,7 +237,6 @@ class FusedEmbeddingLSTM(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedEmbeddingLSTM:
         self.projected_table.clear()
-        self._frozen.clear()
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from textclf_fast import ops
 from textclf_fast.nn.derived import Derived
-from textclf_fast.nn.lstm import FusedLSTM
 from textclf_fast.nn.stack import recurrent_weights, transforms_are_off
+
+if TYPE_CHECKING:
+    from textclf_fast.nn.lstm import FusedLSTM
 
 
 class FrozenLayer(NamedTuple):

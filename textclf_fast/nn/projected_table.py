@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from textclf_fast.nn.derived import Derived
+from textclf_fast.nn.frozen import FrozenRun
 from textclf_fast.nn.stack import project
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
@@ -23,19 +24,31 @@ class ProjectedTable:
     How a change of the weights is noticed: see :class:`textclf_fast.nn.derived.Derived`.
 
     Attributes:
-        max_bytes: a table that would be larger is never made; 0 switches it off.
+        frozen: the short way for calls that need no more than the table and W_hh.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_table_bytes: expected 0 or more, got {max_bytes}")
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._table: Derived[Tensor] = Derived()
+        self.frozen = FrozenRun()
         self._tokens_without = 0
+
+    @property
+    def max_bytes(self) -> int:
+        """A table that would be larger is never made; 0 switches it off."""
+        return self._max_bytes
+
+    @max_bytes.setter
+    def max_bytes(self, value: int) -> None:
+        self.clear()
+        self._max_bytes = value
 
     def clear(self) -> None:
         """Forgets the table."""
         self._table.clear()
+        self.frozen.clear()
         self._tokens_without = 0
 
     def get(self, embedding: nn.Embedding, lstm: nn.LSTM, tokens: int) -> Tensor | None:
