@@ -21,10 +21,27 @@ struct LstmShape {
   const int64_t* offsets;      // (T + 1), offsets[0] = 0, offsets[T] = N
 };
 
+// The upper half of a float.
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// What numbers of a type are summed in: sums, cell states and the input half of the gates.
+template <class T>
+struct AccumulatorOf {
+  using type = T;
+};
+template <>
+struct AccumulatorOf<BFloat16> {
+  using type = float;
+};
+template <class T>
+using Accumulator = typename AccumulatorOf<T>::type;
+
 template <class T>
 struct LstmForward {
   LstmShape shape;
-  const T* gates;        // (D, R, 4H): input half of every gate, biases included
+  const Accumulator<T>* gates;  // (D, R, 4H): input half of every gate, biases included
   const int64_t* index;  // (N): the row of `gates` that a position reads; null: row n for position n
   const T* w_hh;         // (D, 4H, H)
   const T* h0;           // (D, B, H), or null for zero
@@ -50,8 +67,8 @@ struct LstmBackward {
   const T* w_hh;         // (D, 4H, H)
   const T* h0;           // (D, B, H)
   const T* c0;           // (D, B, H)
-  T* grad_gates;         // (D, R, 4H), of the gates before their non-linearity; with an index: zero before, added to
-  T* grad_w_hh;          // (D, 4H, H); null where it is not needed
+  Accumulator<T>* grad_gates;  // (D, R, 4H), before their non-linearity; with an index: zero before, added to
+  Accumulator<T>* grad_w_hh;  // (D, 4H, H); null where it is not needed
   T* grad_h0;            // (D, B, H)
   T* grad_c0;            // (D, B, H)
 };

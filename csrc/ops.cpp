@@ -2,7 +2,7 @@
 // fake kernels and autograd are in textclf_fast/ops.py.
 //
 // Letters: T steps, B rows, N positions = sum of lengths, D directions, I input, H hidden units, R gate rows, V
-// vocabulary. The packed layout, the gate order and the direction of walk are described in lstm_problem.h.
+// vocabulary. bfloat16 layers have gates, tables and their gradients in float32. The packed layout, the gate order and the direction of walk are described in lstm_problem.h.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(textclf_fast, m) {
@@ -22,7 +22,7 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   -> output (T, B, D * H), or (B, T, D * H), zero past the lengths, or (0) unless need_output; h_n, c_n (D, B, H)
   m.def(
       "embedding_lstm_inference(Tensor table, Tensor ids, Tensor? lengths, bool batch_first, Tensor w_hh, "
-      "Tensor panels, bool need_output) -> (Tensor, Tensor, Tensor)");
+      "Tensor? panels, bool need_output) -> (Tensor, Tensor, Tensor)");
 
   // The same as lstm_inference, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
   m.def(

@@ -21,7 +21,7 @@ _CPU_LIBRARY = _FOLDER / "_C.so"
 _CUDA_LIBRARY = _FOLDER / "_C_cuda.so"
 _BUILD_RECORD = _FOLDER / "_build.txt"
 _MINIMUM_TORCH = (2, 11)
-CPU_ISAS = ("generic", "avx2", "avx512")  # from the plainest on; the names in csrc/cpu/dispatch.cpp
+CPU_ISAS = ("generic", "avx2", "avx512", "avx512_bf16")  # from the plainest on; the names in csrc/cpu/dispatch.cpp
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def load() -> None:
 
 
 def cpu_isa() -> str:
-    """The instruction set that the CPU kernels use here: "generic", "avx2" or "avx512"."""
+    """The instruction set that the CPU kernels use here: one of CPU_ISAS."""
     load()
     isa = ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_cpu_isa
     isa.restype = ctypes.c_char_p

@@ -18,6 +18,11 @@ _libraries.load()
 _ops = torch.ops.textclf_fast
 
 
+def gates_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a layer's gates: its own, but float32 for bfloat16."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
 def lstm(
     gates: Tensor,
     index: Tensor | None,
@@ -37,14 +42,14 @@ def lstm(
         gates: (D, R, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
         index: (N,) int64, the row of ``gates`` that each position reads, or None where R is N.
         batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
-        w_hh: (D, 4H, H).
+        w_hh: (D, 4H, H) of the dtype of gates, or bfloat16 beside float32 gates; the states likewise.
         h0: (D, B, H), rows in packed order.
         c0: (D, B, H).
         panels: what :func:`pack_recurrent` made of this very w_hh; spares inference the packing.
         need_output: False lets inference leave the output out: it is (0, D * H) then.
 
     Returns:
-        output (N, D * H), h_n (D, B, H) and c_n (D, B, H).
+        output (N, D * H), h_n (D, B, H) and c_n (D, B, H), of the dtype of w_hh.
 
     Raises:
         RuntimeError: a shape, dtype, device, batch size or index that does not fit; the message names the argument.
@@ -61,7 +66,7 @@ def embedding_lstm_inference(
     lengths: Tensor | None,
     batch_first: bool,
     w_hh: Tensor,
-    panels: Tensor,
+    panels: Tensor | None,
     need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer on a padded batch of token ids, from zero initial states.
@@ -192,7 +197,7 @@ def _(
     positions = (gates.size(1) if index is None else index.size(0)) if need_output else 0
     directions, hidden = w_hh.size(0), w_hh.size(2)
     state = (directions, h0.size(1), hidden)
-    return gates.new_empty(positions, directions * hidden), gates.new_empty(state), gates.new_empty(state)
+    return w_hh.new_empty(positions, directions * hidden), w_hh.new_empty(state), w_hh.new_empty(state)
 
 
 @torch.library.register_fake("textclf_fast::embedding_lstm_inference")
@@ -202,13 +207,13 @@ def _(
     lengths: Tensor | None,
     batch_first: bool,
     w_hh: Tensor,
-    panels: Tensor,
+    panels: Tensor | None,
     need_output: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     directions, hidden = w_hh.size(0), w_hh.size(2)
     state = (directions, ids.size(0 if batch_first else 1), hidden)
-    output = table.new_empty((*ids.shape, directions * hidden) if need_output else 0)
-    return output, table.new_empty(state), table.new_empty(state)
+    output = w_hh.new_empty((*ids.shape, directions * hidden) if need_output else 0)
+    return output, w_hh.new_empty(state), w_hh.new_empty(state)
 
 
 @torch.library.register_fake("textclf_fast::lstm_training")
@@ -219,11 +224,11 @@ def _(
     directions, hidden = w_hh.size(0), w_hh.size(2)
     state = (directions, h0.size(1), hidden)
     return (
-        gates.new_empty(positions, directions * hidden),
-        gates.new_empty(state),
-        gates.new_empty(state),
-        gates.new_empty(directions, positions, 4 * hidden),
-        gates.new_empty(directions, positions, hidden),
+        w_hh.new_empty(positions, directions * hidden),
+        w_hh.new_empty(state),
+        w_hh.new_empty(state),
+        w_hh.new_empty(directions, positions, 4 * hidden),
+        w_hh.new_empty(directions, positions, hidden),
     )
 
 
@@ -244,7 +249,7 @@ def _(
     need_w_hh: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
-        activations.new_empty(activations.size(0), gate_rows, activations.size(2)),
+        activations.new_empty(activations.size(0), gate_rows, activations.size(2), dtype=gates_dtype(w_hh.dtype)),
         activations.new_empty(w_hh.shape if need_w_hh else (0,)),
         activations.new_empty(h0.shape),
         activations.new_empty(c0.shape),

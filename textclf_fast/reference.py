@@ -10,6 +10,8 @@ def lstm_reference(
     gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`textclf_fast.ops.lstm` computes; same arguments and results."""
+    dtype = w_hh.dtype
+    w_hh, h0, c0 = w_hh.to(gates.dtype), h0.to(gates.dtype), c0.to(gates.dtype)  # bfloat16 is computed in float32
     sizes = batch_sizes.tolist()
     outputs, states_h, states_c = [], [], []
     for direction in range(w_hh.size(0)):
@@ -28,4 +30,4 @@ def lstm_reference(
         outputs.append(torch.cat(steps))
         states_h.append(h)
         states_c.append(c)
-    return torch.cat(outputs, dim=1), torch.stack(states_h), torch.stack(states_c)
+    return torch.cat(outputs, dim=1).to(dtype), torch.stack(states_h).to(dtype), torch.stack(states_c).to(dtype)

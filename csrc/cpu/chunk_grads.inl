@@ -29,15 +29,17 @@ struct Chunk {
 };
 
 template <class T>
-static int64_t chunk_scratch_size(int64_t hidden) {
-  return kRun * (padded<T>(hidden) + kStrip);
+static int64_t chunk_scratch_bytes(int64_t hidden) {
+  return line_bytes<T>(kRun * padded<T>(hidden)) + line_bytes<T>(kRun * kStrip);
 }
 
-// to (R rows, NV vectors) = or += sum over `count` positions of a (R numbers, rows kStrip apart) x h (NV vectors, rows
-// P apart)
+// to (R rows, NV vectors) = or += sum over `count` positions of a (R numbers) x h (NV vectors): both lie position after
+// position, kStrip numbers and NV vectors, kPair positions beside each other.
 template <class T, int R, int NV>
-static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidden, int64_t columns, bool set, T* to) {
-  using S = Simd<T>;
+static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidden, int64_t columns, bool set,
+                             Accumulator<T>* to) {
+  using M = Product<T>;
+  using S = Simd<Accumulator<T>>;
   if (!set) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
@@ -45,67 +47,90 @@ static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidd
       for (int v = 0; v < NV; ++v) __builtin_prefetch(to + r * hidden + smaller(v * S::kLanes, columns - 1), 1);
   }
   typename S::V acc[R][NV] = {};
-  for (int64_t n = 0; n < count; ++n, a += kStrip, h += NV * S::kLanes) {
-    typename S::V b[NV];
+  for (int64_t n = 0; n < count; n += M::kPair, a += kStrip * M::kPair, h += NV * S::kLanes * M::kPair) {
+    decltype(M::weights(h)) b[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) b[v] = S::load(h + v * S::kLanes);
+    for (int v = 0; v < NV; ++v) b[v] = M::weights(h + v * S::kLanes * M::kPair);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r) {
+      const auto x = M::numbers(a + r * M::kPair);
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[r][v] += b[v] * a[r];
+      for (int v = 0; v < NV; ++v) acc[r][v] = M::multiply_add(b[v], x, acc[r][v]);
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      T* at = to + r * hidden + v * S::kLanes;
+      Accumulator<T>* at = to + r * hidden + v * S::kLanes;
       const int64_t lanes = smaller(S::kLanes, columns - v * S::kLanes);
       S::store_first(at, set ? acc[r][v] : S::load_first(at, lanes) + acc[r][v], lanes);
     }
 }
 
+// The h that `count` <= kRun positions from `start` on (t: a step not after it) started from, for weight_grad_tile: a
+// group of vectors after the other, as rows P apart would share a few sets of the cache at H = 512.
+template <class T>
+static void pack_states(const LstmBackward<T>& p, int64_t d, int64_t start, int64_t count, int64_t& t, T* h) {
+  constexpr int64_t kPair = Product<T>::kPair, kWidth = kGroup * Simd<T>::kLanes;
+  const LstmShape& s = p.shape;
+  const int64_t H = s.hidden, P = padded<T>(H);
+  for (int64_t n = 0; n < count; n += kPair) {
+    const T* from[2] = {nullptr, nullptr};
+    for (int64_t i = 0; i < smaller(kPair, count - n); ++i) {
+      while (start + n + i >= s.offsets[t + 1]) ++t;
+      const int64_t row = start + n + i - s.offsets[t], before = previous_position(s, d, t, row);
+      from[i] = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
+    }
+    for (int64_t column = 0; column < P; column += kWidth) {
+      const int64_t width = smaller(kWidth, P - column), columns = smaller(width, H - column);
+      T* to = h + column * kRun + n * width;
+      const T* other = from[1] ? from[1] + column : nullptr;
+      if (columns == kWidth)  // a constant: moves instead of a call
+        Product<T>::interleave(from[0] + column, other, kWidth, to);
+      else
+        Product<T>::interleave(from[0] + column, other, columns, to);
+      for (int64_t j = columns * kPair; j < width * kPair; ++j) to[j] = T{};
+    }
+  }
+}
+
+// `rows` <= kStrip numbers of the gates' gradients of `count` positions, 4H apart, for weight_grad_tile.
+template <class T>
+static void pack_strip(const T* gates, int64_t row_stride, int64_t count, int64_t rows, T* strip) {
+  constexpr int64_t kPair = Product<T>::kPair;
+  for (int64_t n = 0; n < count; n += kPair, gates += kPair * row_stride, strip += kPair * kStrip) {
+    const T* other = n + 1 < count ? gates + row_stride : nullptr;
+    if (rows == kStrip)  // a constant, as above
+      Product<T>::interleave(gates, other, kStrip, strip);
+    else
+      Product<T>::interleave(gates, other, rows, strip);
+  }
+}
+
 // Rows [begin, end) of the gradient of the direction's W_hh: set by the first chunk, added to by the others.
 template <class T>
 static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, int64_t begin, int64_t end,
-                        bool set, T* scratch) {
+                        bool set, char* scratch) {
   constexpr int64_t L = Simd<T>::kLanes;
-  const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H);
-  T* h = scratch;
-  T* strip = scratch + kRun * P;
+  const int64_t H = p.shape.hidden, P = padded<T>(H);
+  T* h = take<T>(scratch, kRun * P);
+  T* strip = take<T>(scratch, kRun * kStrip);
   // As many rows at a time as stay in the second-level cache from run to run: 512 kB.
-  const int64_t rows_at_once = larger(1, (int64_t(1) << 19) / (kStrip * P * int64_t(sizeof(T)))) * kStrip;
+  const int64_t rows_at_once = larger(1, (int64_t(1) << 19) / (kStrip * P * int64_t(sizeof(Accumulator<T>)))) * kStrip;
   for (; begin < end; begin += rows_at_once) {
     const int64_t stop = smaller(begin + rows_at_once, end);
     int64_t t = chunk.t;
     for (int64_t start = chunk.first; start < chunk.end; start += kRun) {
       const int64_t count = smaller(kRun, chunk.end - start);
-      for (int64_t n = start; n < start + count; ++n) {
-        while (n >= s.offsets[t + 1]) ++t;
-        const int64_t row = n - s.offsets[t], before = previous_position(s, d, t, row);
-        const T* from = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
-        // A group of vectors after the other: rows P apart would share a few sets of the cache at H = 512.
-        for (int64_t column = 0; column < P; column += kGroup * L) {
-          const int64_t width = smaller(kGroup * L, P - column), columns = smaller(width, H - column);
-          T* to = h + column * kRun + (n - start) * width;
-          if (columns == kGroup * L)  // a constant: moves instead of a call
-            __builtin_memcpy(to, from + column, kGroup * L * sizeof(T));
-          else
-            __builtin_memcpy(to, from + column, columns * sizeof(T));
-          for (int64_t j = columns; j < width; ++j) to[j] = T(0);
-        }
-      }
+      pack_states(p, d, start, count, t, h);
       for (int64_t row = begin; row < stop; row += kStrip) {
         const int64_t rows = smaller(kStrip, stop - row);
-        const T* gates = chunk.grad_gates + (start - chunk.first) * kGates * H + row;
-        if (rows == kStrip)  // a constant: moves instead of calls
-          copy_rows(gates, kGates * H, strip, kStrip, count, kStrip);
-        else
-          copy_rows(gates, kGates * H, strip, kStrip, count, rows);
+        pack_strip(chunk.grad_gates + (start - chunk.first) * kGates * H + row, kGates * H, count, rows, strip);
         for (int64_t column = 0; column < P; column += kGroup * L)
           for_tiles(rows, [&]<int R>(int64_t r) {
             with_vectors<T>(P - column, [&]<int NV>() {
-              weight_grad_tile<T, R, NV>(strip + r, h + column * kRun, count, H, H - column,
+              weight_grad_tile<T, R, NV>(strip + r * Product<T>::kPair, h + column * kRun, count, H, H - column,
                                          set && start == chunk.first,
                                          p.grad_w_hh + (d * kGates * H + row + r) * H + column);
             });
@@ -115,20 +140,24 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
   }
 }
 
-// Columns [begin, end) of the gradient of the direction's gate table: positions are added in their order.
+// Columns [begin, end) of the gradient of the direction's gate table: positions are added in their order; without an
+// index each is a row of its own.
 template <class T>
 static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, int64_t begin, int64_t end) {
-  using S = Simd<T>;
+  using A = Simd<Accumulator<T>>;
   const int64_t columns = kGates * p.shape.hidden;
-  const auto row = [&](int64_t n) { return p.grad_gates + (d * p.shape.gate_rows + p.index[n]) * columns; };
+  const auto row = [&](int64_t n) {
+    return p.grad_gates + (d * p.shape.gate_rows + (p.index ? p.index[n] : n)) * columns;
+  };
   for (int64_t n = chunk.first; n < chunk.end; ++n) {
-    if (n + 2 < chunk.end)  // rows come from anywhere
-      for (int64_t j = begin; j < end; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(row(n + 2) + j, 1);
+    if (p.index && n + 2 < chunk.end)  // rows come from anywhere
+      for (int64_t j = begin; j < end; j += 64 / int64_t(sizeof(*p.grad_gates))) __builtin_prefetch(row(n + 2) + j, 1);
     const T* from = chunk.grad_gates + (n - chunk.first) * columns;
-    T* to = row(n);
-    for (int64_t j = begin; j < end; j += S::kLanes) {
-      const int64_t count = smaller(S::kLanes, end - j);
-      S::store_first(to + j, S::load_first(to + j, count) + S::load_first(from + j, count), count);
+    Accumulator<T>* to = row(n);
+    for (int64_t j = begin; j < end; j += A::kLanes) {
+      const int64_t count = smaller(A::kLanes, end - j);
+      const typename A::V grad = Simd<T>::load_first(from + j, count);
+      A::store_first(to + j, p.index ? A::load_first(to + j, count) + grad : grad, count);
     }
   }
 }

@@ -2,21 +2,22 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "kernels.h"
 
 namespace textclf_fast::cpu {
 namespace {
 
-enum class Isa { kGeneric, kAvx2, kAvx512 };
-constexpr const char* kNames[] = {"generic", "avx2", "avx512"};
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
+constexpr const char* kNames[] = {"generic", "avx2", "avx512", "avx512_bf16"};
 
 Isa best_isa() {
 #ifdef __x86_64__
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw"))
-    return Isa::kAvx512;
+    return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Bf16 : Isa::kAvx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::kAvx2;
 #endif
   return Isa::kGeneric;
@@ -27,7 +28,7 @@ Isa best_isa() {
 Isa first_choice() {
   Isa best = best_isa();
   const char* cap = std::getenv("TEXTCLF_FAST_ISA");
-  for (int i = 0; cap && i < 3; ++i)
+  for (int i = 0; cap && i < int(std::size(kNames)); ++i)
     if (std::strcmp(cap, kNames[i]) == 0 && Isa(i) < best) best = Isa(i);
   return best;
 }
@@ -45,12 +46,24 @@ const char* isa_name() { return kNames[isa_number()]; }
 template <class T>
 const KernelTable<T>& kernels() {
 #ifdef __x86_64__
-  static const KernelTable<T> tables[] = {generic::kernels<T>(), avx2::kernels<T>(), avx512::kernels<T>()};
+  static const KernelTable<T> tables[] = {generic::kernels<T>(), avx2::kernels<T>(), avx512::kernels<T>(),
+                                          avx512::kernels<T>()};
 #else
   static const KernelTable<T> tables[] = {generic::kernels<T>()};
 #endif
   return tables[isa_number()];
 }
+template <>
+const KernelTable<BFloat16>& kernels<BFloat16>() {
+#ifdef __x86_64__
+  static const KernelTable<BFloat16> table = avx512_bf16::kernels();
+#else
+  static const KernelTable<BFloat16> table{};
+#endif
+  return table;
+}
+bool has_bfloat16() { return isa_number() == int(Isa::kAvx512Bf16); }
+
 template const KernelTable<float>& kernels<float>();
 template const KernelTable<double>& kernels<double>();
 

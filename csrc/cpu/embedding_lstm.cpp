@@ -88,12 +88,20 @@ void clear_padding(T* output, const PaddedBatch& batch, const int64_t* lengths, 
 
 std::tuple<Tensor, Tensor, Tensor> embedding_lstm_inference(const Tensor& table, const Tensor& ids,
                                                             const std::optional<Tensor>& lengths, bool batch_first,
-                                                            const Tensor& w_hh, const Tensor& panels,
+                                                            const Tensor& w_hh, const std::optional<Tensor>& panels,
                                                             bool need_output) {
   const std::pair<int64_t, int64_t> sizes = check_recurrent(w_hh);
   const int64_t directions = sizes.first, hidden = sizes.second;  // a lambda captures no structured bindings in clang
   check_shape(table, "table", {directions, table.dim() == 3 ? table.size(1) : 0, 4 * hidden});
-  check_like(w_hh, "w_hh", table);
+  const bool mixed = w_hh.scalar_type() == ScalarType::BFloat16 && table.scalar_type() == ScalarType::Float;
+  if (!mixed) check_like(w_hh, "w_hh", table, "table");
+  if (computes_as_float(w_hh)) {
+    const Tensor w_hh_f = as(ScalarType::Float, w_hh);
+    const auto [output, h_n, c_n] =
+        embedding_lstm_inference(table, ids, lengths, batch_first, w_hh_f, std::nullopt, need_output);
+    constexpr auto kBFloat16 = ScalarType::BFloat16;
+    return {as(kBFloat16, output), as(kBFloat16, h_n), as(kBFloat16, c_n)};
+  }
   STD_TORCH_CHECK(ids.dim() == 2, "ids: expected shape (T, B), got ", shape_text(ids));
   STD_TORCH_CHECK(ids.scalar_type() == ScalarType::Long, "ids: expected dtype int64");
   STD_TORCH_CHECK(ids.is_cpu(), "ids: expected a tensor on the CPU");
@@ -116,9 +124,9 @@ std::tuple<Tensor, Tensor, Tensor> embedding_lstm_inference(const Tensor& table,
 
   const std::vector<int64_t> output_shape =
       !need_output ? std::vector<int64_t>{0} : std::vector<int64_t>{ids.size(0), ids.size(1), directions * hidden};
-  Tensor output = new_large(table, output_shape);
-  Tensor h_n = torch::stable::new_empty(table, {directions, rows, hidden});
-  Tensor c_n = torch::stable::new_empty(table, {directions, rows, hidden});
+  Tensor output = new_large(w_hh, output_shape);
+  Tensor h_n = torch::stable::new_empty(w_hh, {directions, rows, hidden});
+  Tensor c_n = torch::stable::new_empty(w_hh, {directions, rows, hidden});
   const LstmShape shape{int64_t(layout.batch_sizes.size()),
                         rows,
                         layout.count,
@@ -127,11 +135,11 @@ std::tuple<Tensor, Tensor, Tensor> embedding_lstm_inference(const Tensor& table,
                         table.size(1),
                         layout.batch_sizes.data(),
                         layout.offsets.data()};
-  dispatch(table, "table", [&]<class T>(T) {
-    check_panels<T>(panels, table, directions, hidden);
+  dispatch(w_hh, "w_hh", [&]<class T>(T) {
+    if (panels) check_panels<T>(*panels, w_hh, directions, hidden);
     T* out = need_output ? mutable_data<T>(output) : nullptr;
     if (out && !layout.place.empty()) clear_padding(out, batch, data<int64_t>(lengths_c), directions * hidden);
-    run_forward<T>({shape, data<T>(table_c), index, data<T>(w_hh_c), nullptr, nullptr, out,
+    run_forward<T>({shape, data<Accumulator<T>>(table_c), index, data<T>(w_hh_c), nullptr, nullptr, out,
                     layout.positions.empty() ? nullptr : layout.positions.data(), mutable_data<T>(h_n),
                     mutable_data<T>(c_n), nullptr, nullptr},
                    data<T>(panels));

@@ -28,12 +28,12 @@ struct KernelTable {
   int64_t (*backward_groups)(int64_t hidden);
   void (*pack_backward)(const T* w_hh, int64_t hidden, int64_t group, T* panels);
 
-  // One direction, by each member of its team; and the number of T that the team needs as scratch.
-  int64_t (*forward_scratch_size)(const LstmShape& shape);
-  void (*forward)(const LstmForward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
+  // One direction, by each member of its team; and the bytes that the team needs as scratch, of whole lines.
+  int64_t (*forward_scratch_bytes)(const LstmShape& shape);
+  void (*forward)(const LstmForward<T>& problem, int64_t direction, const T* panels, char* scratch, const Team& team,
                   int64_t member);
-  int64_t (*backward_scratch_size)(const LstmShape& shape, int64_t parts, bool has_index);
-  void (*backward)(const LstmBackward<T>& problem, int64_t direction, const T* panels, T* scratch, const Team& team,
+  int64_t (*backward_scratch_bytes)(const LstmShape& shape, int64_t parts, bool has_index);
+  void (*backward)(const LstmBackward<T>& problem, int64_t direction, const T* panels, char* scratch, const Team& team,
                    int64_t member);
 
   // The rows [first, last) of the problem, and the bytes that a call needs as scratch for up to `steps` missed steps.
@@ -55,6 +55,10 @@ TEXTCLF_DECLARE_KERNELS(generic)
 #ifdef __x86_64__
 TEXTCLF_DECLARE_KERNELS(avx2)
 TEXTCLF_DECLARE_KERNELS(avx512)
+// bfloat16 products; its other kernels are those of avx512.
+namespace avx512_bf16 {
+KernelTable<BFloat16> kernels();
+}
 #endif
 
 // Those of the chosen set, see dispatch.cpp.
@@ -62,5 +66,8 @@ const char* isa_name();
 int isa_number();
 template <class T>
 const KernelTable<T>& kernels();
+
+// Whether the chosen set multiplies bfloat16; kernels<BFloat16>() is for such sets only.
+bool has_bfloat16();
 
 }  // namespace textclf_fast::cpu

@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -27,15 +29,14 @@ void pack_all(int64_t directions, int64_t panel_size, int64_t units, T* panels, 
 
 // Has a team of threads compute each direction: run(direction, scratch, team, member).  A part is one of `units` or a
 // row at least.
-template <class T, class ScratchSize, class Run>
-void run_teams(const LstmShape& shape, int64_t units, const ScratchSize& scratch_size, const Run& run) {
+template <class ScratchBytes, class Run>
+void run_teams(const LstmShape& shape, int64_t units, const ScratchBytes& scratch_bytes, const Run& run) {
   const int64_t D = shape.directions;
   const int64_t work = D * shape.positions * 4 * shape.hidden * shape.hidden;
   const int64_t threads = std::clamp<int64_t>(work / kWorthAThread, 1, torch::stable::get_num_threads());
   const int64_t parts = std::min((threads + D - 1) / D, std::max(units, shape.rows));
-  constexpr int64_t kNumbersInLine = 64 / sizeof(T);
-  const int64_t own_size = (scratch_size(parts) + kNumbersInLine - 1) / kNumbersInLine * kNumbersInLine;
-  const Scratch scratch(ScratchUse::kTeams, size_t(D * own_size) * sizeof(T));
+  const int64_t own_bytes = scratch_bytes(parts);
+  const Scratch scratch(ScratchUse::kTeams, size_t(D * own_bytes));
   // A team's counters: one line for each part and one for `done`.
   const int64_t team_size = (parts + 1) * Team::kStride;
   std::vector<int64_t> counters(size_t(D * team_size), 0);
@@ -43,10 +44,32 @@ void run_teams(const LstmShape& shape, int64_t units, const ScratchSize& scratch
     for (int64_t i = begin; i < end; ++i) {
       const int64_t direction = i / parts;
       int64_t* own = counters.data() + direction * team_size;
-      run(direction, scratch.data<T>() + direction * own_size, Team{parts, own, own + parts * Team::kStride},
+      run(direction, scratch.data<char>() + direction * own_bytes, Team{parts, own, own + parts * Team::kStride},
           i % parts);
     }
   });
+}
+
+}  // namespace
+
+namespace {
+
+// The last number of packed panels says for which instruction set they are.
+template <class T>
+T isa_mark() {
+  if constexpr (std::is_same_v<T, BFloat16>)
+    return {uint16_t(isa_number())};
+  else
+    return T(isa_number());
+}
+template <class T>
+void mark_panels(T* last) {
+  *last = isa_mark<T>();
+}
+template <class T>
+bool panels_fit(const T* last) {
+  const T mark = isa_mark<T>();
+  return std::memcmp(last, &mark, sizeof(T)) == 0;
 }
 
 }  // namespace
@@ -63,7 +86,7 @@ void pack_panels(const T* w_hh, int64_t directions, int64_t hidden, T* panels) {
   pack_all<T>(directions, size, k.forward_blocks(hidden), panels, [&](int64_t direction, int64_t block, T* to) {
     k.pack_forward(w_hh + direction * 4 * hidden * hidden, hidden, block, to);
   });
-  panels[directions * size] = T(isa_number());
+  mark_panels(panels + directions * size);
 }
 
 template <class T>
@@ -71,15 +94,15 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
   const KernelTable<T>& k = kernels<T>();
   const int64_t H = p.shape.hidden, D = p.shape.directions, size = k.forward_panel_size(H);
   if (p.shape.rows == 0) return;
-  const bool pack = !panels || panels[D * size] != T(isa_number());
+  const bool pack = !panels || !panels_fit(panels + D * size);
   const Scratch packed(ScratchUse::kPanels, pack ? size_t(panels_size<T>(D, H)) * sizeof(T) : 0);
   if (pack) {
     pack_panels(p.w_hh, D, H, packed.data<T>());
     panels = packed.data<T>();
   }
-  run_teams<T>(
-      p.shape, k.forward_blocks(H), [&](int64_t) { return k.forward_scratch_size(p.shape); },
-      [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
+  run_teams(
+      p.shape, k.forward_blocks(H), [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
+      [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.forward(p, direction, panels + direction * size, scratch, team, member);
       });
 }
@@ -94,20 +117,20 @@ void run_backward(const LstmBackward<T>& p) {
   pack_all<T>(D, size, k.backward_groups(H), panels, [&](int64_t direction, int64_t group, T* to) {
     k.pack_backward(p.w_hh + direction * 4 * H * H, H, group, to);
   });
-  run_teams<T>(
-      p.shape, k.forward_blocks(H), [&](int64_t parts) { return k.backward_scratch_size(p.shape, parts, p.index); },
-      [&](int64_t direction, T* scratch, const Team& team, int64_t member) {
+  run_teams(
+      p.shape, k.forward_blocks(H), [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
+      [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.backward(p, direction, panels + direction * size, scratch, team, member);
       });
 }
 
-template int64_t panels_size<float>(int64_t, int64_t);
-template int64_t panels_size<double>(int64_t, int64_t);
-template void pack_panels(const float*, int64_t, int64_t, float*);
-template void pack_panels(const double*, int64_t, int64_t, double*);
-template void run_forward(const LstmForward<float>&, const float*);
-template void run_forward(const LstmForward<double>&, const double*);
-template void run_backward(const LstmBackward<float>&);
-template void run_backward(const LstmBackward<double>&);
+#define TEXTCLF_INSTANTIATE(T)                                \
+  template int64_t panels_size<T>(int64_t, int64_t);          \
+  template void pack_panels(const T*, int64_t, int64_t, T*);  \
+  template void run_forward(const LstmForward<T>&, const T*); \
+  template void run_backward(const LstmBackward<T>&);
+TEXTCLF_INSTANTIATE(float)
+TEXTCLF_INSTANTIATE(double)
+TEXTCLF_INSTANTIATE(BFloat16)
 
 }  // namespace textclf_fast::cpu

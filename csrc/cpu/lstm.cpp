@@ -11,10 +11,6 @@
 namespace textclf_fast::cpu {
 namespace {
 
-std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
-  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
-}
-
 struct Results {
   Tensor output, h_n, c_n;
   std::optional<Tensor> activations, cells;
@@ -26,20 +22,27 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
   check_index_range(index, s.gate_rows);
+  if (computes_as_float(w_hh)) {
+    constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
+    const Results r = forward(gates, index, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), std::nullopt,
+                              need_output, training);
+    return {as(kBFloat16, r.output), as(kBFloat16, r.h_n), as(kBFloat16, r.c_n), as(kBFloat16, r.activations),
+            as(kBFloat16, r.cells)};
+  }
   const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
   const auto index_c = contiguous(index);
-  Results r{new_large(gates, {need_output ? s.positions : 0, s.directions * s.hidden}),
-            torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}),
-            torch::stable::new_empty(gates, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
+  Results r{new_large(w_hh, {need_output ? s.positions : 0, s.directions * s.hidden}),
+            torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}),
+            torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
   if (training) {
-    r.activations = new_large(gates, {s.directions, s.positions, 4 * s.hidden});
-    r.cells = new_large(gates, {s.directions, s.positions, s.hidden});
+    r.activations = new_large(w_hh, {s.directions, s.positions, 4 * s.hidden});
+    r.cells = new_large(w_hh, {s.directions, s.positions, s.hidden});
   }
-  dispatch(gates, "gates", [&]<class T>(T) {
-    if (panels) check_panels<T>(*panels, gates, s.directions, s.hidden);
+  dispatch(w_hh, "gates", [&]<class T>(T) {
+    if (panels) check_panels<T>(*panels, w_hh, s.directions, s.hidden);
     run_forward<T>(
-        {s, data<T>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
+        {s, data<Accumulator<T>>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
          need_output ? mutable_data<T>(r.output) : nullptr, nullptr, mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
          training ? mutable_data<T>(*r.activations) : nullptr, training ? mutable_data<T>(*r.cells) : nullptr},
         data<T>(panels));
@@ -65,6 +68,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& g
 
 Tensor pack_recurrent(const Tensor& w_hh) {
   const auto [directions, hidden] = check_recurrent(w_hh);
+  if (computes_as_float(w_hh)) return torch::stable::new_empty(w_hh, {panels_size<BFloat16>(directions, hidden)});
   const Tensor w_hh_c = torch::stable::contiguous(w_hh);
   Tensor panels;
   dispatch(w_hh, "w_hh", [&, D = directions, H = hidden]<class T>(T) {
@@ -88,6 +92,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   check_shape(output, "output", {s.positions, s.directions * s.hidden});
   check_like(cells, "cells", activations);
   check_like(output, "output", activations);
+  if (computes_as_float(w_hh)) {
+    constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
+    const auto [gates, weight, h, c] = lstm_backward(
+        as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations), as(kFloat, cells),
+        as(kFloat, output), index, gate_rows, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), need_w_hh);
+    return {gates, as(kBFloat16, weight), as(kBFloat16, h), as(kBFloat16, c)};
+  }
   const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name,
                                 const std::vector<int64_t>& shape) {
     if (grad) check_shape(*grad, name, shape), check_like(*grad, name, activations);
@@ -101,21 +112,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
   const auto index_c = contiguous(index);
 
-  const std::vector<int64_t> gates_shape{s.directions, s.gate_rows, 4 * s.hidden};
-  const std::vector<int64_t> w_hh_shape =
-      need_w_hh ? std::vector<int64_t>{s.directions, 4 * s.hidden, s.hidden} : std::vector<int64_t>{0};
-  Tensor grad_gates =
-      index_c || s.rows == 0 ? torch::stable::new_zeros(activations, gates_shape) : new_large(activations, gates_shape);
-  Tensor grad_w_hh =
-      s.rows == 0 ? torch::stable::new_zeros(activations, w_hh_shape) : new_large(activations, w_hh_shape);
+  // Sums are made, and the gates' gradients given out, in the type that they are summed in.
+  const ScalarType given = activations.scalar_type();
+  const auto summed = given == ScalarType::BFloat16 ? ScalarType::Float : given;
+  const bool zero = index_c || s.rows == 0;
+  Tensor grad_gates = new_large(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed, zero);
+  Tensor grad_w_hh = need_w_hh ? new_large(activations, {s.directions, 4 * s.hidden, s.hidden}, summed, s.rows == 0)
+                               : new_large(activations, {0}, summed);
   Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   dispatch(activations, "activations", [&]<class T>(T) {
+    using A = Accumulator<T>;
     run_backward<T>({s, data<T>(grad_output_c), data<T>(grad_h_n_c), data<T>(grad_c_n_c), data<T>(activations_c),
                      data<T>(cells_c), data<T>(output_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c),
-                     data<T>(c0_c), mutable_data<T>(grad_gates), need_w_hh ? mutable_data<T>(grad_w_hh) : nullptr,
+                     data<T>(c0_c), mutable_data<A>(grad_gates), need_w_hh ? mutable_data<A>(grad_w_hh) : nullptr,
                      mutable_data<T>(grad_h0), mutable_data<T>(grad_c0)});
   });
+  if (summed != given) grad_w_hh = as(given, grad_w_hh);
   return {grad_gates, grad_w_hh, grad_h0, grad_c0};
 }
 

@@ -14,24 +14,32 @@
 // writes the other.
 template <class T>
 struct BackwardState {
+  using A = Accumulator<T>;
   int64_t rows, stride;  // of each block, (B, P)
-  T* grad_c;
-  T* sums;
+  A* grad_c;
+  A* sums;
   int64_t parts;       // sums in a set
   int64_t valid = 0;   // of them, written by the last step
   int64_t set = 0;     // the one to be read
   int64_t walked = 0;  // rows that have come alive
 
-  TEXTCLF_INLINE T* grad_h(int64_t which, int64_t part, int64_t row) const {
+  TEXTCLF_INLINE A* grad_h(int64_t which, int64_t part, int64_t row) const {
     return sums + ((which * parts + part) * rows + row) * stride;
   }
 };
 
+// Whether the gradients of the gates need a buffer: where the caller's table cannot hold them as they are.
 template <class T>
-static int64_t backward_scratch_size(const LstmShape& s, int64_t parts, bool has_index) {
-  const int64_t P = padded<T>(s.hidden);
-  const int64_t chunk = has_index ? larger(chunk_size(s.hidden), s.rows) * kGates * s.hidden : 0;
-  return (1 + 2 * parts) * s.rows * P + parts * chunk_scratch_size<T>(s.hidden) + chunk;
+static TEXTCLF_INLINE bool buffers_chunk(bool has_index) {
+  return has_index || sizeof(T) != sizeof(Accumulator<T>);
+}
+
+template <class T>
+static int64_t backward_scratch_bytes(const LstmShape& s, int64_t parts, bool has_index) {
+  const int64_t state = s.rows * padded<T>(s.hidden);
+  const int64_t chunk = buffers_chunk<T>(has_index) ? larger(chunk_size(s.hidden), s.rows) * kGates * s.hidden : 0;
+  return line_bytes<Accumulator<T>>(state) + line_bytes<Accumulator<T>>(2 * parts * state) + line_bytes<T>(chunk) +
+         parts * chunk_scratch_bytes<T>(s.hidden);
 }
 
 // Gradients of one row's gates at one step, which started from position `before` (-1: c0), from those of its h (what
@@ -40,6 +48,7 @@ template <class T>
 static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, int64_t row, int64_t before,
                           const BackwardState<T>& state, int64_t first_unit, int64_t end_unit, T* grad_gates) {
   using S = Simd<T>;
+  using A = Accumulator<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, n = direction * p.shape.positions + position;
   const int64_t state_row = (direction * p.shape.rows + row) * H;
@@ -50,22 +59,22 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
     const int64_t count = smaller(S::kLanes, H - unit);
     V dh = {}, dc = {};
     if (row < state.walked) {
-      for (int64_t part = 0; part < state.valid; ++part) dh += S::load(state.grad_h(state.set, part, row) + unit);
-      dc = S::load(state.grad_c + row * state.stride + unit);
+      for (int64_t part = 0; part < state.valid; ++part) dh += Simd<A>::load(state.grad_h(state.set, part, row) + unit);
+      dc = Simd<A>::load(state.grad_c + row * state.stride + unit);
     } else {
       if (p.grad_h_n) dh = S::load_first(p.grad_h_n + state_row + unit, count);
       if (p.grad_c_n) dc = S::load_first(p.grad_c_n + state_row + unit, count);
     }
     const V i = S::load_first(saved + unit, count), f = S::load_first(saved + H + unit, count);
     const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
-    const V tanh_c = Cell<T>::tanh(S::load_first(p.cells + n * H + unit, count));
+    const V tanh_c = Cell<A>::tanh(S::load_first(p.cells + n * H + unit, count));
     if (grad_output) dh += S::load_first(grad_output + unit, count);
-    dc += dh * o * (T(1) - tanh_c * tanh_c);
-    S::store(state.grad_c + row * state.stride + unit, dc * f);
-    S::store_first(grad_gates + unit, dc * g * i * (T(1) - i), count);
-    S::store_first(grad_gates + H + unit, dc * S::load_first(c_before + unit, count) * f * (T(1) - f), count);
-    S::store_first(grad_gates + 2 * H + unit, dc * i * (T(1) - g * g), count);
-    S::store_first(grad_gates + 3 * H + unit, dh * tanh_c * o * (T(1) - o), count);
+    dc += dh * o * (A(1) - tanh_c * tanh_c);
+    Simd<A>::store(state.grad_c + row * state.stride + unit, dc * f);
+    S::store_first(grad_gates + unit, dc * g * i * (A(1) - i), count);
+    S::store_first(grad_gates + H + unit, dc * S::load_first(c_before + unit, count) * f * (A(1) - f), count);
+    S::store_first(grad_gates + 2 * H + unit, dc * i * (A(1) - g * g), count);
+    S::store_first(grad_gates + 3 * H + unit, dh * tanh_c * o * (A(1) - o), count);
   }
 }
 
@@ -73,8 +82,8 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
 // sums of H terms each round less than one of 4H.
 template <class T, int R, int NV>
 static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, int64_t first, int64_t end,
-                          bool backwards, T* grad_h) {
-  using S = Simd<T>;
+                          bool backwards, Accumulator<T>* grad_h) {
+  using S = Simd<Accumulator<T>>;
   for (int64_t k = 0; k < kGates; ++k) {
     const int64_t gate = backwards ? kGates - 1 - k : k, start = gate * hidden + first;
     typename S::V acc[R][NV] = {};
@@ -86,7 +95,7 @@ static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, i
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int n = 0; n < NV; ++n) {
-        T* to = grad_h + r * padded<T>(hidden) + n * S::kLanes;
+        Accumulator<T>* to = grad_h + r * padded<T>(hidden) + n * S::kLanes;
         S::store(to, k ? S::load(to) + acc[r][n] : acc[r][n]);
       }
   }
@@ -97,28 +106,32 @@ template <class T>
 static void finish_rows(const LstmBackward<T>& p, int64_t direction, const BackwardState<T>& state, int64_t row,
                         int64_t end, int64_t first_unit, int64_t end_unit) {
   using S = Simd<T>;
+  using A = Simd<Accumulator<T>>;
   const int64_t H = p.shape.hidden;
   for (; row < end; ++row) {
     const int64_t at = (direction * p.shape.rows + row) * H;
     for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
       const int64_t count = smaller(S::kLanes, H - unit);
       typename S::V dh = {};
-      for (int64_t part = 0; part < state.valid; ++part) dh += S::load(state.grad_h(state.set, part, row) + unit);
+      for (int64_t part = 0; part < state.valid; ++part) dh += A::load(state.grad_h(state.set, part, row) + unit);
       S::store_first(p.grad_h0 + at + unit, dh, count);
-      S::store_first(p.grad_c0 + at + unit, S::load(state.grad_c + row * state.stride + unit), count);
+      S::store_first(p.grad_c0 + at + unit, A::load(state.grad_c + row * state.stride + unit), count);
     }
   }
 }
 
 template <class T>
-static void backward(const LstmBackward<T>& p, int64_t direction, const T* panels, T* scratch, const Team& team,
+static void backward(const LstmBackward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
                      int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
   const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H), groups = backward_groups<T>(H);
-  BackwardState<T> state{s.rows, P, scratch, scratch + s.rows * P, team.parts};
-  T* own_scratch = scratch + (1 + 2 * team.parts) * s.rows * P;  // of each part
-  T* chunk_buffer = own_scratch + team.parts * chunk_scratch_size<T>(H);
+  using A = Accumulator<T>;
+  A* const grad_c = take<A>(scratch, s.rows * P);
+  BackwardState<T> state{s.rows, P, grad_c, take<A>(scratch, 2 * team.parts * s.rows * P), team.parts};
+  const bool buffered = buffers_chunk<T>(p.index);
+  T* chunk_buffer = take<T>(scratch, buffered ? larger(chunk_size(H), s.rows) * kGates * H : 0);
+  char* own_scratch = scratch;  // of each part
   const auto time = [&](int64_t step) { return direction ? step : s.steps - 1 - step; };
   const auto first_unit = [&](int64_t part) { return blocks * part / team.parts * L; };
   const auto end_unit = [&](int64_t part) { return smaller(blocks * (part + 1) / team.parts * L, H); };
@@ -133,7 +146,9 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
     chunk.t_end = chunk.t + chunk_end - step;
     chunk.first = s.offsets[chunk.t];
     chunk.end = s.offsets[chunk.t_end];
-    T* grad_gates = p.index ? chunk_buffer : p.grad_gates + (direction * s.positions + chunk.first) * kGates * H;
+    T* grad_gates = chunk_buffer;
+    if constexpr (sizeof(T) == sizeof(A))
+      if (!buffered) grad_gates = p.grad_gates + (direction * s.positions + chunk.first) * kGates * H;
     chunk.grad_gates = grad_gates;
     const bool first_chunk = step == 0;
 
@@ -167,7 +182,7 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
       state.walked = alive;
     }
 
-    if (!p.grad_w_hh && !p.index) continue;
+    if (!p.grad_w_hh && !buffered) continue;
     run_phase(team, member, phase++, [&](int64_t part) {
       const int64_t strips = divide_up(kGates * H, kTileRows), vectors = divide_up(kGates * H, L);
       const auto share = [&](int64_t of, int64_t size, int64_t index) {
@@ -175,8 +190,8 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
       };
       if (p.grad_w_hh)
         weight_grad(p, direction, chunk, share(strips, kTileRows, part), share(strips, kTileRows, part + 1),
-                    first_chunk, own_scratch + part * chunk_scratch_size<T>(H));
-      if (p.index) table_grad(p, direction, chunk, share(vectors, L, part), share(vectors, L, part + 1));
+                    first_chunk, own_scratch + part * chunk_scratch_bytes<T>(H));
+      if (buffered) table_grad(p, direction, chunk, share(vectors, L, part), share(vectors, L, part + 1));
     });
   }
   run_phase(team, member, phase++,

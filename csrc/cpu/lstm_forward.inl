@@ -7,20 +7,22 @@
 
 // h now, h next, c: each (rows, P)
 template <class T>
-static int64_t forward_scratch_size(const LstmShape& s) {
-  return 3 * s.rows * padded<T>(s.hidden);
+static int64_t forward_scratch_bytes(const LstmShape& s) {
+  const int64_t count = s.rows * padded<T>(s.hidden);
+  return 2 * line_bytes<T>(count) + line_bytes<Accumulator<T>>(count);
 }
 
 // One block of kLanes units for R rows of a step: the product, the activations, the new c and h.
 template <class T, int R>
 static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t block, const T* panels,
-                         bool backwards, const T* h, T* h_next, T* c) {
+                         bool backwards, const T* h, T* h_next, Accumulator<T>* c) {
+  using A = Accumulator<T>;
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
   const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
   // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
-  const T* table[R];
+  const A* table[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const int64_t row = p.index ? p.index[position + r] : position + r;
@@ -42,12 +44,12 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + S::load_first(table[r] + g * H, count);
+    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + Simd<A>::load_first(table[r] + g * H, count);
 #pragma GCC unroll 1
   for (int r = 0; r < R; ++r) {
-    T* cell_state = c + r * P + unit;
-    const Cell<T> cell = Cell<T>::forward(gates[r], S::load(cell_state));
-    S::store(cell_state, cell.c);
+    A* cell_state = c + r * P + unit;
+    const Cell<A> cell = Cell<A>::forward(gates[r], Simd<A>::load(cell_state));
+    Simd<A>::store(cell_state, cell.c);
     S::store(h_next + r * P + unit, cell.h);
     if (p.output) {
       const int64_t place = p.place ? p.place[position + r] : position + r;
@@ -66,24 +68,25 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
 }
 
 template <class T>
-static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, T* scratch, const Team& team,
+static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
                     int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
   const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
   const int64_t state = direction * s.rows * H;  // where this direction starts in h0, c0, h_n, c_n
-  T* h[2] = {scratch, scratch + s.rows * P};
-  T* c = scratch + 2 * s.rows * P;
+  T* const h0 = take<T>(scratch, s.rows * P);
+  T* const h[2] = {h0, take<T>(scratch, s.rows * P)};
+  auto* const c = take<Accumulator<T>>(scratch, s.rows * P);
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
     if (part > 0) return;
-    for (int64_t i = 0; i < forward_scratch_size<T>(s); ++i) scratch[i] = T(0);
+    for (int64_t i = 0; i < s.rows * P; ++i) h[0][i] = h[1][i] = T{}, c[i] = 0;
     // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
     if (p.h0) {
       copy_rows(p.h0 + state, H, h[0], P, s.rows, H);
       copy_rows(p.h0 + state, H, h[1], P, s.rows, H);
     }
-    if (p.c0) copy_rows(p.c0 + state, H, c, P, s.rows, H);
+    if (p.c0) convert_rows(p.c0 + state, H, c, P, s.rows, H);
   });
 
   int now = 0;
@@ -106,7 +109,7 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
       const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
       for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
         __builtin_memcpy(p.h_n + state + r * H + unit, h[1 - now] + r * P + unit, units * sizeof(T));
-        __builtin_memcpy(p.c_n + state + r * H + unit, c + r * P + unit, units * sizeof(T));
+        convert_rows(c + r * P + unit, P, p.c_n + state + r * H + unit, H, 1, units);
       }
     });
     now = 1 - now;

@@ -23,7 +23,21 @@
 
 template <class T>
 static KernelTable<T> kernel_table() {
-  return {forward_panel_size<T>,    forward_blocks<T>, pack_forward<T>,         backward_panel_size<T>,
-          backward_groups<T>,       pack_backward<T>,  forward_scratch_size<T>, forward<T>,
-          backward_scratch_size<T>, backward<T>,       adam_scratch_bytes<T>,   adam_rows<T>};
+  KernelTable<T> table{forward_panel_size<T>,
+                       forward_blocks<T>,
+                       pack_forward<T>,
+                       backward_panel_size<T>,
+                       backward_groups<T>,
+                       pack_backward<T>,
+                       forward_scratch_bytes<T>,
+                       forward<T>,
+                       backward_scratch_bytes<T>,
+                       backward<T>,
+                       nullptr,
+                       nullptr};
+  if constexpr (sizeof(T) == sizeof(Accumulator<T>)) {  // the moments of bfloat16 weights would need another type
+    table.adam_scratch_bytes = adam_scratch_bytes<T>;
+    table.adam_rows = adam_rows<T>;
+  }
+  return table;
 }

@@ -152,3 +152,18 @@ struct Simd {
     if (bytes & 4) copy<4>(to, from);
   }
 };
+
+// A step of a product: the next kPair numbers of a row, times as many of each lane of a vector of weights.  Weights lie
+// (depth / kPair, lanes, kPair) for it.
+template <class T>
+struct Product {
+  using V = typename Simd<T>::V;
+  static constexpr int64_t kPair = 1;
+  static TEXTCLF_INLINE V weights(const T* w) { return Simd<T>::load(w); }
+  static TEXTCLF_INLINE T numbers(const T* a) { return *a; }
+  static TEXTCLF_INLINE V multiply_add(V w, T x, V sum) { return w * x + sum; }
+  // `count` numbers of each of kPair rows (a, b) beside each other; b is not read where kPair is 1.
+  static TEXTCLF_INLINE void interleave(const T* a, const T*, int64_t count, T* to) {
+    __builtin_memcpy(to, a, count * sizeof(T));
+  }
+};

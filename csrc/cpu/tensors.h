@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../tensor_checks.h"
+#include "kernels.h"
 #include "launch.h"
 #include "memory.h"
 
@@ -25,22 +26,42 @@ T* mutable_data(Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
-// Uninitialized, of the dtype and on the device of `like`.
-inline Tensor new_large(const Tensor& like, const std::vector<int64_t>& shape) {
-  Tensor t = torch::stable::new_empty(like, shape);
+// On the device of `like`, and of its dtype unless another is given; uninitialized unless it is to be zero.
+inline Tensor new_large(const Tensor& like, const std::vector<int64_t>& shape,
+                        std::optional<ScalarType> dtype = std::nullopt, bool zero = false) {
+  Tensor t = torch::stable::new_empty(like, shape, dtype);
   advise_huge_pages(t.mutable_data_ptr(), size_t(t.numel()) * t.element_size());
+  if (zero) torch::stable::zero_(t);
   return t;
+}
+
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
 }
 
 // Calls f(T{}) with the C++ type of the tensor.
 template <class F>
 void dispatch(const Tensor& t, const char* name, const F& f) {
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, name,
-                  ": expected dtype float32 or float64");
-  if (t.scalar_type() == ScalarType::Float)
-    f(float{});
-  else
-    f(double{});
+  switch (t.scalar_type()) {
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::Double:
+      return f(double{});
+    case ScalarType::BFloat16:
+      return f(BFloat16{});
+    default:
+      STD_TORCH_CHECK(false, name, ": expected dtype float32, float64 or bfloat16");
+  }
+}
+
+// Whether a layer of bfloat16 has to be computed as one of float: sets that do not multiply bfloat16 store it and no
+// more; and pairs of units want an even number of them.
+inline bool computes_as_float(const Tensor& w_hh) {
+  return w_hh.scalar_type() == ScalarType::BFloat16 && (!has_bfloat16() || w_hh.size(w_hh.dim() - 1) % 2 != 0);
+}
+inline Tensor as(ScalarType dtype, const Tensor& t) { return torch::stable::to(t, dtype); }
+inline std::optional<Tensor> as(ScalarType dtype, const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(as(dtype, *t)) : std::nullopt;
 }
 
 template <class T>

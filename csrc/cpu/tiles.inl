@@ -18,6 +18,30 @@ static TEXTCLF_INLINE void copy_rows(const T* from, int64_t from_stride, T* to, 
   for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, count * sizeof(T));
 }
 
+// The same from one type of storage to another.
+template <class From, class To>
+static TEXTCLF_INLINE void convert_rows(const From* from, int64_t from_stride, To* to, int64_t to_stride, int64_t rows,
+                                        int64_t count) {
+  constexpr int64_t L = Simd<From>::kLanes;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t j = 0; j < count; j += L) {
+      const int64_t lanes = smaller(L, count - j);
+      Simd<To>::store_first(to + r * to_stride + j, Simd<From>::load_first(from + r * from_stride + j, lanes), lanes);
+    }
+}
+
+// Scratch memory, in whole cache lines.
+template <class T>
+static TEXTCLF_INLINE int64_t line_bytes(int64_t count) {
+  return divide_up(count * int64_t(sizeof(T)), 64) * 64;
+}
+template <class T>
+static TEXTCLF_INLINE T* take(char*& scratch, int64_t count) {
+  T* taken = reinterpret_cast<T*>(scratch);
+  scratch += line_bytes<T>(count);
+  return taken;
+}
+
 constexpr int64_t kGates = 4;
 constexpr int64_t kGroup = 4;  // vectors of columns in a backward panel
 
@@ -30,17 +54,18 @@ static int64_t forward_panel_size(int64_t hidden) {
   return kGates * hidden * padded<T>(hidden);
 }
 
-// panels: (blocks, H, 4, kLanes)
+// panels: (blocks, H / kPair, 4, kLanes, kPair)
 template <class T>
 static void pack_forward(const T* w_hh, int64_t hidden, int64_t block, T* panels) {
-  constexpr int64_t L = Simd<T>::kLanes;
+  constexpr int64_t L = Simd<T>::kLanes, kPair = Product<T>::kPair;
   T* panel = panels + block * hidden * kGates * L;
   const int64_t units = smaller(L, hidden - block * L);
   for (int64_t gate = 0; gate < kGates; ++gate)
     for (int64_t lane = 0; lane < L; ++lane) {
       const T* from = w_hh + (gate * hidden + smaller(block * L + lane, hidden - 1)) * hidden;  // within W_hh
-      T* to = panel + gate * L + lane;
-      for (int64_t k = 0; k < hidden; ++k) to[k * kGates * L] = lane < units ? from[k] : T(0);
+      T* to = panel + (gate * L + lane) * kPair;
+      for (int64_t k = 0; k < hidden; ++k)
+        to[k / kPair * kPair * kGates * L + k % kPair] = lane < units ? from[k] : T{};
     }
 }
 
@@ -53,18 +78,19 @@ static int64_t backward_panel_size(int64_t hidden) {
   return kGates * hidden * padded<T>(hidden);
 }
 
-// panels: a group of up to 4 vectors of columns after the other, each (4H, vectors, kLanes)
+// panels: a group of up to 4 vectors of columns after the other, each (4H / kPair, vectors, kLanes, kPair)
 template <class T>
 static void pack_backward(const T* w_hh, int64_t hidden, int64_t group, T* panels) {
+  constexpr int64_t kPair = Product<T>::kPair;
   const int64_t first = group * kGroup * Simd<T>::kLanes;
   const int64_t width = smaller(kGroup * Simd<T>::kLanes, padded<T>(hidden) - first);
   const int64_t columns = smaller(width, hidden - first);
   T* panel = panels + first * kGates * hidden;
   for (int64_t k = 0; k < kGates * hidden; ++k) {
-    T* to = panel + k * width;
+    T* to = panel + k / kPair * kPair * width + k % kPair;
     const T* from = w_hh + k * hidden + first;
-    for (int64_t j = 0; j < columns; ++j) to[j] = from[j];
-    for (int64_t j = columns; j < width; ++j) to[j] = T(0);
+    for (int64_t j = 0; j < columns; ++j) to[j * kPair] = from[j];
+    for (int64_t j = columns; j < width; ++j) to[j * kPair] = T{};
   }
 }
 
@@ -73,17 +99,18 @@ static void pack_backward(const T* w_hh, int64_t hidden, int64_t group, T* panel
 template <class T, int R, int NV, int kStep = 1>
 static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride, const T* panel,
                                         int64_t depth) {
-  using S = Simd<T>;
-  if constexpr (kStep < 0) a += depth - 1, panel += (depth - 1) * NV * S::kLanes;
-  for (int64_t k = 0; k < depth; ++k, a += kStep, panel += kStep * NV * S::kLanes) {
-    typename S::V w[NV];
+  using M = Product<T>;
+  constexpr int64_t kVector = Simd<T>::kLanes * M::kPair, kWidth = NV * kVector;
+  if constexpr (kStep < 0) a += depth - M::kPair, panel += (depth / M::kPair - 1) * kWidth;
+  for (int64_t k = 0; k < depth; k += M::kPair, a += kStep * M::kPair, panel += kStep * kWidth) {
+    decltype(M::weights(panel)) w[NV];
 #pragma GCC unroll 4
-    for (int n = 0; n < NV; ++n) w[n] = S::load(panel + n * S::kLanes);
+    for (int n = 0; n < NV; ++n) w[n] = M::weights(panel + n * kVector);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const T x = a[r * stride];
+      const auto x = M::numbers(a + r * stride);
 #pragma GCC unroll 4
-      for (int n = 0; n < NV; ++n) acc[r][n] += w[n] * x;
+      for (int n = 0; n < NV; ++n) acc[r][n] = M::multiply_add(w[n], x, acc[r][n]);
     }
   }
 }

@@ -77,6 +77,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
   STD_TORCH_CHECK(gates.is_cuda(), "gates: expected a CUDA tensor, as the others are");
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
   const LstmShape& shape = checked.shape;
+  check_like(w_hh, "w_hh", gates);
   const bool is_double = gates.scalar_type() == ScalarType::Double;
   STD_TORCH_CHECK(is_double || gates.scalar_type() == ScalarType::Float, "gates: expected dtype float32 or float64");
 

@@ -210,7 +210,7 @@ class FusedEmbeddingLSTM(nn.Module):
             gates = project(self.embedding(tokens), self.lstm, 0)
         if table is not None and self.lstm.num_layers == 1:
             self.projected_table.frozen.keep(self.embedding, self.lstm, table)
-        h0, c0 = self.lstm._initial_states(gates, layout, hx)
+        h0, c0 = self.lstm._initial_states(self.embedding.weight, layout, hx)
         output, h_n, c_n = run_layers(
             self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels, need_output
         )

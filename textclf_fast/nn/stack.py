@@ -9,13 +9,13 @@ from torch.nn import functional
 from textclf_fast import ops
 from textclf_fast.nn.derived import Derived
 
-_KERNEL_DTYPES = (torch.float32, torch.float64)
+_KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
-    Left to PyTorch for now: other devices than the CPU, other dtypes than float32 and float64, autocast, proj_size,
+    Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, autocast, proj_size,
     export to ONNX, and the transforms of torch.func and forward-mode differentiation, which ops with a Python autograd
     formula do not support (a tangent would be dropped without a word).
     """
@@ -60,11 +60,14 @@ def recurrent_weights(lstm: nn.LSTM, layer: int) -> Tensor:
 
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
-    """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included."""
-    w_ih = _weights(lstm, layer, 0)
+    """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included; in float32 for bfloat16."""
+    dtype = ops.gates_dtype(rows.dtype)
+    rows = rows.to(dtype)
+    w_ih = [w.to(dtype) for w in _weights(lstm, layer, 0)]
     biases = []
     if lstm.bias:
-        biases = [b_ih + b_hh for b_ih, b_hh in zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)]
+        pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
+        biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
     if len(w_ih) == 1:
         return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
     inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)

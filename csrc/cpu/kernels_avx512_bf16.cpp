@@ -1,0 +1,31 @@
+// AVX-512 with products of bfloat16 (AVX512_BF16), summed in float: 64-byte vectors.
+#include <immintrin.h>
+#include <sched.h>
+
+#include "kernels.h"
+
+#ifdef __x86_64__
+#include "target.h"
+
+TEXTCLF_TARGET_BEGIN("avx512bf16,avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
+
+namespace textclf_fast::cpu::avx512_bf16 {
+namespace {
+
+constexpr int kVectorBytes = 64;
+// 32 registers: 6 * 4 accumulators + 4 of W + 1 broadcast = 29.
+constexpr int kTileRows = 6;
+
+#include "bfloat16.inl"
+#include "intrinsics_avx512.inl"
+#include "lstm_kernels.inl"
+#include "simd.inl"
+
+}  // namespace
+
+KernelTable<BFloat16> kernels() { return kernel_table<BFloat16>(); }
+
+}  // namespace textclf_fast::cpu::avx512_bf16
+
+TEXTCLF_TARGET_END
+#endif
