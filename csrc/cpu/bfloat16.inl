@@ -1,6 +1,7 @@
 // bfloat16 in memory, float in registers.  Included by the instruction sets that multiply it, before the kernels.
 #pragma once
 
+#include "intrinsics_avx512.inl"
 #include "simd.inl"
 
 template <>

@@ -1,4 +1,5 @@
-// What AVX-512 does better than the vector extension's operators, see simd.inl.
+// What AVX-512 does better than the vector extension's operators, see simd.inl, before which it must be included: its
+// templates would not see these otherwise.
 #pragma once
 
 // (The forms with a mask, all set: gcc 12 warns of an uninitialized operand in the plain ones.)

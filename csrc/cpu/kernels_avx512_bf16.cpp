@@ -17,9 +17,7 @@ constexpr int kVectorBytes = 64;
 constexpr int kTileRows = 6;
 
 #include "bfloat16.inl"
-#include "intrinsics_avx512.inl"
 #include "lstm_kernels.inl"
-#include "simd.inl"
 
 }  // namespace
 
