@@ -44,6 +44,11 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   ids (N) int64 -> tokens (U) int64, index (N) int64 with tokens[index] == ids
   m.def("distinct_tokens(Tensor ids, int vocab_size) -> (Tensor, Tensor)");
 
+  // Rows of a table (V, E) by their numbers (U) int64, distinct, and the gradient of that: a table of zeros but for them.
+  //   no_grad: the row that gets no gradient, -1 for none
+  m.def("gather_rows(Tensor table, Tensor rows, int no_grad) -> Tensor");
+  m.def("scatter_rows(Tensor values, Tensor rows, int count, int skip) -> Tensor");
+
   // Where the real positions of a padded batch are, in packed order.
   //   lengths (B) int64, each in 1 .. steps; position (t, b) of the batch is at t * step_stride + b * row_stride
   //   -> positions (N) int64, batch_sizes (max length) int64, sorted_indices (B) int64, unsorted_indices (B) int64

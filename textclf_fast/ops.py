@@ -110,6 +110,26 @@ def distinct_tokens(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     return _ops.distinct_tokens(ids, vocab_size)
 
 
+def gather_rows(table: Tensor, rows: Tensor, no_grad: int = -1) -> Tensor:
+    """Rows of a table by their numbers, as an embedding of distinct tokens; differentiable any number of times.
+
+    Its gradient, a whole table, is PyTorch's, but in memory that asks for huge pages: at V = 10,000, E = 100 the page
+    faults of PyTorch's were seen to take 0.6 ms, as long as forward and backward of 64 steps at H = 128.
+
+    Args:
+        table: (V, E) on the CPU.
+        rows: (U,) int64, distinct, each in ``0 .. V - 1``.
+        no_grad: the row that gets no gradient (an embedding's ``padding_idx``), -1 for none.
+
+    Returns:
+        (U, E).
+
+    Raises:
+        RuntimeError: a row out of range; the message names it.
+    """
+    return _ops.gather_rows(table, rows, no_grad)
+
+
 def packed_layout(
     lengths: Tensor, steps: int, step_stride: int, row_stride: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -267,6 +287,16 @@ def _(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     return ids.new_empty(distinct), torch.empty_like(ids, memory_format=torch.contiguous_format)
 
 
+@torch.library.register_fake("textclf_fast::gather_rows")
+def _(table: Tensor, rows: Tensor, no_grad: int) -> Tensor:
+    return table.new_empty(rows.size(0), table.size(1))
+
+
+@torch.library.register_fake("textclf_fast::scatter_rows")
+def _(values: Tensor, rows: Tensor, count: int, skip: int) -> Tensor:
+    return values.new_empty(count, values.size(1))
+
+
 @torch.library.register_fake("textclf_fast::packed_layout")
 def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     ctx = torch.library.get_ctx()
@@ -352,3 +382,23 @@ def _differentiable_backward(
 
 
 torch.library.register_autograd("textclf_fast::lstm_training", _backward, setup_context=_save_for_backward)
+
+
+def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.size, ctx.skip = inputs[0].size(0), inputs[-1]
+
+
+def _gather_rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (rows,) = ctx.saved_tensors
+    return _ops.scatter_rows(grad, rows, ctx.size, ctx.skip), None, None
+
+
+def _scatter_rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (rows,) = ctx.saved_tensors
+    values = _ops.gather_rows(grad, rows, -1)
+    return values.masked_fill((rows == ctx.skip).unsqueeze(1), 0), None, None, None
+
+
+torch.library.register_autograd("textclf_fast::gather_rows", _gather_rows_backward, setup_context=_save_rows)
+torch.library.register_autograd("textclf_fast::scatter_rows", _scatter_rows_backward, setup_context=_save_rows)

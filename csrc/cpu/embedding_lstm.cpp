@@ -124,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor> embedding_lstm_inference(const Tensor& table,
 
   const std::vector<int64_t> output_shape =
       !need_output ? std::vector<int64_t>{0} : std::vector<int64_t>{ids.size(0), ids.size(1), directions * hidden};
-  Tensor output = new_large(w_hh, output_shape);
+  Tensor output = new_output(w_hh, output_shape);
   Tensor h_n = torch::stable::new_empty(w_hh, {directions, rows, hidden});
   Tensor c_n = torch::stable::new_empty(w_hh, {directions, rows, hidden});
   const LstmShape shape{int64_t(layout.batch_sizes.size()),

@@ -32,12 +32,12 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
   const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
   const auto index_c = contiguous(index);
-  Results r{new_large(w_hh, {need_output ? s.positions : 0, s.directions * s.hidden}),
+  Results r{new_output(w_hh, {need_output ? s.positions : 0, s.directions * s.hidden}),
             torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}),
             torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
   if (training) {
-    r.activations = new_large(w_hh, {s.directions, s.positions, 4 * s.hidden});
-    r.cells = new_large(w_hh, {s.directions, s.positions, s.hidden});
+    r.activations = new_passing(w_hh, {s.directions, s.positions, 4 * s.hidden});
+    r.cells = new_passing(w_hh, {s.directions, s.positions, s.hidden});
   }
   dispatch(w_hh, "gates", [&]<class T>(T) {
     if (panels) check_panels<T>(*panels, w_hh, s.directions, s.hidden);
@@ -115,10 +115,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   // Sums are made, and the gates' gradients given out, in the type that they are summed in.
   const ScalarType given = activations.scalar_type();
   const auto summed = given == ScalarType::BFloat16 ? ScalarType::Float : given;
-  const bool zero = index_c || s.rows == 0;
-  Tensor grad_gates = new_large(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed, zero);
-  Tensor grad_w_hh = need_w_hh ? new_large(activations, {s.directions, 4 * s.hidden, s.hidden}, summed, s.rows == 0)
-                               : new_large(activations, {0}, summed);
+  Tensor grad_gates = new_passing(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed);
+  Tensor grad_w_hh = need_w_hh ? new_passing(activations, {s.directions, 4 * s.hidden, s.hidden}, summed)
+                               : torch::stable::new_empty(activations, {0}, summed);
+  if (index_c || s.rows == 0) torch::stable::zero_(grad_gates);
+  if (s.rows == 0) torch::stable::zero_(grad_w_hh);
   Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   dispatch(activations, "activations", [&]<class T>(T) {

@@ -4,8 +4,11 @@
 #include <sys/mman.h>
 #endif
 
+#include <iterator>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <vector>
 
 namespace textclf_fast::cpu {
 namespace {
@@ -30,7 +33,61 @@ void* allocate(size_t bytes) {
   return data;
 }
 
+constexpr size_t kHeader = 64;  // before a block's data: its size
+constexpr size_t kMostKeptBlocks = size_t(128) << 20;
+
+size_t& size_of(void* data) { return *reinterpret_cast<size_t*>(static_cast<char*>(data) - kHeader); }
+void free_block(void* data) { Free{}(static_cast<char*>(data) - kHeader); }
+
+// Blocks that nobody uses, the ones given back last at the end.
+struct KeptBlocks {
+  std::mutex mutex;
+  std::vector<void*> blocks;
+  size_t bytes = 0;
+};
+KeptBlocks& kept() {
+  static auto* blocks = new KeptBlocks;  // never destroyed: tensors may die after static objects
+  return *blocks;
+}
+
+// Up to an eighth more, so that batches of a little more or less text find each other's blocks.
+size_t rounded(size_t bytes) {
+  size_t step = kHeader;
+  while (step * 16 <= bytes) step *= 2;
+  return (bytes + step - 1) / step * step;
+}
+
 }  // namespace
+
+void* take_block(size_t bytes) {
+  bytes = rounded(bytes);
+  {
+    KeptBlocks& k = kept();
+    const std::lock_guard<std::mutex> lock(k.mutex);
+    for (auto block = k.blocks.rbegin(); block != k.blocks.rend(); ++block)
+      if (size_of(*block) >= bytes && size_of(*block) / 2 <= bytes) {
+        void* data = *block;
+        k.blocks.erase(std::next(block).base());
+        k.bytes -= size_of(data);
+        return data;
+      }
+  }
+  void* data = static_cast<char*>(allocate(bytes + kHeader)) + kHeader;
+  size_of(data) = bytes;
+  return data;
+}
+
+void give_back_block(void* data) {
+  KeptBlocks& k = kept();
+  const std::lock_guard<std::mutex> lock(k.mutex);
+  k.blocks.push_back(data);
+  k.bytes += size_of(data);
+  while (k.bytes > kMostKeptBlocks) {  // the one unused for longest
+    k.bytes -= size_of(k.blocks.front());
+    free_block(k.blocks.front());
+    k.blocks.erase(k.blocks.begin());
+  }
+}
 
 Scratch::Scratch(ScratchUse use, size_t bytes) : kept_(bytes <= kMostKept) {
   if (!kept_) {
@@ -52,7 +109,6 @@ Scratch::~Scratch() {
 
 void advise_huge_pages(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (bytes < 2 * kHugePage) return;
   const auto begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
   const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / kHugePage * kHugePage;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);

@@ -27,6 +27,12 @@ class Scratch {
   bool kept_;
 };
 
+// Memory for large tensors that live for a training step: given back, it is kept for the next one, up to 128 MB in all.
+// The C library gives blocks of this size back to the system, step after step: a gradient of 4 MB was seen to take 600
+// us to zero, and takes 50 in kept memory. 64-byte aligned, uninitialized; any thread may give it back.
+void* take_block(size_t bytes);
+void give_back_block(void* data);
+
 // Asks for 2 MB pages where a large tensor has not been written yet: 512 times fewer page faults and address
 // translations. Only advice; where the system does not take it, nothing changes.
 void advise_huge_pages(void* data, size_t bytes);

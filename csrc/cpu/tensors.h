@@ -26,13 +26,25 @@ T* mutable_data(Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
-// On the device of `like`, and of its dtype unless another is given; uninitialized unless it is to be zero.
-inline Tensor new_large(const Tensor& like, const std::vector<int64_t>& shape,
-                        std::optional<ScalarType> dtype = std::nullopt, bool zero = false) {
-  Tensor t = torch::stable::new_empty(like, shape, dtype);
+// On the CPU, of the dtype of `like` unless another is given; uninitialized. For the caller to keep.
+inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& shape) {
+  Tensor t = torch::stable::new_empty(like, shape);
   advise_huge_pages(t.mutable_data_ptr(), size_t(t.numel()) * t.element_size());
-  if (zero) torch::stable::zero_(t);
   return t;
+}
+
+// The same for what lives for a training step: in kept memory where it is large (and so its storage cannot grow).
+inline Tensor new_passing(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
+  constexpr int64_t kLarge = int64_t(1) << 20;
+  int64_t count = 1;
+  std::vector<int64_t> strides(shape.size());
+  for (size_t d = shape.size(); d-- > 0; count *= shape[d]) strides[d] = count;
+  const int64_t bytes = count * (dtype == ScalarType::BFloat16 ? 2 : dtype == ScalarType::Float ? 4 : 8);
+  if (bytes < kLarge) return torch::stable::new_empty(like, shape, dtype);
+  return torch::stable::from_blob(take_block(size_t(bytes)), shape, strides, like.device(), dtype, give_back_block);
+}
+inline Tensor new_passing(const Tensor& like, const std::vector<int64_t>& shape) {
+  return new_passing(like, shape, like.scalar_type());
 }
 
 inline std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {

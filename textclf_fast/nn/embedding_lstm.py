@@ -20,7 +20,7 @@ from textclf_fast.nn.layout import (
 )
 from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
-from textclf_fast.nn.stack import kernels_apply, project, run_layers
+from textclf_fast.nn.stack import kernels_apply, project, run_layers, transforms_are_off
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 
@@ -207,7 +207,7 @@ class FusedEmbeddingLSTM(nn.Module):
             return self.lstm._run(self.embedding(ids), layout, hx)
         else:
             tokens, index = ops.distinct_tokens(ids, self.embedding.num_embeddings)
-            gates = project(self.embedding(tokens), self.lstm, 0)
+            gates = project(_embed_distinct(self.embedding, tokens), self.lstm, 0)
         if table is not None and self.lstm.num_layers == 1:
             self.projected_table.frozen.keep(self.embedding, self.lstm, table)
         h0, c0 = self.lstm._initial_states(self.embedding.weight, layout, hx)
@@ -243,6 +243,21 @@ class FusedEmbeddingLSTM(nn.Module):
         """Copies and pickles hold weights that are up to date."""
         synchronize_rows(self.embedding)
         return self.__dict__.copy()
+
+
+def _embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
+    """``embedding(tokens)`` of distinct tokens."""
+    plain = (
+        type(embedding) is nn.Embedding
+        and not embedding.sparse
+        and embedding.max_norm is None
+        and not (embedding._forward_pre_hooks or embedding._forward_hooks or embedding._backward_hooks)
+        and transforms_are_off()
+    )
+    if not plain:
+        return embedding(tokens)
+    padding_idx = -1 if embedding.padding_idx is None else embedding.padding_idx
+    return ops.gather_rows(embedding.weight, tokens, padding_idx)
 
 
 def _check_ids_dtype(ids: Tensor) -> None:

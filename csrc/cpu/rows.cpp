@@ -1,0 +1,64 @@
+// Rows of a table by number, and their gradient.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "tensors.h"
+
+namespace textclf_fast::cpu {
+namespace {
+
+const int64_t* check_rows(const Tensor& rows, int64_t count) {
+  check_int64_vector(rows, "rows");
+  STD_TORCH_CHECK(rows.is_cpu() && rows.is_contiguous(), "rows: expected a contiguous tensor on the CPU");
+  const auto* row = data<int64_t>(rows);
+  for (int64_t u = 0; u < rows.size(0); ++u)
+    STD_TORCH_CHECK(uint64_t(row[u]) < uint64_t(count), "rows: rows[", u, "] = ", row[u], ", expected 0 <= row < ",
+                    count);
+  return row;
+}
+
+// Threads take some 64 kB at least: a few us of copying.
+int64_t grain(int64_t row_bytes) { return std::max<int64_t>(1, (int64_t(1) << 16) / std::max<int64_t>(1, row_bytes)); }
+
+Tensor gather_rows(const Tensor& table, const Tensor& rows, int64_t) {
+  STD_TORCH_CHECK(table.dim() == 2, "table: expected shape (V, E), got ", shape_text(table));
+  const int64_t* row = check_rows(rows, table.size(0));
+  const Tensor table_c = torch::stable::contiguous(table);
+  Tensor values = torch::stable::new_empty(table, {rows.size(0), table.size(1)});
+  const int64_t bytes = table.size(1) * int64_t(table.element_size());
+  const char* from = data<char>(table_c);
+  char* to = mutable_data<char>(values);
+  torch::stable::parallel_for(0, rows.size(0), grain(bytes), [&](int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; ++u) std::memcpy(to + u * bytes, from + row[u] * bytes, size_t(bytes));
+  });
+  return values;
+}
+
+Tensor scatter_rows(const Tensor& values, const Tensor& rows, int64_t count, int64_t skip) {
+  STD_TORCH_CHECK(values.dim() == 2, "values: expected shape (U, E), got ", shape_text(values));
+  STD_TORCH_CHECK(count >= 0, "count: expected at least 0, got ", count);
+  check_shape(values, "values", {rows.numel(), values.size(1)});
+  const int64_t* row = check_rows(rows, count);
+  const Tensor values_c = torch::stable::contiguous(values);
+  Tensor table = new_passing(values, {count, values.size(1)});
+  const int64_t bytes = values.size(1) * int64_t(values.element_size());
+  const char* from = data<char>(values_c);
+  char* to = mutable_data<char>(table);
+  torch::stable::parallel_for(0, count, grain(bytes), [&](int64_t begin, int64_t end) {
+    std::memset(to + begin * bytes, 0, size_t((end - begin) * bytes));
+  });
+  for (int64_t u = 0; u < rows.size(0); ++u)
+    if (row[u] != skip) std::memcpy(to + row[u] * bytes, from + u * bytes, size_t(bytes));
+  return table;
+}
+
+}  // namespace
+}  // namespace textclf_fast::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
+  m.impl("gather_rows", TORCH_BOX(&textclf_fast::cpu::gather_rows));
+  m.impl("scatter_rows", TORCH_BOX(&textclf_fast::cpu::scatter_rows));
+}
