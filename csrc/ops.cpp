@@ -49,6 +49,10 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   m.def("gather_rows(Tensor table, Tensor rows, int no_grad) -> Tensor");
   m.def("scatter_rows(Tensor values, Tensor rows, int count, int skip) -> Tensor");
 
+  // An uninitialized tensor of this size, of the dtype and on the device of `like`, in memory kept from step to step where
+  // it is large: for what does not outlive a training step.
+  m.def("new_passing(Tensor like, int[] size) -> Tensor");
+
   // Where the real positions of a padded batch are, in packed order.
   //   lengths (B) int64, each in 1 .. steps; position (t, b) of the batch is at t * step_stride + b * row_stride
   //   -> positions (N) int64, batch_sizes (max length) int64, sorted_indices (B) int64, unsorted_indices (B) int64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -139,6 +140,13 @@ class Problem:
         grads = [torch.randn(*shape, directions * case.hidden_size, dtype=torch.float64)]
         grads += [torch.randn(state, dtype=torch.float64) for _ in range(2)]
         return cls(case, lstm, x, case.make_states(), case.make_lengths(), grads)
+
+    def rounded_to(self, dtype: torch.dtype) -> Problem:
+        """The same with numbers that ``dtype`` holds exactly: errors are then those of the computation alone."""
+        lstm = copy.deepcopy(self.lstm).to(dtype).double()
+        states = None if self.states is None else (self.states[0].to(dtype).double(), self.states[1].to(dtype).double())
+        grads = [grad.to(dtype).double() for grad in self.grads]
+        return Problem(self.case, lstm, self.x.to(dtype).double(), states, self.lengths, grads)
 
     def run(self, module: nn.LSTM, forward: Forward, dtype: torch.dtype) -> dict[str, Tensor]:
         """Outputs and all gradients with these weights, in ``dtype``; returned in float64."""

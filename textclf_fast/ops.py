@@ -130,6 +130,14 @@ def gather_rows(table: Tensor, rows: Tensor, no_grad: int = -1) -> Tensor:
     return _ops.gather_rows(table, rows, no_grad)
 
 
+def new_passing(like: Tensor, size: list[int]) -> Tensor:
+    """An uninitialized tensor like this one, on the CPU, for what does not outlive a training step.
+
+    Where it is large it is in memory that is kept from step to step, whose pages are there already.
+    """
+    return _ops.new_passing(like, size)
+
+
 def packed_layout(
     lengths: Tensor, steps: int, step_stride: int, row_stride: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -295,6 +303,11 @@ def _(table: Tensor, rows: Tensor, no_grad: int) -> Tensor:
 @torch.library.register_fake("textclf_fast::scatter_rows")
 def _(values: Tensor, rows: Tensor, count: int, skip: int) -> Tensor:
     return values.new_empty(count, values.size(1))
+
+
+@torch.library.register_fake("textclf_fast::new_passing")
+def _(like: Tensor, size: list[int]) -> Tensor:
+    return like.new_empty(size)
 
 
 @torch.library.register_fake("textclf_fast::packed_layout")

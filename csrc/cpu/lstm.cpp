@@ -39,7 +39,7 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
     r.activations = new_passing(w_hh, {s.directions, s.positions, 4 * s.hidden});
     r.cells = new_passing(w_hh, {s.directions, s.positions, s.hidden});
   }
-  dispatch(w_hh, "gates", [&]<class T>(T) {
+  dispatch(w_hh, "w_hh", [&]<class T>(T) {
     if (panels) check_panels<T>(*panels, w_hh, s.directions, s.hidden);
     run_forward<T>(
         {s, data<Accumulator<T>>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),

@@ -55,10 +55,16 @@ Tensor scatter_rows(const Tensor& values, const Tensor& rows, int64_t count, int
   return table;
 }
 
+Tensor new_passing_op(const Tensor& like, std::vector<int64_t> size) {
+  for (const int64_t n : size) STD_TORCH_CHECK(n >= 0, "size: expected at least 0, got ", n);
+  return new_passing(like, size);
+}
+
 }  // namespace
 }  // namespace textclf_fast::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
   m.impl("gather_rows", TORCH_BOX(&textclf_fast::cpu::gather_rows));
+  m.impl("new_passing", TORCH_BOX(&textclf_fast::cpu::new_passing_op));
   m.impl("scatter_rows", TORCH_BOX(&textclf_fast::cpu::scatter_rows));
 }

@@ -177,11 +177,30 @@ def test_sparse_adam_takes_the_gradients() -> None:
 
 def test_what_the_kernels_do_not_cover_takes_pytorchs_path() -> None:
     ids, lengths = torch.randint(0, V, (5, 3)), torch.tensor([5, 2, 4])
-    for options, dtype in (({"proj_size": 4}, torch.float32), ({}, torch.bfloat16)):
+    for options, dtype in (({"proj_size": 4}, torch.float32), ({}, torch.float16)):
         embedding, lstm, fused = _pair(dtype, **options)
         want = reference_forward(lstm)(embedding(ids), None, lengths)[0]
         torch.testing.assert_close(fused(ids, lengths)[0], want)
         torch.testing.assert_close(fused.lstm(embedding(ids), lengths=lengths)[0], want)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_autocast_computes_in_bfloat16(training: bool) -> None:
+    _, _, fused = _pair(torch.float32)
+    low = FusedEmbeddingLSTM.from_modules(
+        nn.Embedding.from_pretrained(fused.embedding.weight.detach().bfloat16()), copy.deepcopy(fused.lstm).bfloat16()
+    )
+    ids, lengths = torch.randint(0, V, (5, 3)), torch.tensor([5, 2, 4])
+    with torch.set_grad_enabled(training):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output, states = fused(ids, lengths)
+        want, want_states = low(ids, lengths)
+    for got, expected in zip((output, *states), (want, *want_states), strict=True):
+        assert got.dtype == torch.bfloat16
+        torch.testing.assert_close(got, expected)
+    if training:
+        output.float().sum().backward()
+        assert fused.embedding.weight.grad is not None
 
 
 # ---- The table kept for inference ----------------------------------------------------------------

@@ -184,16 +184,37 @@ def test_double_backward() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_autocast_and_other_dtypes_take_pytorchs_path() -> None:
+def test_other_dtypes_take_pytorchs_path() -> None:
     plain, fused = _pair(4, 6)
-    x, lengths = torch.randn(5, 3, 4), torch.tensor([5, 1, 3])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        _assert_same(fused(x), plain(x))
-        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
-        _assert_same(fused(packed), plain(packed))
-        assert fused(x, lengths=lengths)[0].dtype == plain(packed)[0].data.dtype
-    for dtype in (torch.bfloat16, torch.float16, torch.complex64):
+    x = torch.randn(5, 3, 4)
+    for dtype in (torch.float16, torch.complex64):
         _assert_same(fused.to(dtype)(x.to(dtype)), plain.to(dtype)(x.to(dtype)))
+
+
+@pytest.mark.parametrize("with_states", [False, True])
+def test_autocast_computes_padded_input_in_bfloat16_and_packed_input_as_it_is(with_states: bool) -> None:
+    """As nn.LSTM does."""
+    plain, fused = _pair(4, 6, num_layers=2, bidirectional=True)
+    lowered = FusedLSTM(4, 6, num_layers=2, bidirectional=True, dtype=torch.bfloat16)
+    lowered.load_state_dict(plain.state_dict())
+    x, lengths = torch.randn(5, 3, 4), torch.tensor([5, 1, 3])
+    hx = (torch.randn(4, 3, 6), torch.randn(4, 3, 6)) if with_states else None
+    low_hx = (hx[0].bfloat16(), hx[1].bfloat16()) if hx else None
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        dense, with_lengths = fused(x, hx), fused(x, hx, lengths=lengths)
+        assert [t.dtype for t in _flat(dense)] == [t.dtype for t in _flat(plain(x, hx))]
+        _assert_same(fused(packed, hx), plain(packed, hx))
+    _assert_same(dense, lowered(x.bfloat16(), low_hx))
+    _assert_same(with_lengths, lowered(x.bfloat16(), low_hx, lengths=lengths))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = fused(x, hx)[0].float().square().sum()
+    loss.backward()
+    lowered(x.bfloat16(), low_hx)[0].float().square().sum().backward()
+    for (name, p), low in zip(fused.named_parameters(), lowered.parameters(), strict=True):
+        assert p.grad is not None
+        assert p.grad.dtype == torch.float32
+        torch.testing.assert_close(p.grad, low.grad.float(), msg=lambda text, name=name: f"{name}: {text}")
 
 
 # ---- Bad input -----------------------------------------------------------------------------------
@@ -316,16 +337,3 @@ def test_kept_panels_follow_the_weights(options: dict[str, bool]) -> None:
             after = fused(x)[0]
             torch.testing.assert_close(after, plain(x)[0])
         assert not torch.allclose(before, after)
-
-
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_wide_dense_batches_take_onednns_path(batch_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("this torch has no oneDNN")
-    plain, fused = _pair(3, 256, batch_first=batch_first)
-    x = torch.randn(8, 2, 3) if batch_first else torch.randn(2, 8, 3)
-    monkeypatch.setattr(FusedLSTM, "_run", None)  # the kernels' way: must not be taken
-    for a, b in zip(_flat(fused(x)), _flat(plain(x)), strict=True):
-        assert torch.equal(a, b)
-    with pytest.raises(TypeError):  # lengths give the kernels something to save
-        fused(x, lengths=[2, 1] * 4)

@@ -13,12 +13,6 @@ from textclf_fast import FusedLSTM
 pytestmark = pytest.mark.usefixtures("_poisoned")
 
 
-@pytest.fixture(autouse=True)
-def _our_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every size through our kernels, those included for which FusedLSTM would call oneDNN."""
-    monkeypatch.setattr(FusedLSTM, "_pytorch_is_faster", lambda self, input: False)
-
-
 def _fused(case: Case) -> FusedLSTM:
     return FusedLSTM(case.input_size, case.hidden_size, **case.options())
 
@@ -80,6 +74,20 @@ def test_error_over_all_sizes(isa: str) -> None:
         ours = problem.run(module, _with_lengths(module), torch.float32)
         comparison.add(ours, problem.reference(torch.float32), problem.reference(torch.float64))
     comparison.check()
+
+
+def test_bfloat16_error_over_all_sizes(isa: str) -> None:
+    """Beside nn.LSTM in bfloat16, and in each case within four units in the last place of that."""
+    whole = ErrorComparison(equal_weights=True)
+    for case in size_cases():
+        problem, module = Problem.make(case).rounded_to(torch.bfloat16), _fused(case)
+        ours = problem.run(module, _with_lengths(module), torch.bfloat16)
+        peer, exact = problem.reference(torch.bfloat16), problem.reference(torch.float64)
+        whole.add(ours, peer, exact)
+        one = ErrorComparison()
+        one.add(ours, peer, exact)
+        one.check(4 * torch.finfo(torch.bfloat16).eps)
+    whole.check()
 
 
 def test_inference_is_training_without_saving(isa: str) -> None:

@@ -170,7 +170,7 @@ def test_bad_panels() -> None:
             OPS.lstm_inference(**a, panels=bad)
     with pytest.raises(RuntimeError, match="w_hh: expected shape"):
         ops.pack_recurrent(torch.zeros(3, 4))
-    with pytest.raises(RuntimeError, match="w_hh: expected dtype float32 or float64"):
+    with pytest.raises(RuntimeError, match="w_hh: expected dtype float32, float64 or bfloat16"):
         ops.pack_recurrent(torch.zeros(1, 8, 2, dtype=torch.int64))
 
 
@@ -235,9 +235,9 @@ def test_bad_layer_arguments(name: str, change: dict[str, Any], message: str) ->
         getattr(OPS, name)(**_arguments(1, False) | change)
 
 
-def test_half_precision_has_no_kernel_yet() -> None:
-    with pytest.raises(RuntimeError, match="gates: expected dtype float32 or float64"):
-        OPS.lstm_inference(**_arguments(1, False, torch.bfloat16))
+def test_float16_has_no_kernel_yet() -> None:
+    with pytest.raises(RuntimeError, match="w_hh: expected dtype float32, float64 or bfloat16"):
+        OPS.lstm_inference(**_arguments(1, False, torch.float16))
 
 
 @pytest.mark.parametrize(
@@ -285,3 +285,76 @@ def test_bad_distinct_tokens(ids: Tensor, vocab_size: int, message: str) -> None
 def test_bad_packed_layout(lengths: list[int], message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         ops.packed_layout(torch.tensor(lengths, dtype=torch.int64), 4, len(lengths), 1)
+
+
+# ---- Rows of a table -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", [-1, 3])
+def test_rows_are_those_of_an_embedding(padding: int) -> None:
+    weight = torch.randn(V, H, dtype=torch.float64)
+    rows, grad = torch.tensor([3, 0, 7]), torch.randn(3, H, dtype=torch.float64)
+    tables = [weight.clone().requires_grad_() for _ in range(2)]
+    embedded = torch.nn.functional.embedding(rows, tables[0], padding_idx=padding if padding >= 0 else None)
+    gathered = ops.gather_rows(tables[1], rows, padding)
+    assert torch.equal(gathered, embedded)
+    for values in (embedded, gathered):
+        values.backward(grad)
+    assert torch.equal(tables[0].grad, tables[1].grad)
+
+
+def test_opcheck_rows() -> None:
+    table = torch.randn(V, H, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(3, H, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor([3, 0, 7])
+    torch.library.opcheck(OPS.gather_rows, (table, rows, 3))
+    torch.library.opcheck(OPS.scatter_rows, (values, rows, V, 3))
+    assert torch.autograd.gradcheck(lambda t: OPS.gather_rows(t, rows, -1), table)
+    assert torch.autograd.gradgradcheck(lambda t: OPS.gather_rows(t, rows, 3).square(), table)
+
+
+def test_large_gradients_of_rows() -> None:
+    """In kept memory, which holds what was there before: all that is not a row is zero again."""
+    rows, values = torch.tensor([1, 4000, 2999]), torch.randn(3, 100)
+    for _ in range(3):
+        table = OPS.scatter_rows(values, rows, 5000, -1)
+        want = torch.zeros(5000, 100)
+        want[rows] = values
+        assert torch.equal(table, want)
+        table.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("row", [-1, V])
+def test_rows_out_of_range(row: int) -> None:
+    with pytest.raises(RuntimeError, match=rf"rows: rows\[1\] = {row}, expected 0 <= row < {V}"):
+        OPS.gather_rows(torch.zeros(V, H), torch.tensor([0, row]), -1)
+    with pytest.raises(RuntimeError, match=rf"rows: rows\[1\] = {row}, expected 0 <= row < {V}"):
+        OPS.scatter_rows(torch.zeros(2, H), torch.tensor([0, row]), V, -1)
+
+
+def test_new_passing() -> None:
+    for size in ([0], [2, 3], [1000, 1000]):
+        tensor = ops.new_passing(torch.zeros(1), size)
+        assert list(tensor.shape) == size
+        assert tensor.is_contiguous()
+    with pytest.raises(RuntimeError, match="size: expected at least 0, got -1"):
+        ops.new_passing(torch.zeros(1), [-1])
+
+
+@with_and_without_index
+@both_directions
+def test_opcheck_bfloat16(isa: str, directions: int, with_index: bool) -> None:
+    a = _arguments(directions, with_index, torch.bfloat16) | {"gates": torch.randn(directions, N, 4 * H)}
+    if with_index:
+        a["index"] = torch.randint(0, N, (N,))
+    torch.library.opcheck(OPS.lstm_inference, kwargs=a, args=(), test_utils=("test_schema", "test_faketensor"))
+    output, h_n, c_n, activations, cells = OPS.lstm_training(**a)
+    assert {t.dtype for t in (output, h_n, c_n, activations, cells)} == {torch.bfloat16}
+    rest = {name: a[name] for name in ("index", "batch_sizes", "w_hh", "h0", "c0")}
+    arguments = (torch.ones_like(output), None, None, activations, cells, output)
+    torch.library.opcheck(
+        OPS.lstm_backward,
+        arguments,
+        {**rest, "gate_rows": N, "need_w_hh": True},
+        test_utils=("test_schema", "test_faketensor"),
+    )

@@ -20,7 +20,16 @@ from textclf_fast.nn.layout import (
 )
 from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
-from textclf_fast.nn.stack import kernels_apply, project, run_layers, transforms_are_off
+from textclf_fast.nn.stack import (
+    autocast_lowers,
+    call_lowered,
+    kernels_apply,
+    lower_states,
+    project,
+    recurrent_weights,
+    run_layers,
+    transforms_are_off,
+)
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 
@@ -99,7 +108,7 @@ class FusedEmbeddingLSTM(nn.Module):
     def prepare_inference(self) -> None:
         """Makes the table of projected tokens now, instead of once enough tokens have been projected without it."""
         self.lstm._update_flat_weights()
-        if kernels_apply(self.lstm, self.embedding.weight):
+        if kernels_apply(self.lstm) and self._embeds_for_kernels():
             table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
             if table is not None and self.lstm.num_layers == 1:
                 self.projected_table.frozen.keep(self.embedding, self.lstm, table)
@@ -136,6 +145,8 @@ class FusedEmbeddingLSTM(nn.Module):
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
         lstm._update_flat_weights()
+        if isinstance(ids, Tensor) and ids.dim() == 2 and ids.numel() and autocast_lowers(lstm, embedding.weight):
+            return call_lowered(self, lstm, "lstm.", ids, lengths, lower_states(hx), need_output=need_output)
         if isinstance(ids, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
@@ -192,7 +203,7 @@ class FusedEmbeddingLSTM(nn.Module):
 
     def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool) -> tuple[Tensor, States]:
         """(N,) ids in packed order and states in the caller's -> (N, D * H) and states in the caller's order."""
-        if not ids.is_cpu or not kernels_apply(self.lstm, self.embedding.weight):
+        if not ids.is_cpu or not kernels_apply(self.lstm) or not self._embeds_for_kernels():
             return self.lstm._run(self.embedding(ids), layout, hx)
         ids = ids.to(torch.int64)
         table = None
@@ -210,11 +221,16 @@ class FusedEmbeddingLSTM(nn.Module):
             gates = project(_embed_distinct(self.embedding, tokens), self.lstm, 0)
         if table is not None and self.lstm.num_layers == 1:
             self.projected_table.frozen.keep(self.embedding, self.lstm, table)
-        h0, c0 = self.lstm._initial_states(self.embedding.weight, layout, hx)
+        h0, c0 = self.lstm._initial_states(recurrent_weights(self.lstm, 0), layout, hx)
         output, h_n, c_n = run_layers(
             self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels, need_output
         )
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
+
+    def _embeds_for_kernels(self) -> bool:
+        """Whether the embedding's vectors are what the LSTM takes, or float32 that autocast has it round."""
+        weight, wanted = self.embedding.weight, self.lstm._flat_weights[0].dtype  # type: ignore[union-attr]
+        return weight.is_cpu and weight.dtype in (wanted, ops.gates_dtype(wanted))
 
     def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:
         """Called when a run has failed: says which id was out of range, if that was why."""

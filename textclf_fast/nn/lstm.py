@@ -18,7 +18,15 @@ from textclf_fast.nn.layout import (
     to_packed,
     to_padded,
 )
-from textclf_fast.nn.stack import RecurrentPanels, kernels_apply, project, run_layers
+from textclf_fast.nn.stack import (
+    RecurrentPanels,
+    autocast_lowers,
+    call_lowered,
+    kernels_apply,
+    lower_states,
+    project,
+    run_layers,
+)
 
 States = tuple[Tensor, Tensor]
 
@@ -92,6 +100,8 @@ class FusedLSTM(nn.LSTM):
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
         self._update_flat_weights()
+        if isinstance(input, Tensor) and input.dim() == 3 and autocast_lowers(self, input):
+            return call_lowered(self, self, "", input.to(torch.bfloat16), lower_states(hx), lengths=lengths)
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
@@ -109,27 +119,9 @@ class FusedLSTM(nn.LSTM):
     ) -> tuple[Tensor, States]:
         if input.dim() != 3 or input.numel() == 0 or not kernels_apply(self, input):
             return self._forward_unusual(input, hx, lengths)
-        if lengths is None and self._pytorch_is_faster(input):
-            return super().forward(input, hx)
         if hx is not None:
             self._check_states_batched(hx)
         return self._pack_and_run(input, hx, lengths)
-
-    def _pytorch_is_faster(self, input: Tensor) -> bool:
-        """Dense batches of wide LSTMs: there nothing is to be saved, and oneDNN's GEMMs run at the machine's peak.
-
-        Measured on two AVX-512 cores at T = 64 and 128, our kernels against oneDNN: 0.85 to 1.0 times as fast from
-        H = 256 and B = 8 on; 0.83 to 0.87 in inference at B = 128, H = 128, where they write and read again 16 MB of
-        gates; mostly 1.0 to 2.3 below.
-        """
-        rows = input.size(0 if self.batch_first else 1)
-        return bool(
-            rows >= 8
-            and (self.hidden_size >= 256 or (not torch.is_grad_enabled() and rows * self.hidden_size >= 2**14))
-            and input.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
-            and torch.backends.mkldnn.enabled
-        )
 
     def _pack_and_run(
         self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None

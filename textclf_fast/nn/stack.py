@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,9 +18,9 @@ _KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
-    Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, autocast, proj_size,
+    Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, proj_size,
     export to ONNX, and the transforms of torch.func and forward-mode differentiation, which ops with a Python autograd
-    formula do not support (a tangent would be dropped without a word).
+    formula do not support (a tangent would be dropped without a word). Autocast: see :func:`autocast_lowers`.
     """
     weights = lstm._flat_weights
     return (
@@ -28,6 +31,34 @@ def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
         and all(w is not None and w.is_cpu and w.dtype == weights[0].dtype for w in weights)
         and transforms_are_off()
     )
+
+
+def autocast_lowers(lstm: nn.LSTM, *tensors: Tensor) -> bool:
+    """Whether CPU autocast has nn.LSTM compute this float32 module in bfloat16, and our kernels can."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and lstm._flat_weights[0] is not None
+        and lstm._flat_weights[0].dtype == torch.float32
+        and all(t.is_cpu and t.dtype == torch.float32 for t in tensors)
+        and _without_autocast(kernels_apply, lstm)
+    )
+
+
+def call_lowered(module: nn.Module, lstm: nn.LSTM, prefix: str, *args: Any, **kwargs: Any) -> Any:
+    """``module(*args, **kwargs)`` with the weights of ``lstm``, its child of this prefix, cast to bfloat16."""
+    lowered = {f"{prefix}{name}": weight.to(torch.bfloat16) for name, weight in lstm.named_parameters()}
+    return _without_autocast(torch.func.functional_call, module, lowered, args, kwargs)
+
+
+def lower_states(hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    """Initial states in bfloat16."""
+    return None if hx is None else (hx[0].to(torch.bfloat16), hx[1].to(torch.bfloat16))
+
+
+def _without_autocast(function: Callable[..., Any], *args: Any) -> Any:
+    with torch.autocast("cpu", enabled=False):
+        return function(*args)
 
 
 def transforms_are_off() -> bool:
@@ -61,17 +92,60 @@ def recurrent_weights(lstm: nn.LSTM, layer: int) -> Tensor:
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included; in float32 for bfloat16."""
-    dtype = ops.gates_dtype(rows.dtype)
-    rows = rows.to(dtype)
-    w_ih = [w.to(dtype) for w in _weights(lstm, layer, 0)]
+    w_ih = _weights(lstm, layer, 0)
+    dtype = ops.gates_dtype(w_ih[0].dtype)
+    rows = rows.to(w_ih[0].dtype).to(dtype)
+    w_ih = [w.to(dtype) for w in w_ih]
     biases = []
     if lstm.bias:
         pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
         biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
+    large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * rows.element_size() >= _LARGE_BYTES
+    if large and rows.is_cpu and not torch.compiler.is_compiling():
+        bias = _joined(biases) if biases else None
+        return _ProjectLarge.apply(rows, _joined(w_ih), bias)
     if len(w_ih) == 1:
         return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
     inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)
     return torch.baddbmm(torch.stack(biases).unsqueeze(1), inputs, weights) if biases else torch.bmm(inputs, weights)
+
+
+_LARGE_BYTES = 2**20  # from which on memory is kept, see ops.new_passing
+
+
+class _ProjectLarge(torch.autograd.Function):
+    """rows (R, I), weights (D, 4H, I), bias (D, 4H) or None -> gates (D, R, 4H), in memory that is kept.
+
+    In fresh memory a projection of 33 MB, B = 32, T = 128, H = 512, meets 8,000 page faults.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weights)
+        ctx.has_bias = bias is not None
+        directions, columns, _ = weights.shape
+        gates = ops.new_passing(rows, [directions, rows.size(0), columns])
+        for d in range(directions):
+            if bias is None:
+                torch.mm(rows, weights[d].T, out=gates[d])
+            else:
+                torch.addmm(bias[d], rows, weights[d].T, out=gates[d])
+        return gates
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        rows, weights = ctx.saved_tensors
+        directions = range(weights.size(0))
+        grad_rows = grad_weights = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_rows = grad[0] @ weights[0]
+            for d in directions[1:]:
+                grad_rows = torch.addmm(grad_rows, grad[d], weights[d])
+        if ctx.needs_input_grad[1]:
+            grad_weights = _joined([grad[d].T @ rows for d in directions])
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(1)
+        return grad_rows, grad_weights, grad_bias
 
 
 class RecurrentPanels:
