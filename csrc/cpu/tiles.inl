@@ -60,13 +60,19 @@ static void pack_forward(const T* w_hh, int64_t hidden, int64_t block, T* panels
   constexpr int64_t L = Simd<T>::kLanes, kPair = Product<T>::kPair;
   T* panel = panels + block * hidden * kGates * L;
   const int64_t units = smaller(L, hidden - block * L);
-  for (int64_t gate = 0; gate < kGates; ++gate)
-    for (int64_t lane = 0; lane < L; ++lane) {
-      const T* from = w_hh + (gate * hidden + smaller(block * L + lane, hidden - 1)) * hidden;  // within W_hh
-      T* to = panel + (gate * L + lane) * kPair;
-      for (int64_t k = 0; k < hidden; ++k)
-        to[k / kPair * kPair * kGates * L + k % kPair] = lane < units ? from[k] : T{};
+  for (int64_t gate = 0; gate < kGates; ++gate) {
+    const T* from[L];  // rows of W_hh: those of lanes past the last unit are within it too, and not used
+    for (int64_t lane = 0; lane < L; ++lane)
+      from[lane] = w_hh + (gate * hidden + smaller(block * L + lane, hidden - 1)) * hidden;
+    // Whole lines are written: across the lanes first.
+    for (int64_t k = 0; k < hidden; ++k) {
+      T* to = panel + k / kPair * kPair * kGates * L + gate * L * kPair + k % kPair;
+      if (units == L)
+        for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = from[lane][k];
+      else
+        for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = lane < units ? from[lane][k] : T{};
     }
+  }
 }
 
 template <class T>
