@@ -92,18 +92,16 @@ def recurrent_weights(lstm: nn.LSTM, layer: int) -> Tensor:
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included; in float32 for bfloat16."""
-    w_ih = _weights(lstm, layer, 0)
+    w_ih, biases = _weights(lstm, layer, 0), []
     dtype = ops.gates_dtype(w_ih[0].dtype)
-    rows = rows.to(w_ih[0].dtype).to(dtype)
-    w_ih = [w.to(dtype) for w in w_ih]
-    biases = []
+    rows = rows.to(w_ih[0].dtype)
     if lstm.bias:
         pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
         biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
-    large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * rows.element_size() >= _LARGE_BYTES
+    large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES
     if large and rows.is_cpu and not torch.compiler.is_compiling():
-        bias = _joined(biases) if biases else None
-        return _ProjectLarge.apply(rows, _joined(w_ih), bias)
+        return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
+    rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
     if len(w_ih) == 1:
         return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
     inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)
@@ -116,13 +114,16 @@ _LARGE_BYTES = 2**20  # from which on memory is kept, see ops.new_passing
 class _ProjectLarge(torch.autograd.Function):
     """rows (R, I), weights (D, 4H, I), bias (D, 4H) or None -> gates (D, R, 4H), in memory that is kept.
 
-    In fresh memory a projection of 33 MB, B = 32, T = 128, H = 512, meets 8,000 page faults.
+    In fresh memory a projection of 33 MB, B = 32, T = 128, H = 512, meets 8,000 page faults. bfloat16 is multiplied in
+    float32, so that the gates are not rounded; its gradients, which are rounded anyway, in bfloat16.
     """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, weights)
         ctx.has_bias = bias is not None
+        dtype = ops.gates_dtype(rows.dtype)
+        rows, weights = rows.to(dtype), weights.to(dtype)
         directions, columns, _ = weights.shape
         gates = ops.new_passing(rows, [directions, rows.size(0), columns])
         for d in range(directions):
@@ -137,14 +138,15 @@ class _ProjectLarge(torch.autograd.Function):
         rows, weights = ctx.saved_tensors
         directions = range(weights.size(0))
         grad_rows = grad_weights = grad_bias = None
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(1)
+        grad = grad.to(rows.dtype)
         if ctx.needs_input_grad[0]:
             grad_rows = grad[0] @ weights[0]
             for d in directions[1:]:
                 grad_rows = torch.addmm(grad_rows, grad[d], weights[d])
         if ctx.needs_input_grad[1]:
             grad_weights = _joined([grad[d].T @ rows for d in directions])
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            grad_bias = grad.sum(1)
         return grad_rows, grad_weights, grad_bias
 
 
