@@ -29,6 +29,11 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "lstm_training(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
+  // The same once more, without a formula for autograd: what textclf_fast/ops.py calls inside its own.
+  m.def(
+      "lstm_training_forward(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+
   // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.
   //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H)
   m.def(

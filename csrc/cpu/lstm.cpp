@@ -139,6 +139,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
   m.impl("lstm_inference", TORCH_BOX(&textclf_fast::cpu::lstm_inference));
   m.impl("lstm_training", TORCH_BOX(&textclf_fast::cpu::lstm_training));
+  m.impl("lstm_training_forward", TORCH_BOX(&textclf_fast::cpu::lstm_training));
   m.impl("pack_recurrent", TORCH_BOX(&textclf_fast::cpu::pack_recurrent));
   m.impl("lstm_backward", TORCH_BOX(&textclf_fast::cpu::lstm_backward));
 }

@@ -26,7 +26,6 @@ from textclf_fast.nn.stack import (
     kernels_apply,
     lower_states,
     project,
-    recurrent_weights,
     run_layers,
     transforms_are_off,
 )
@@ -203,28 +202,27 @@ class FusedEmbeddingLSTM(nn.Module):
 
     def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool) -> tuple[Tensor, States]:
         """(N,) ids in packed order and states in the caller's -> (N, D * H) and states in the caller's order."""
-        if not ids.is_cpu or not kernels_apply(self.lstm) or not self._embeds_for_kernels():
-            return self.lstm._run(self.embedding(ids), layout, hx)
+        embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
+        if not ids.is_cpu or not kernels_apply(lstm) or not self._embeds_for_kernels():
+            return lstm._run(embedding(ids), layout, hx)
         ids = ids.to(torch.int64)
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
         else:
-            table = self.projected_table.get(self.embedding, self.lstm, ids.numel())
+            table = self.projected_table.get(embedding, lstm, ids.numel())
         if table is not None:
             gates, index = table, ids
-        elif self.embedding.scale_grad_by_freq:
+        elif embedding.scale_grad_by_freq:
             # Its gradient counts how often the batch looks a token up: that must see every position.
-            return self.lstm._run(self.embedding(ids), layout, hx)
+            return lstm._run(embedding(ids), layout, hx)
         else:
-            tokens, index = ops.distinct_tokens(ids, self.embedding.num_embeddings)
-            gates = project(_embed_distinct(self.embedding, tokens), self.lstm, 0)
-        if table is not None and self.lstm.num_layers == 1:
-            self.projected_table.frozen.keep(self.embedding, self.lstm, table)
-        h0, c0 = self.lstm._initial_states(recurrent_weights(self.lstm, 0), layout, hx)
-        output, h_n, c_n = run_layers(
-            self.lstm, gates, index, layout.batch_sizes, h0, c0, self.lstm._panels, need_output
-        )
+            tokens, index = ops.distinct_tokens(ids, embedding.num_embeddings)
+            gates = project(_embed_distinct(embedding, tokens), lstm, 0)
+        if table is not None and lstm.num_layers == 1:
+            self.projected_table.frozen.keep(embedding, lstm, table)
+        h0, c0 = lstm._initial_states(lstm._flat_weights[0], layout, hx)  # type: ignore[arg-type]
+        output, h_n, c_n = run_layers(lstm, gates, index, layout.batch_sizes, h0, c0, lstm._panels, need_output)
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
 
     def _embeds_for_kernels(self) -> bool:

@@ -121,15 +121,16 @@ class FusedLSTM(nn.LSTM):
             return self._forward_unusual(input, hx, lengths)
         if hx is not None:
             self._check_states_batched(hx)
-        return self._pack_and_run(input, hx, lengths)
+        return self._pack_and_run(input, hx, lengths, known_to_apply=True)
 
     def _pack_and_run(
-        self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
+        self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None, known_to_apply: bool = False
     ) -> tuple[Tensor, States]:
         self.check_input(input, None)
         rows, steps = input.shape[:2] if self.batch_first else (input.size(1), input.size(0))
         layout = padded_layout(lengths, steps, rows, self.batch_first)
-        output, states = self._run(to_packed(input, layout, self.batch_first), layout, hx)
+        packed = to_packed(input, layout, self.batch_first)
+        output, states = self._run(packed, layout, hx, known_to_apply)
         return to_padded(output, layout, steps, rows, self.batch_first), states
 
     def _forward_unusual(
@@ -152,10 +153,15 @@ class FusedLSTM(nn.LSTM):
         output, (h_n, c_n) = self._pack_and_run(input.unsqueeze(batch_dim), states, None)
         return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
 
-    def _run(self, data: Tensor, layout: PackedLayout, hx: States | None) -> tuple[Tensor, States]:
-        """(N, I) and states in the caller's order -> (N, D * H) and states in the caller's order."""
+    def _run(
+        self, data: Tensor, layout: PackedLayout, hx: States | None, known_to_apply: bool = False
+    ) -> tuple[Tensor, States]:
+        """(N, I) and states in the caller's order -> (N, D * H) and states in the caller's order.
+
+        ``known_to_apply``: that kernels_apply was asked about this input. (The states are checked to be like it.)
+        """
         h0, c0 = self._initial_states(data, layout, hx)
-        if kernels_apply(self, data, h0, c0):
+        if known_to_apply or kernels_apply(self, data, h0, c0):
             gates = project(data, self, 0)
             output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, self._panels)
         else:

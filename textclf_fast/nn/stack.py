@@ -101,7 +101,8 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES
     if large and rows.is_cpu and not torch.compiler.is_compiling():
         return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
-    rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
+    if dtype != rows.dtype:
+        rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
     if len(w_ih) == 1:
         return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
     inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)
