@@ -11,10 +11,6 @@
 namespace textclf_fast::cpu {
 namespace {
 
-std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
-  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
-}
-
 struct Results {
   Tensor output, h_n, c_n;
   std::optional<Tensor> activations, cells;

@@ -25,6 +25,10 @@ T* mutable_data(Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
+}
+
 // Uninitialized, of the dtype and on the device of `like`.
 inline Tensor new_large(const Tensor& like, const std::vector<int64_t>& shape) {
   Tensor t = torch::stable::new_empty(like, shape);
