@@ -2,6 +2,7 @@
 #include <immintrin.h>
 #include <sched.h>
 
+#include "int8_kernels.h"
 #include "kernels.h"
 
 #ifdef __x86_64__
@@ -47,6 +48,7 @@ template <>
 KernelTable<double> kernels<double>() {
   return kernel_table<double>();
 }
+Int8Kernels int8_kernels() { return {"avx512", int8_scratch_size, int8_forward}; }
 
 }  // namespace textclf_fast::cpu::avx512
 

@@ -1,6 +1,7 @@
 // What every compiler can build: 16-byte vectors, which are SSE2 on x86-64 and NEON on aarch64.
 #include <sched.h>
 
+#include "int8_kernels.h"
 #include "kernels.h"
 
 namespace textclf_fast::cpu::generic {
@@ -22,5 +23,6 @@ template <>
 KernelTable<double> kernels<double>() {
   return kernel_table<double>();
 }
+Int8Kernels int8_kernels() { return {"generic", int8_scratch_size, int8_forward}; }
 
 }  // namespace textclf_fast::cpu::generic

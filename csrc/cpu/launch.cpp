@@ -101,6 +101,16 @@ void run_backward(const LstmBackward<T>& p) {
       });
 }
 
+void run_int8_forward(const LstmForward<float>& p, const Int8Weights& weights) {
+  const Int8Kernels& k = int8_kernels();
+  if (p.shape.rows == 0) return;
+  run_teams<float>(
+      p.shape, Int8Weights::blocks(p.shape.hidden), [&](int64_t) { return k.scratch_size(p.shape); },
+      [&](int64_t direction, float* scratch, const Team& team, int64_t member) {
+        k.forward(p, weights, direction, scratch, team, member);
+      });
+}
+
 template int64_t panels_size<float>(int64_t, int64_t);
 template int64_t panels_size<double>(int64_t, int64_t);
 template void pack_panels(const float*, int64_t, int64_t, float*);

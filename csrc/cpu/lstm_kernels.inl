@@ -18,6 +18,7 @@
 #include "chunk_grads.inl"
 #include "lstm_backward.inl"
 #include "lstm_forward.inl"
+#include "lstm_int8.inl"
 #include "team.inl"
 #include "tiles.inl"
 
