@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,8 @@ class Contest:
         positions: N, the sum of the lengths.
         distinct: how many tokens of the vocabulary the batch has; 0 where the input is not tokens.
         notes: why a peer is missing, or how it runs, by name.
-        foreign: whether a peer has threads of its own.
+        foreign: whether each call is made ready before it is timed (`timing.ready`): a peer has threads of its own, or
+            what fits a cache for one call would be measured after another has emptied it.
     """
 
     ours: Call
@@ -58,22 +60,26 @@ def _on_tokens(cell: Cell, training: bool, others: bool) -> Contest:
     embedding = nn.Embedding(cell.vocabulary, cell.embedding)
     lstm = nn.LSTM(cell.embedding, cell.hidden, **_options(cell))
 
-    def fused(to: torch.dtype) -> Call:
+    def fused(to: torch.dtype, int8: bool = False) -> Call:
         module = FusedEmbeddingLSTM(cell.vocabulary, cell.embedding, cell.hidden, **_options(cell))
         module.embedding.load_state_dict(embedding.state_dict())
         module.lstm.load_state_dict(lstm.state_dict())
         module.to(to)
         if not training:
-            module.prepare_inference()
+            module.prepare_inference("int8" if int8 else None)
         return _timed(lambda: module(ids, None if dense else lengths), module, None, training)
 
-    ours = fused(dtype)
+    ours = fused(dtype, cell.int8)
     contest = Contest(ours, {}, int(lengths.sum()), _distinct(ids, lengths))
-    if dtype != torch.float32:
+    if dtype != torch.float32 or cell.int8:
         contest.peers["our float32"] = fused(torch.float32)
-    if others and not training:
+    if cell.int8:
+        contest.foreign = True
+        quantized = _dynamic_int8(lstm)
+        contest.peers["PyTorch int8"] = _timed(lambda: quantized(embedding(ids)), quantized, None, training)
+    if others and not training and not cell.int8:
         named, contest.notes = make_peers(embedding, lstm, ids, None if dense else lengths, cell.dtype)
-        contest.foreign = bool(named)
+        contest.foreign |= bool(named)
     else:
         named = {}
     # The other peers have taken their copies of the float32 weights by now.
@@ -85,6 +91,14 @@ def _on_tokens(cell: Cell, training: bool, others: bool) -> Contest:
         )
     contest.peers |= named
     return contest
+
+
+def _dynamic_int8(lstm: nn.LSTM) -> nn.Module:
+    """PyTorch's own int8 LSTM: both weights in int8, the activations quantised in every step by their range."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated in favour of torchao, which has no LSTM
+        whole = torch.ao.quantization.quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, dtype=torch.qint8)
+    return whole[0]
 
 
 def _on_floats(cell: Cell, training: bool) -> Contest:

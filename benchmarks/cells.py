@@ -26,6 +26,7 @@ class Cell:
             the LSTM alone on a PackedSequence.
         vocabulary: V.
         dtype: of weights and activations.
+        int8: inference with W_hh in int8; all else is float32.
     """
 
     rows: int
@@ -38,6 +39,7 @@ class Cell:
     form: Literal["tokens", "float", "packed"] = "tokens"
     vocabulary: int = 10_000
     dtype: Literal["float32", "bfloat16"] = "float32"
+    int8: bool = False
 
     def __str__(self) -> str:
         parts = [] if self.form == "tokens" else [f"{self.form} input"]
@@ -49,6 +51,8 @@ class Cell:
         parts.append("dense" if self.fill == 1 else f"fill {self.fill}")
         if self.dtype != "float32":
             parts.append(self.dtype)
+        if self.int8:
+            parts.append("int8")
         return ", ".join(parts)
 
     @property
@@ -62,6 +66,8 @@ class Cell:
         """The part of the table that it belongs to."""
         if self.dtype != "float32":
             return "bf16"
+        if self.int8:
+            return "int8"
         return "text" if self.form == "tokens" else self.form
 
 
@@ -76,6 +82,10 @@ WIDE_RAGGED = Cell(32, 128, 300, 512, fill=FILL)
 DEEP = Cell(32, 128, fill=FILL, layers=2, bidirectional=True)
 BF16 = Cell(32, 256, dtype="bfloat16")
 
+INT8_SHORT, INT8_LONG = Cell(1, 64, int8=True), Cell(1, 256, int8=True)
+INT8_WIDE_SHORT, INT8_WIDE_LONG = Cell(1, 64, 300, 512, int8=True), Cell(1, 256, 300, 512, int8=True)
+
+INT8_CELLS = [INT8_SHORT, INT8_LONG, INT8_WIDE_SHORT, INT8_WIDE_LONG]
 TEXT_CELLS = [ONE_SHORT, ONE_LONG, DENSE, RAGGED, WIDE_ONE, WIDE_DENSE, WIDE_RAGGED, DEEP]
 _GRID = [
     (rows, steps, size, hidden)

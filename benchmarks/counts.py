@@ -1,7 +1,7 @@
 """How much work a cell is, counted: what the roofline page sets its measurements against.
 
 Letters: L layers, D directions, H hidden, E embedding, V vocabulary, T steps, N positions = sum of lengths, U distinct
-tokens of the batch, b bytes of a number. An operation is one floating-point addition or multiplication.
+tokens of the batch, b bytes of a number (1 of W_hh's with int8). An operation is one addition or multiplication.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def count_work(cell: Cell, training: bool, positions: int, distinct: int) -> Wor
     runs = cell.layers * directions  # of the recurrence
     passes = 3 if training else 1  # each product: forward, gradient of its input, gradient of its weight
 
+    # vpdpbusd multiplies four pairs of bytes in a lane where a fused multiply-add of float32 multiplies one pair.
+    product = 2 * gates * hidden * passes / (4 if cell.int8 else 1)
     pointwise = 2 * (FORWARD_INSTRUCTIONS + (BACKWARD_INSTRUCTIONS if training else 0))
-    operations = runs * positions * (2 * gates * hidden * passes + pointwise * hidden)
+    operations = runs * positions * (product + pointwise * hidden)
     streamed = 0.0
     for layer in range(cell.layers):
         on_tokens = layer == 0 and cell.form == "tokens"
@@ -67,7 +69,7 @@ def count_work(cell: Cell, training: bool, positions: int, distinct: int) -> Wor
             streamed += 8 * positions
             if training:
                 streamed += b * cell.vocabulary * cell.embedding  # the dense gradient of the table, set to zero
-    weight_size = gates * hidden * b
+    weight_size = gates * hidden * (1 if cell.int8 else b)
     # The backward reads W_hh as often as the forward; its gradient is written once.
     reads = cell.steps * (2 if training else 1) + (1 if training else 0)
     return Work(operations, runs * reads * weight_size, weight_size, streamed)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PICTURE = Path(__file__).parents[1] / "docs" / "performance.png"
-_SECTIONS = ("text", "bf16")
+_SECTIONS = ("text", "bf16", "int8")
 # Told apart by the colour-blind too: Okabe and Ito's palette.
 _COLORS = {
     "padded": "#0072B2",
@@ -27,6 +27,7 @@ _COLORS = {
     "ONNX Runtime, lengths": "#F0E442",
     "OpenVINO": "#009E73",
     "our float32": "#999999",
+    "PyTorch int8": "#CC79A7",
 }
 _LABELS = {"padded": "nn.LSTM, padded", "packed": "nn.LSTM, packed"}
 

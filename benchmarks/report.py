@@ -23,7 +23,7 @@ class Row:
     """One cell in one mode: ours beside its peers.
 
     Attributes:
-        section: "text", "bf16", "float", "packed", "epoch", "imdb" or "memory".
+        section: "text", "bf16", "int8", "float", "packed", "epoch", "imdb" or "memory".
         cell: its name.
         mode: "inference" or "training".
         unit: of the amounts: "s" (medians) or "MiB".

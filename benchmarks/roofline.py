@@ -25,6 +25,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 TITLES = {
     "text": "Embedding + LSTM on token ids, float32",
     "bf16": "The same in bfloat16",
+    "int8": "The same in float32 with W_hh in int8",
     "float": "FusedLSTM on float input, without lengths",
     "packed": "FusedLSTM on a PackedSequence",
     "epoch": "An epoch of training",
@@ -43,6 +44,9 @@ distinct tokens of the batch, b bytes of a number. An addition or a multiplicati
 | projection of layer 1, float input | 2 * 4H * E a position | 3 times that |
 | projection of a layer above | 2 * 4H * DH a position | 3 times that |
 | functions of the gates, a position and unit | 2 * {_FORWARD} | 2 * ({_FORWARD} + {_BACKWARD}) |
+
+With W_hh in int8 a number of it is one byte, and an operation of its product counts as a quarter: an instruction
+multiplies four numbers where float32 has one.
 
 (The functions' instructions, counted in `benchmarks/counts.py`, each as the fused multiply-add whose place it takes.)
 

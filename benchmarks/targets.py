@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks.cells import BF16, DEEP, DENSE, ONE_LONG, ONE_SHORT, RAGGED, WIDE_DENSE, WIDE_ONE, WIDE_RAGGED
+from benchmarks.cells import (
+    BF16,
+    DEEP,
+    DENSE,
+    INT8_LONG,
+    INT8_SHORT,
+    INT8_WIDE_LONG,
+    INT8_WIDE_SHORT,
+    ONE_LONG,
+    ONE_SHORT,
+    RAGGED,
+    WIDE_DENSE,
+    WIDE_ONE,
+    WIDE_RAGGED,
+)
 from benchmarks.peers import ONNX_RUNTIME, OPENVINO
 
 if TYPE_CHECKING:
@@ -71,6 +85,11 @@ TARGETS = [
         "bf16",
         inference={"our float32": 1.6, "padded": 1.8, OPENVINO: 1.8},
         training={"our float32": 1.4},
+    ),
+    *(
+        target
+        for cell, ratio in ((INT8_SHORT, 2), (INT8_LONG, 2), (INT8_WIDE_SHORT, 3), (INT8_WIDE_LONG, 3))
+        for target in _of(cell, "int8", inference={"our float32": ratio})
     ),
     *_each_and_mean("float", "inference", "padded", 0.97, 1.3),
     *_each_and_mean("float", "training", "padded", 0.97, 1.4),

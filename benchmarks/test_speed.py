@@ -11,17 +11,23 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.calls import make_contest
-from benchmarks.cells import BF16, FLOAT_CELLS, PACKED_CELLS, TEXT_CELLS, Cell
+from benchmarks.cells import BF16, FLOAT_CELLS, INT8_CELLS, PACKED_CELLS, TEXT_CELLS, Cell
 from benchmarks.report import Record, Row
 from benchmarks.timing import ready, seconds
 
-SECONDS = {"text": 3.0, "bf16": 3.0, "float": 1.2, "packed": 1.2}  # for a cell and mode, ours and its peers together
+# For a cell and mode, ours and its peers together.
+SECONDS = {"text": 3.0, "bf16": 3.0, "int8": 3.0, "float": 1.2, "packed": 1.2}
 MIN_ROUNDS, MAX_ROUNDS = 9, 201
 
 
+CELLS = [*TEXT_CELLS, BF16, *INT8_CELLS, *FLOAT_CELLS, *PACKED_CELLS]
+
+
 @pytest.mark.parametrize("mode", ["inference", "training"])
-@pytest.mark.parametrize("cell", [*TEXT_CELLS, BF16, *FLOAT_CELLS, *PACKED_CELLS], ids=lambda cell: cell.id)
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
 def test_speed(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: str) -> None:
+    if cell.int8 and mode == "training":
+        pytest.skip("int8 is for inference")
     contest = make_contest(cell, mode == "training")
     calls = [contest.ours, *contest.peers.values()]
     once: dict[int, float] = {}

@@ -42,35 +42,35 @@ template <class T>
 struct LstmForward {
   LstmShape shape;
   const Accumulator<T>* gates;  // (D, R, 4H): input half of every gate, biases included
-  const int64_t* index;  // (N): the row of `gates` that a position reads; null: row n for position n
-  const T* w_hh;         // (D, 4H, H)
-  const T* h0;           // (D, B, H), or null for zero
-  const T* c0;           // (D, B, H), or null for zero
-  T* output;             // (N, D, H); null where it is not needed
-  const int64_t* place;  // (N): the row of `output` that a position writes; null: row n for position n
-  T* h_n;                // (D, B, H)
-  T* c_n;                // (D, B, H)
-  T* activations;        // (D, N, 4H): gates after their non-linearity, for the backward; null in inference
-  T* cells;              // (D, N, H): cell states, for the backward; null in inference
+  const int64_t* index;         // (N): the row of `gates` that a position reads; null: row n for position n
+  const T* w_hh;                // (D, 4H, H)
+  const T* h0;                  // (D, B, H), or null for zero
+  const T* c0;                  // (D, B, H), or null for zero
+  T* output;                    // (N, D, H); null where it is not needed
+  const int64_t* place;         // (N): the row of `output` that a position writes; null: row n for position n
+  T* h_n;                       // (D, B, H)
+  T* c_n;                       // (D, B, H)
+  T* activations;               // (D, N, 4H): gates after their non-linearity, for the backward; null in inference
+  T* cells;                     // (D, N, H): cell states, for the backward; null in inference
 };
 
 template <class T>
 struct LstmBackward {
   LstmShape shape;
-  const T* grad_output;  // (N, D, H), or null for zero
-  const T* grad_h_n;     // (D, B, H), or null for zero
-  const T* grad_c_n;     // (D, B, H), or null for zero
-  const T* activations;  // (D, N, 4H)
-  const T* cells;        // (D, N, H)
-  const T* output;       // (N, D, H)
-  const int64_t* index;  // (N), as in the forward
-  const T* w_hh;         // (D, 4H, H)
-  const T* h0;           // (D, B, H)
-  const T* c0;           // (D, B, H)
+  const T* grad_output;        // (N, D, H), or null for zero
+  const T* grad_h_n;           // (D, B, H), or null for zero
+  const T* grad_c_n;           // (D, B, H), or null for zero
+  const T* activations;        // (D, N, 4H)
+  const T* cells;              // (D, N, H)
+  const T* output;             // (N, D, H)
+  const int64_t* index;        // (N), as in the forward
+  const T* w_hh;               // (D, 4H, H)
+  const T* h0;                 // (D, B, H)
+  const T* c0;                 // (D, B, H)
   Accumulator<T>* grad_gates;  // (D, R, 4H), before their non-linearity; with an index: zero before, added to
-  Accumulator<T>* grad_w_hh;  // (D, 4H, H); null where it is not needed
-  T* grad_h0;            // (D, B, H)
-  T* grad_c0;            // (D, B, H)
+  Accumulator<T>* grad_w_hh;   // (D, 4H, H); null where it is not needed
+  T* grad_h0;                  // (D, B, H)
+  T* grad_c0;                  // (D, B, H)
 };
 
 }  // namespace textclf_fast

@@ -24,6 +24,20 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "embedding_lstm_inference(Tensor table, Tensor ids, Tensor? lengths, bool batch_first, Tensor w_hh, "
       "Tensor? panels, bool need_output) -> (Tensor, Tensor, Tensor)");
 
+  // W_hh in int8 for inference, each of its 4H rows with a scale of its own: w_hh (D, 4H, H) float32
+  //   -> numbers int8, scales float32, offsets int32: laid out as cpu/int8_kernels.h says
+  m.def("quantize_recurrent(Tensor w_hh) -> (Tensor, Tensor, Tensor)");
+
+  // lstm_inference from zero states with W_hh in int8; gates float32, the rest as there.
+  m.def(
+      "lstm_int8_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor numbers, Tensor scales, "
+      "Tensor offsets, bool need_output) -> (Tensor, Tensor, Tensor)");
+
+  // embedding_lstm_inference with W_hh in int8; table float32, the rest as there.
+  m.def(
+      "embedding_lstm_int8_inference(Tensor table, Tensor ids, Tensor? lengths, bool batch_first, Tensor numbers, "
+      "Tensor scales, Tensor offsets, bool need_output) -> (Tensor, Tensor, Tensor)");
+
   // The same as lstm_inference, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
   m.def(
       "lstm_training(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "

@@ -2,6 +2,7 @@
 // expected, and all are made before any memory is touched.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
@@ -65,6 +66,41 @@ inline std::pair<int64_t, int64_t> check_recurrent(const Tensor& w_hh) {
   return {directions, hidden};
 }
 
+// batch_sizes (T), for `rows` rows: all of the shape but directions, hidden and gate_rows.
+inline CheckedShape check_steps(const Tensor& batch_sizes, std::optional<int64_t> rows) {
+  check_int64_vector(batch_sizes, "batch_sizes");
+  STD_TORCH_CHECK(batch_sizes.is_cpu(), "batch_sizes: expected a tensor on the CPU");
+  CheckedShape checked{{}, torch::stable::contiguous(batch_sizes), {0}};
+  const auto* sizes = static_cast<const int64_t*>(checked.batch_sizes.const_data_ptr());
+  const int64_t steps = batch_sizes.size(0);
+  STD_TORCH_CHECK(steps > 0, "batch_sizes: expected at least one step, got none");
+  STD_TORCH_CHECK(!rows || sizes[0] == *rows, "batch_sizes: batch_sizes[0] = ", sizes[0], ", expected the rows of h0, ",
+                  *rows);
+  checked.offsets.reserve(size_t(steps) + 1);
+  for (int64_t t = 0; t < steps; ++t) {
+    STD_TORCH_CHECK(sizes[t] >= (rows == 0 ? 0 : 1), "batch_sizes: batch_sizes[", t, "] = ", sizes[t],
+                    ", expected at least 1");
+    STD_TORCH_CHECK(t == 0 || sizes[t] <= sizes[t - 1], "batch_sizes: batch_sizes[", t, "] = ", sizes[t], " after ",
+                    sizes[t - 1], ", expected a non-increasing sequence");
+    checked.offsets.push_back(checked.offsets.back() + sizes[t]);
+  }
+  checked.shape = {steps, sizes[0], checked.offsets.back(), 0, 0, 0, sizes, checked.offsets.data()};
+  return checked;
+}
+
+// index (N), or none where gates has N rows.
+inline void check_index(const std::optional<Tensor>& index, const Tensor& gates, int64_t gate_rows, int64_t positions) {
+  if (index) {
+    check_int64_vector(*index, "index");
+    STD_TORCH_CHECK(index->device() == gates.device(), "index: is on another device than gates");
+    STD_TORCH_CHECK(index->size(0) == positions, "index: expected one entry for each of the ", positions,
+                    " positions of batch_sizes, got ", index->size(0));
+  } else {
+    STD_TORCH_CHECK(gate_rows == positions, "gates: expected one row for each of the ", positions,
+                    " positions of batch_sizes, got ", gate_rows);
+  }
+}
+
 // gates is (D, R, 4H) or, in the backward, the activations (D, N, 4H).
 inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>& index, int64_t gate_rows,
                                 const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
@@ -85,32 +121,11 @@ inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>
     check_like(c0, "c0", gates);
   }
 
-  check_int64_vector(batch_sizes, "batch_sizes");
-  STD_TORCH_CHECK(batch_sizes.is_cpu(), "batch_sizes: expected a tensor on the CPU");
-  CheckedShape checked{{}, torch::stable::contiguous(batch_sizes), {0}};
-  const auto* sizes = static_cast<const int64_t*>(checked.batch_sizes.const_data_ptr());
-  const int64_t steps = batch_sizes.size(0);
-  STD_TORCH_CHECK(steps > 0, "batch_sizes: expected at least one step, got none");
-  STD_TORCH_CHECK(sizes[0] == rows, "batch_sizes: batch_sizes[0] = ", sizes[0], ", expected the rows of h0, ", rows);
-  checked.offsets.reserve(size_t(steps) + 1);
-  for (int64_t t = 0; t < steps; ++t) {
-    STD_TORCH_CHECK(sizes[t] >= (rows ? 1 : 0), "batch_sizes: batch_sizes[", t, "] = ", sizes[t],
-                    ", expected at least 1");
-    STD_TORCH_CHECK(t == 0 || sizes[t] <= sizes[t - 1], "batch_sizes: batch_sizes[", t, "] = ", sizes[t], " after ",
-                    sizes[t - 1], ", expected a non-increasing sequence");
-    checked.offsets.push_back(checked.offsets.back() + sizes[t]);
-  }
-  const int64_t positions = checked.offsets.back();
-  if (index) {
-    check_int64_vector(*index, "index");
-    STD_TORCH_CHECK(index->device() == gates.device(), "index: is on another device than gates");
-    STD_TORCH_CHECK(index->size(0) == positions, "index: expected one entry for each of the ", positions,
-                    " positions of batch_sizes, got ", index->size(0));
-  } else {
-    STD_TORCH_CHECK(gate_rows == positions, "gates: expected one row for each of the ", positions,
-                    " positions of batch_sizes, got ", gate_rows);
-  }
-  checked.shape = {steps, rows, positions, directions, hidden, gate_rows, sizes, checked.offsets.data()};
+  CheckedShape checked = check_steps(batch_sizes, rows);
+  check_index(index, gates, gate_rows, checked.shape.positions);
+  checked.shape.directions = directions;
+  checked.shape.hidden = hidden;
+  checked.shape.gate_rows = gate_rows;
   return checked;
 }
 

@@ -37,6 +37,19 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _libraries.use_cpu_isa(_chosen)
 
 
+@pytest.fixture(params=_libraries.INT8_ISAS)
+def int8_isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set of the int8 kernels that this machine has, in turn."""
+    chosen = _libraries.int8_isa()
+    try:
+        _libraries.use_int8_isa(request.param)
+    except ValueError:
+        pytest.skip(f"this machine has no {request.param}")
+    assert _libraries.int8_isa() == request.param
+    yield request.param
+    _libraries.use_int8_isa(chosen)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

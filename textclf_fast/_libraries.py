@@ -22,6 +22,7 @@ _CUDA_LIBRARY = _FOLDER / "_C_cuda.so"
 _BUILD_RECORD = _FOLDER / "_build.txt"
 _MINIMUM_TORCH = (2, 11)
 CPU_ISAS = ("generic", "avx2", "avx512", "avx512_bf16")  # from the plainest on; the names in csrc/cpu/dispatch.cpp
+INT8_ISAS = ("generic", "avx2", "avx512", "avx512vnni")  # of the int8 kernels; those in csrc/cpu/int8_dispatch.cpp
 
 
 @functools.cache
@@ -104,3 +105,23 @@ def use_cpu_isa(name: str) -> None:
     load()
     if not ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_use_cpu_isa(name.encode()):
         raise ValueError(f"name: instruction set {name!r} is unknown or not on this machine")
+
+
+def int8_isa() -> str:
+    """The instruction set that the int8 kernels use here: "generic", "avx2", "avx512" or "avx512vnni"."""
+    load()
+    isa = ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_int8_isa
+    isa.restype = ctypes.c_char_p
+    return str(isa().decode())
+
+
+def use_int8_isa(name: str) -> None:
+    """Switches the CPU kernels to the instruction set that these int8 kernels belong to, for tests and comparisons.
+
+    Raises:
+        ValueError: the name is unknown or this machine lacks the set.
+    """
+    with_vnni = name == "avx512vnni"
+    use_cpu_isa("avx512" if with_vnni else name)
+    if not ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_use_vnni(int(with_vnni)):
+        raise ValueError(f"name: instruction set {name!r} is not on this machine")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def lstm_reference(
@@ -12,9 +16,37 @@ def lstm_reference(
     """What :func:`textclf_fast.ops.lstm` computes; same arguments and results."""
     dtype = w_hh.dtype
     w_hh, h0, c0 = w_hh.to(gates.dtype), h0.to(gates.dtype), c0.to(gates.dtype)  # bfloat16 is computed in float32
+    results = _walk(gates, index, batch_sizes, [partial(functional.linear, weight=w) for w in w_hh], h0, c0)
+    return results[0].to(dtype), results[1].to(dtype), results[2].to(dtype)
+
+
+def lstm_int8_reference(
+    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`textclf_fast.int8.lstm_int8_inference` computes, from w_hh (D, 4H, H) itself, in float64."""
+
+    def product(w: Tensor) -> Callable[[Tensor], Tensor]:
+        largest = w.abs().amax(1)
+        numbers = (w * (127 / largest.unsqueeze(1))).round().nan_to_num()  # a row of zeros is 0 / 0
+        scales = (largest / 127**2).float().double()
+        return lambda h: (h * 127).round() @ numbers.T * scales
+
+    zeros = torch.zeros(w_hh.size(0), int(batch_sizes[0]), w_hh.size(2), dtype=torch.float64)
+    return _walk(gates.double(), index, batch_sizes, [product(w) for w in w_hh.double()], zeros, zeros)
+
+
+def _walk(
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    products: list[Callable[[Tensor], Tensor]],
+    h0: Tensor,
+    c0: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The layer, with each direction's (rows, H) -> (rows, 4H) product of h and W_hh."""
     sizes = batch_sizes.tolist()
     outputs, states_h, states_c = [], [], []
-    for direction in range(w_hh.size(0)):
+    for direction, product in enumerate(products):
         rows = gates[direction] if index is None else gates[direction, index]
         inputs = list(rows.split(sizes))
         h, c = h0[direction], c0[direction]
@@ -22,7 +54,7 @@ def lstm_reference(
         order = range(len(sizes)) if direction == 0 else range(len(sizes) - 1, -1, -1)
         for t in order:
             alive = sizes[t]
-            i, f, g, o = (inputs[t] + h[:alive] @ w_hh[direction].T).chunk(4, dim=1)
+            i, f, g, o = (inputs[t] + product(h[:alive])).chunk(4, dim=1)
             new_c = f.sigmoid() * c[:alive] + i.sigmoid() * g.tanh()
             new_h = o.sigmoid() * new_c.tanh()
             h, c = torch.cat([new_h, h[alive:]]), torch.cat([new_c, c[alive:]])
@@ -30,4 +62,4 @@ def lstm_reference(
         outputs.append(torch.cat(steps))
         states_h.append(h)
         states_c.append(c)
-    return torch.cat(outputs, dim=1).to(dtype), torch.stack(states_h).to(dtype), torch.stack(states_c).to(dtype)
+    return torch.cat(outputs, dim=1), torch.stack(states_h), torch.stack(states_c)

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 #include <sched.h>
 
+#include "int8_kernels.h"
 #include "kernels.h"
 
 #ifdef __x86_64__
@@ -21,6 +22,15 @@ static inline __attribute__((always_inline)) __m256d minimum(__m256d a, __m256d 
 static inline __attribute__((always_inline)) __m256 maximum(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 static inline __attribute__((always_inline)) __m256d maximum(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
 
+// |h| and w with the sign of h: a product of unsigned and signed bytes, whose pairs the instruction adds.  With both
+// in -127 .. 127 it does not saturate.
+using Int32x8 = int32_t __attribute__((vector_size(32)));
+static inline __attribute__((always_inline)) Int32x8 add_products(Int32x8 acc, Int32x8 w, Int32x8 h) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)h), _mm256_sign_epi8((__m256i)w, (__m256i)h));
+  return acc + (Int32x8)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+#include "lstm_int8.inl"
 #include "lstm_kernels.inl"
 
 }  // namespace
@@ -33,6 +43,7 @@ template <>
 KernelTable<double> kernels<double>() {
   return kernel_table<double>();
 }
+Int8Kernels int8_kernels() { return {"avx2", int8_scratch_bytes, int8_forward}; }
 
 }  // namespace textclf_fast::cpu::avx2
 

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 #include <sched.h>
 
+#include "int8_kernels.h"
 #include "kernels.h"
 
 #ifdef __x86_64__
@@ -17,6 +18,7 @@ constexpr int kVectorBytes = 64;
 constexpr int kTileRows = 6;
 
 #include "intrinsics_avx512.inl"
+#include "lstm_int8.inl"
 #include "lstm_kernels.inl"
 
 }  // namespace
@@ -29,6 +31,7 @@ template <>
 KernelTable<double> kernels<double>() {
   return kernel_table<double>();
 }
+Int8Kernels int8_kernels() { return {"avx512", int8_scratch_bytes, int8_forward}; }
 
 }  // namespace textclf_fast::cpu::avx512
 

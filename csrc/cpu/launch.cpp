@@ -124,6 +124,16 @@ void run_backward(const LstmBackward<T>& p) {
       });
 }
 
+void run_int8_forward(const LstmForward<float>& p, const Int8Weights& weights) {
+  const Int8Kernels& k = int8_kernels();
+  if (p.shape.rows == 0) return;
+  run_teams(
+      p.shape, Int8Weights::blocks(p.shape.hidden), [&](int64_t) { return k.scratch_bytes(p.shape); },
+      [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
+        k.forward(p, weights, direction, reinterpret_cast<float*>(scratch), team, member);
+      });
+}
+
 #define TEXTCLF_INSTANTIATE(T)                                \
   template int64_t panels_size<T>(int64_t, int64_t);          \
   template void pack_panels(const T*, int64_t, int64_t, T*);  \

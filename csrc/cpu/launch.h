@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../lstm_problem.h"
+#include "int8_kernels.h"
 
 namespace textclf_fast::cpu {
 
@@ -17,5 +18,8 @@ template <class T>
 void run_forward(const LstmForward<T>& problem, const T* panels);
 template <class T>
 void run_backward(const LstmBackward<T>& problem);
+
+// From zero states, with W_hh in int8: the problem's own w_hh, h0, c0, activations and cells are not looked at.
+void run_int8_forward(const LstmForward<float>& problem, const Int8Weights& weights);
 
 }  // namespace textclf_fast::cpu

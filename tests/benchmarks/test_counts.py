@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.cells import FLOAT_CELLS, PACKED_CELLS, TEXT_CELLS, Cell, draw_ids, draw_lengths
+from benchmarks.cells import FLOAT_CELLS, INT8_CELLS, PACKED_CELLS, TEXT_CELLS, Cell, draw_ids, draw_lengths
 from benchmarks.counts import count_work
 from benchmarks.machine_peaks import Peaks
 from benchmarks.roofline import bound
@@ -49,6 +51,15 @@ def test_bfloat16_halves_the_bytes() -> None:
     assert narrow.streamed_bytes * 2 == wide.streamed_bytes
 
 
+def test_int8_makes_w_hh_a_quarter_and_leaves_the_rest() -> None:
+    wide = count_work(TINY, training=False, positions=4, distinct=3)
+    narrow = count_work(dataclasses.replace(TINY, int8=True), training=False, positions=4, distinct=3)
+    assert narrow.weight_size * 4 == wide.weight_size
+    assert narrow.weight_bytes * 4 == wide.weight_bytes
+    assert narrow.streamed_bytes == wide.streamed_bytes
+    assert wide.operations - narrow.operations == 4 * 2 * 8 * 2 * 3 / 4
+
+
 @pytest.mark.parametrize(
     ("operations", "cache", "by", "seconds"), [(1000.0, 1e9, "operations", 1.856), (1e9, 192.0, "W_hh", 1.0)]
 )
@@ -66,10 +77,11 @@ def test_a_cache_is_the_smallest_that_holds_it() -> None:
 
 
 def test_names_of_cells_are_unique() -> None:
-    cells = [*TEXT_CELLS, *FLOAT_CELLS, *PACKED_CELLS]
+    cells = [*TEXT_CELLS, *INT8_CELLS, *FLOAT_CELLS, *PACKED_CELLS]
     assert len({str(cell) for cell in cells}) == len({cell.id for cell in cells}) == len(cells)
     assert len(FLOAT_CELLS) == len(PACKED_CELLS) == 24
     assert TEXT_CELLS[0].id == "text-B1-T64-E100-H128-dense"
+    assert INT8_CELLS[0].id == "int8-B1-T64-E100-H128-dense-int8"
 
 
 def test_lengths_have_the_fill_and_ids_are_in_the_vocabulary() -> None:

@@ -107,6 +107,15 @@ def test_everybody_in_a_contest_runs(cell: Cell, names: list[str], training: boo
         call()
 
 
+def test_everybody_in_the_contest_of_int8_runs() -> None:
+    contest = make_contest(Cell(1, 5, 4, 8, vocabulary=30, int8=True), training=False)
+    assert list(contest.peers) == ["our float32", "PyTorch int8", "padded"]
+    h_n = {name: call()[1][0] for name, call in {"ours": contest.ours, **contest.peers}.items()}
+    for name in ("ours", "PyTorch int8"):
+        assert 1e-5 < (h_n[name] - h_n["padded"]).abs().max() < 0.05, name
+    torch.testing.assert_close(h_n["our float32"], h_n["padded"])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 def test_peak_memory_sees_what_is_gone_again() -> None:
     def allocate() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import plot, roofline
-from benchmarks.cells import BF16, DENSE, FLOAT_CELLS, PACKED_CELLS, RAGGED, TEXT_CELLS
+from benchmarks.cells import BF16, DENSE, FLOAT_CELLS, INT8_CELLS, PACKED_CELLS, RAGGED, TEXT_CELLS
 from benchmarks.machine_peaks import Peaks
 from benchmarks.report import Row, make_report, print_table, read_rows, write_report
 from benchmarks.targets import EPOCH_LOOP, IMDB, MEMORY, TARGETS, Target, geometric_mean, judge
@@ -36,7 +36,7 @@ def rows() -> list[Row]:
 
 
 def test_every_target_is_of_something_that_is_measured() -> None:
-    shapes = {(cell.section, str(cell)) for cell in [*TEXT_CELLS, BF16, *FLOAT_CELLS, *PACKED_CELLS]}
+    shapes = {(cell.section, str(cell)) for cell in [*TEXT_CELLS, BF16, *INT8_CELLS, *FLOAT_CELLS, *PACKED_CELLS]}
     for target in TARGETS:
         if target.cell is not None and target.section not in ("epoch", "memory"):
             assert (target.section, target.cell) in shapes

@@ -92,6 +92,13 @@ def test_gradients_are_left_alone(toy: Any, predictor: Predictor) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_in_int8(tmp_path: Path, toy: Any, predictor: Predictor) -> None:
+    save_model(tmp_path / "model", predictor._model, toy.vocabulary, toy.labels)
+    loaded = textclf_fast.load(tmp_path / "model", weights="int8")
+    error = np.abs(loaded.predict_proba(toy.texts) - predictor.predict_proba(toy.texts)).max()
+    assert 1e-6 < error < 0.05
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,10 @@ class TextClassifier(nn.Module):
         )
         self.fc = nn.Linear(hidden_dim * (2 if bidirectional else 1), output_dim)
         self.register_load_state_dict_pre_hook(_accept_plain_names)
+
+    def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
+        """Makes what inference keeps now; see :meth:`FusedEmbeddingLSTM.prepare_inference`, also for ``"int8"``."""
+        self.encoder.prepare_inference(weights)
 
     def forward(self, ids: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Scores the classes.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from textclf_fast import ops
+from textclf_fast import int8, ops
 from textclf_fast.nn.derived import Derived
 from textclf_fast.nn.stack import recurrent_weights, transforms_are_off
 
@@ -23,11 +23,13 @@ class FrozenLayer(NamedTuple):
         table: (D, V, 4H), the projected table.
         w_hh: (D, 4H, H).
         panels: W_hh as the CPU kernels read it.
+        w_int8: W_hh in int8, where that is to be used instead.
     """
 
     table: Tensor
     w_hh: Tensor
     panels: Tensor
+    w_int8: int8.Int8Recurrent | None = None
 
 
 class FrozenRun:
@@ -44,12 +46,26 @@ class FrozenRun:
         """Forgets the layer."""
         self._layer.clear()
 
-    def keep(self, embedding: nn.Embedding, lstm: FusedLSTM, table: Tensor) -> None:
-        """Remembers the only layer of these modules, from the projected table of their weights as they are now."""
+    def keep(
+        self, embedding: nn.Embedding, lstm: FusedLSTM, table: Tensor, in_int8: bool = False
+    ) -> FrozenLayer | None:
+        """Remembers the only layer of these modules, from the projected table of their weights as they are now.
+
+        What is remembered of these very weights stays, ``in_int8`` or not: :meth:`clear` first to change that.
+
+        Returns:
+            The layer; None where it cannot be remembered: some weights are computed, or made in inference mode.
+        """
         weights = _parameters(embedding, lstm)
         panels = lstm._panels.get(lstm, 0)
-        if weights is not None and panels is not None:
-            self._layer.get(weights, lambda _: FrozenLayer(table, recurrent_weights(lstm, 0), panels))
+        if weights is None or panels is None:
+            return None
+
+        def make(changed: bool) -> FrozenLayer:
+            w_hh = recurrent_weights(lstm, 0)
+            return FrozenLayer(table, w_hh, panels, int8.quantize_recurrent(w_hh) if in_int8 else None)
+
+        return self._layer.get(weights, make)
 
     def run(
         self,
@@ -76,6 +92,10 @@ class FrozenRun:
         if layer is None:
             return None
         try:
+            if layer.w_int8 is not None:
+                return int8.embedding_lstm_int8_inference(
+                    layer.table, ids, lengths, lstm.batch_first, layer.w_int8, need_output
+                )
             return ops.embedding_lstm_inference(
                 layer.table, ids, lengths, lstm.batch_first, layer.w_hh, layer.panels, need_output
             )
