@@ -135,6 +135,8 @@ def test_copies_start_without_it(calls: Calls, copied: Callable[[Any], FusedEmbe
     other = copied(model)
     other.lstm.weight_hh_l0.zero_()
     assert other.projected_table.frozen._layer.is_empty
+    assert copied(model.projected_table.frozen)._layer.is_empty
+    assert len(pickle.dumps(model.projected_table.frozen)) < 100  # bytes: nothing of the table
     got, _ = calls.returned(lambda: other(ids), 0)
     assert not torch.allclose(got, want)
     other.prepare_inference()
