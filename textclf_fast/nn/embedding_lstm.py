@@ -200,6 +200,10 @@ class FusedEmbeddingLSTM(nn.Module):
             return self.lstm(self.embedding(ids), hx, lengths=lengths)
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:
+            if lengths is None and not kernels_apply(lstm, embedding.weight):
+                # As it is: the transforms of torch.func have no rule for PyTorch's LSTM on packed batches.
+                output, states = lstm(embedding(ids), hx)
+                return output if need_output else None, states
             output, states = self._run(to_packed(ids, layout, batch_first), layout, hx, need_output)
         except (IndexError, RuntimeError):
             self._refuse_bad_ids(to_packed(ids, layout, batch_first), layout, steps, batch_first)
@@ -275,6 +279,8 @@ class FusedEmbeddingLSTM(nn.Module):
 
     def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:
         """Called when a run has failed: says which id was out of range, if that was why."""
+        if not transforms_are_off():
+            return  # some cannot look at numbers; PyTorch's own message will do
         vocab_size = self.embedding.num_embeddings
         bad = ((ids < 0) | (ids >= vocab_size)).nonzero()
         if not bad.numel():

@@ -1,0 +1,121 @@
+"""Layers in the packed layout, and what the plain-PyTorch reference makes of them, forward and backward.
+
+For the kernels' ways of cutting up their work, which depend on the sizes: how many threads share a step, how many
+positions the backward sums at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from textclf_fast import ops
+from textclf_fast.reference import lstm_reference
+
+RESULTS = ("output", "h_n", "c_n")
+_V = 11  # few gate rows, so that each is read, and its gradient added to, many times
+_Layer = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with numbers that its sizes determine.
+
+    Attributes:
+        hidden: H.
+        lengths: of the rows, longest first.
+        directions: 1 or 2.
+        with_index: whether positions read a table of gates by index.
+    """
+
+    hidden: int
+    lengths: tuple[int, ...]
+    directions: int
+    with_index: bool
+
+    def __str__(self) -> str:
+        index = "index" if self.with_index else "rows"
+        return f"H{self.hidden}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}"
+
+    @property
+    def positions(self) -> int:
+        """N."""
+        return sum(self.lengths)
+
+    def run(self, layer: _Layer, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Results and gradients, in ``dtype``."""
+        generator = torch.Generator().manual_seed(1)
+
+        def numbers(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        D, H, N, B = self.directions, self.hidden, self.positions, len(self.lengths)
+        lengths = torch.tensor(self.lengths)
+        batch_sizes = (lengths.unsqueeze(1) > torch.arange(self.lengths[0])).sum(0)
+        index = torch.randint(0, _V, (N,), generator=generator) if self.with_index else None
+        inputs = {
+            "gates": numbers(D, _V if self.with_index else N, 4 * H),
+            "w_hh": numbers(D, 4 * H, H) * H**-0.5,
+            "h0": numbers(D, B, H),
+            "c0": numbers(D, B, H),
+        }
+        grads = [numbers(N, D * H), numbers(D, B, H), numbers(D, B, H)]
+        leaves = {name: t.to(dtype).requires_grad_() for name, t in inputs.items()}
+        results = layer(leaves["gates"], index, batch_sizes, leaves["w_hh"], leaves["h0"], leaves["c0"])
+        torch.autograd.backward(results, [g.to(dtype) for g in grads])
+        found = dict(zip(RESULTS, results, strict=True)) | {f"grad {name}": t.grad for name, t in leaves.items()}
+        return {name: t.detach() for name, t in found.items() if t is not None}
+
+    def run_ours(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Results and gradients of our kernels."""
+        return self.run(ops.lstm, dtype)
+
+    def check(self, ours: dict[str, Tensor]) -> None:
+        """Fails where results and gradients in float64 or float32 are not those of the reference.
+
+        In float64 they agree to rounding; in float32 our root mean square error may be 1.5 times the reference's, plus
+        four units in the last place of the tensor's magnitude.
+        """
+        exact = _reference(self, torch.float64)
+        assert ours.keys() == exact.keys()
+        for name, got in ours.items():
+            want = exact[name]
+            if got.dtype == torch.float64:
+                torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+                continue
+            assert got.isfinite().all(), name
+            magnitude = _rms(want)
+            allowed = (
+                1.5 * _rms(_reference(self, torch.float32)[name] - want) + 4 * torch.finfo(got.dtype).eps * magnitude
+            )
+            assert _rms(got - want) <= allowed, f"{name}: {_rms(got - want):.3g}, allowed {allowed:.3g}"
+
+
+def _rms(t: Tensor) -> float:
+    return t.double().square().mean().sqrt().item()
+
+
+@functools.cache  # the same layer on every instruction set; of all tests' layers together some 200 MB
+def _reference(layer: Layer, dtype: torch.dtype) -> dict[str, Tensor]:
+    return layer.run(lstm_reference, dtype)
+
+
+def equal_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether all results and gradients are the same bits."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Runs its body on so many of PyTorch's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
