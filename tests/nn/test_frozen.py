@@ -139,7 +139,8 @@ def test_left_under_autocast(calls: Calls) -> None:
         output, _ = calls.returned(lambda: model(ids), 0)
         want, _ = plain_lstm(model)(model.embedding(ids))
     assert output.dtype == want.dtype
-    torch.testing.assert_close(output, want)
+    # Both round to 8 bits at other places, and |h| < 1.
+    torch.testing.assert_close(output, want, rtol=0, atol=4 * torch.finfo(torch.bfloat16).eps)
 
 
 @torch.enable_grad()
@@ -170,7 +171,7 @@ def test_left_under_transforms(calls: Calls) -> None:
 
 
 def test_left_with_layers_or_without_a_table(calls: Calls) -> None:
-    for options in ({"num_layers": 2}, {"max_table_bytes": 0}, {"proj_size": 3}, {"dtype": torch.bfloat16}):
+    for options in ({"num_layers": 2}, {"max_table_bytes": 0}, {"proj_size": 3}, {"dtype": torch.float16}):
         model = make_model(**options)
         model.projected_table.max_bytes = options.get("max_table_bytes", 2**20)
         for _ in range(3):

@@ -129,7 +129,7 @@ class FusedEmbeddingLSTM(nn.Module):
             self._check_int8_applies()
         self.projected_table.frozen.clear()
         layer = None
-        if kernels_apply(self.lstm) and self._embeds_for_kernels():
+        if self._kernels_apply():
             table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
             if table is not None and self.lstm.num_layers == 1:
                 layer = self.projected_table.frozen.keep(self.embedding, self.lstm, table, weights == "int8")
@@ -200,7 +200,7 @@ class FusedEmbeddingLSTM(nn.Module):
             return self.lstm(self.embedding(ids), hx, lengths=lengths)
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:
-            if lengths is None and not kernels_apply(lstm, embedding.weight):
+            if lengths is None and not self._kernels_apply():
                 # As it is: the transforms of torch.func have no rule for PyTorch's LSTM on packed batches.
                 output, states = lstm(embedding(ids), hx)
                 return output if need_output else None, states
@@ -246,7 +246,7 @@ class FusedEmbeddingLSTM(nn.Module):
     def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool) -> tuple[Tensor, States]:
         """(N,) ids in packed order and states in the caller's -> (N, D * H) and states in the caller's order."""
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
-        if not ids.is_cpu or not kernels_apply(lstm) or not self._embeds_for_kernels():
+        if not ids.is_cpu or not self._kernels_apply():
             return lstm._run(embedding(ids), layout, hx)
         ids = ids.to(torch.int64)
         table = None
@@ -272,9 +272,12 @@ class FusedEmbeddingLSTM(nn.Module):
         output, h_n, c_n = run_layers(lstm, gates, index, layout.batch_sizes, h0, c0, lstm._panels, need_output)
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
 
-    def _embeds_for_kernels(self) -> bool:
-        """Whether the embedding's vectors are what the LSTM takes, or float32 that autocast has it round."""
-        weight, wanted = self.embedding.weight, self.lstm._flat_weights[0].dtype  # type: ignore[union-attr]
+    def _kernels_apply(self) -> bool:
+        """Whether they do, to vectors of the LSTM's dtype, or of float32 that autocast has it round."""
+        weight, lstm = self.embedding.weight, self.lstm
+        if not kernels_apply(lstm):
+            return False
+        wanted = lstm._flat_weights[0].dtype  # type: ignore[union-attr]
         return weight.is_cpu and weight.dtype in (wanted, ops.gates_dtype(wanted))
 
     def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:
