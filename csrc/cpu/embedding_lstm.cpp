@@ -17,8 +17,7 @@ Inferred embedding_lstm_inference(const Tensor& table, const Tensor& ids, const 
   const std::pair<int64_t, int64_t> sizes = check_recurrent(w_hh);
   const int64_t directions = sizes.first, hidden = sizes.second;  // a lambda captures no structured bindings in clang
   check_shape(table, "table", {directions, table.dim() == 3 ? table.size(1) : 0, 4 * hidden});
-  const bool mixed = w_hh.scalar_type() == ScalarType::BFloat16 && table.scalar_type() == ScalarType::Float;
-  if (!mixed) check_like(w_hh, "w_hh", table, "table");
+  check_gates_dtype(table, "table", w_hh);
   if (computes_as_float(w_hh)) {
     constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
     const auto [output, h_n, c_n] =

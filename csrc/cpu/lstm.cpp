@@ -21,6 +21,7 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
                 bool training) {
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
+  check_gates_dtype(gates, "gates", w_hh);
   check_index_range(index, s.gate_rows);
   if (computes_as_float(w_hh)) {
     constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
@@ -86,6 +87,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   STD_TORCH_CHECK(gate_rows >= 0, "gate_rows: expected at least 0, got ", gate_rows);
   const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
+  check_like(w_hh, "w_hh", activations, "activations");
   check_index_range(index, s.gate_rows);
   check_shape(activations, "activations", {s.directions, s.positions, 4 * s.hidden});
   check_shape(cells, "cells", {s.directions, s.positions, s.hidden});

@@ -76,6 +76,13 @@ inline std::optional<Tensor> as(ScalarType dtype, const std::optional<Tensor>& t
   return t ? std::optional<Tensor>(as(dtype, *t)) : std::nullopt;
 }
 
+// Gates, or a table of them, beside this W_hh: of its dtype, but float32 for bfloat16.
+inline void check_gates_dtype(const Tensor& gates, const char* name, const Tensor& w_hh) {
+  if (w_hh.scalar_type() != ScalarType::BFloat16) return check_like(w_hh, "w_hh", gates, name);
+  STD_TORCH_CHECK(gates.scalar_type() == ScalarType::Float, name, ": expected dtype float32 beside a bfloat16 w_hh");
+  check_device(w_hh, "w_hh", gates, name);
+}
+
 template <class T>
 void check_panels(const Tensor& panels, const Tensor& like, int64_t directions, int64_t hidden) {
   check_like(panels, "panels", like);

@@ -221,7 +221,7 @@ def _double(*shape: int) -> Tensor:
         ({"table": _double(1, V, 4 * H).float()}, "w_hh: its dtype differs"),
         (
             {"table": _double(1, V, 4 * H).bfloat16(), "w_hh": _double(1, 4 * H, H).bfloat16()},
-            "w_hh: its dtype differs from that of table",
+            "table: expected dtype float32 beside a bfloat16 w_hh",
         ),
         ({"ids": torch.zeros(T, dtype=torch.int64)}, r"ids: expected shape \(T, B\), got \(6\)"),
         ({"ids": torch.zeros(T, B, dtype=torch.int32)}, "ids: expected dtype int64"),

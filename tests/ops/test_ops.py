@@ -240,6 +240,16 @@ def test_float16_has_no_kernel_yet() -> None:
         OPS.lstm_inference(**_arguments(1, False, torch.float16))
 
 
+@pytest.mark.parametrize("size", [4, 5])
+def test_bfloat16_gates_are_refused(size: int) -> None:
+    """They would be read as float32, twice as long."""
+    state = torch.zeros(1, 1, size, dtype=torch.bfloat16)
+    w_hh = torch.zeros(1, 4 * size, size, dtype=torch.bfloat16)
+    gates = torch.zeros(1, 2, 4 * size, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="gates: expected dtype float32 beside a bfloat16 w_hh"):
+        OPS.lstm_inference(gates, None, torch.tensor([1, 1]), w_hh, state, state)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
