@@ -1,4 +1,4 @@
-# make demo | test | bench | lint.  Each makes its own virtual environment in .venv, installs this folder into it, and can
+# make demo | test | bench | lint | sanitize.  Each makes its own virtual environment in .venv, installs this folder into it, and can
 # be run again: what is up to date is not done twice.  PYTHON names the interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,12 +15,13 @@ SOURCES := pyproject.toml setup.py MANIFEST.in constraints.txt $(shell find text
 	! -name '*.so' ! -name '*.pyc' ! -name _build.txt)
 CPP_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test bench lint
+.PHONY: help demo test bench lint sanitize
 help:
 	@echo "make demo   train the classifier on real reviews, with nn.LSTM and with ours, and compare them"
 	@echo "make test   install with the test extras and run the tests"
 	@echo "make bench  time ours against nn.LSTM, ONNX Runtime and OpenVINO; write docs/performance.md"
 	@echo "make lint   ruff, mypy, clang-format"
+	@echo "make sanitize   run the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 
 demo: $(DEMO)
 	@echo "== demo: training the same classifier with nn.LSTM and with textclf_fast"
@@ -43,6 +44,27 @@ lint: $(TEST) $(LINT)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
+
+# A copy of the sources is built, so that the objects of the usual build stay; its libraries come before the installed
+# ones on Python's path. Python itself knows nothing of the sanitizers: their libraries are loaded before it, and
+# libstdc++ with them, whose exceptions they watch. What Python never frees is no leak of ours.
+SANITIZED := build/sanitize
+SANITIZE_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZE_TESTS := tests/ops tests/nn/test_lstm_numerics.py tests/nn/test_embedding_lstm.py tests/nn/test_frozen.py \
+	tests/text/test_host.py
+# Left out: thousands of problems that differ in numbers alone.
+SANITIZE_SKIP := not test_error_over_all_sizes and not test_gradcheck
+sanitize: $(TEST)
+	@echo "== sanitize: compiling a copy with AddressSanitizer and UndefinedBehaviorSanitizer, and running the kernels' tests"
+	mkdir -p $(SANITIZED)/source/build
+	rm -rf $(SANITIZED)/package $(SANITIZED)/source/build/lib*
+	find $(SANITIZED)/source -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
+	cp -p --parents $(SOURCES) README.md LICENSE $(SANITIZED)/source
+	CXX="$(CXX)" CXXFLAGS="$(CXXFLAGS) $(SANITIZE_FLAGS)" TEXTCLF_FAST_CUDA=0 \
+		$(PIP) --no-deps --target $(SANITIZED)/package $(SANITIZED)/source
+	LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(library).so))" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/package \
+		$(BIN)/pytest $(SANITIZE_TESTS) -q -k "$(SANITIZE_SKIP)"
 
 $(TORCH): constraints.txt
 	@echo "== making a virtual environment in .venv and installing torch (the pin in constraints.txt) into it"

@@ -4,6 +4,13 @@
 #include <sys/mman.h>
 #endif
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(data, bytes) ((void)(data), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(data, bytes) ((void)(data), (void)(bytes))
+#endif
+
 #include <iterator>
 #include <memory>
 #include <mutex>
@@ -37,7 +44,10 @@ constexpr size_t kHeader = 64;  // before a block's data: its size
 constexpr size_t kMostKeptBlocks = size_t(128) << 20;
 
 size_t& size_of(void* data) { return *reinterpret_cast<size_t*>(static_cast<char*>(data) - kHeader); }
-void free_block(void* data) { Free{}(static_cast<char*>(data) - kHeader); }
+void free_block(void* data) {
+  ASAN_UNPOISON_MEMORY_REGION(data, size_of(data));
+  Free{}(static_cast<char*>(data) - kHeader);
+}
 
 // Blocks that nobody uses, the ones given back last at the end.
 struct KeptBlocks {
@@ -69,6 +79,7 @@ void* take_block(size_t bytes) {
         void* data = *block;
         k.blocks.erase(std::next(block).base());
         k.bytes -= size_of(data);
+        ASAN_UNPOISON_MEMORY_REGION(data, size_of(data));
         return data;
       }
   }
@@ -81,6 +92,7 @@ void give_back_block(void* data) {
   KeptBlocks& k = kept();
   const std::lock_guard<std::mutex> lock(k.mutex);
   k.blocks.push_back(data);
+  ASAN_POISON_MEMORY_REGION(data, size_of(data));  // nobody's, for now
   k.bytes += size_of(data);
   while (k.bytes > kMostKeptBlocks) {  // the one unused for longest
     k.bytes -= size_of(k.blocks.front());
@@ -101,6 +113,9 @@ Scratch::Scratch(ScratchUse use, size_t bytes) : kept_(bytes <= kMostKept) {
     block.bytes = bytes;
   }
   data_ = block.data.get();
+  // AddressSanitizer, where the tests are built with it: the rest of a larger block is not this request's.
+  ASAN_UNPOISON_MEMORY_REGION(data_, block.bytes);
+  ASAN_POISON_MEMORY_REGION(static_cast<char*>(data_) + bytes, block.bytes - bytes);
 }
 
 Scratch::~Scratch() {

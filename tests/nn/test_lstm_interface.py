@@ -337,3 +337,19 @@ def test_kept_panels_follow_the_weights(options: dict[str, bool]) -> None:
             after = fused(x)[0]
             torch.testing.assert_close(after, plain(x)[0])
         assert not torch.allclose(before, after)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_middling_dense_inference_takes_onednns_path(batch_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    plain, fused = _pair(3, 256, batch_first=batch_first)
+    x = torch.randn(8, 2, 3) if batch_first else torch.randn(2, 8, 3)
+    monkeypatch.setattr(FusedLSTM, "_run", None)  # the kernels' way: must not be taken
+    with torch.no_grad():
+        for a, b in zip(_flat(fused(x)), _flat(plain(x)), strict=True):
+            assert torch.equal(a, b)
+        with pytest.raises(TypeError):  # lengths give the kernels something to save
+            fused(x, lengths=[2, 1] * 4)
+    with pytest.raises(TypeError):
+        fused(x)

@@ -119,9 +119,27 @@ class FusedLSTM(nn.LSTM):
     ) -> tuple[Tensor, States]:
         if input.dim() != 3 or input.numel() == 0 or not kernels_apply(self, input):
             return self._forward_unusual(input, hx, lengths)
+        if lengths is None and self._pytorch_is_faster(input):
+            return super().forward(input, hx)
         if hx is not None:
             self._check_states_batched(hx)
         return self._pack_and_run(input, hx, lengths, known_to_apply=True)
+
+    def _pytorch_is_faster(self, input: Tensor) -> bool:
+        """Inference on dense batches at middling sizes: oneDNN keeps its gates in the cache, ours go through memory.
+
+        Measured on two AVX-512 cores at T = 64 and 128, ours against oneDNN: 0.90 to 1.0 times as fast at H = 128 and
+        256 for B = 32 and 128, and at H = 256 for B = 8; 1.0 and above at H = 512 and below H = 128.
+        """
+        rows = input.size(0 if self.batch_first else 1)
+        return bool(
+            not torch.is_grad_enabled()
+            and 128 <= self.hidden_size <= 256
+            and rows * self.hidden_size >= 2**11
+            and input.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()
+            and torch.backends.mkldnn.enabled
+        )
 
     def _pack_and_run(
         self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None, known_to_apply: bool = False
