@@ -36,11 +36,8 @@ HIDDEN = (7, 33, 150)  # 150 positions a chunk, and more rows of W_hh's gradient
 def test_both_directions(isa: str, hidden: int, lengths: str, with_index: bool) -> None:
     for directions in (1, 2):
         layer = Layer(hidden, LENGTHS[lengths], directions, with_index)
-        for dtype in (torch.float64, torch.float32):
-            with threads(1):
-                ours = layer.run_ours(dtype)
-            layer.check(ours)
-            with threads(3):
+        for dtype, count in ((torch.float64, 1), (torch.float32, 3)):
+            with threads(count):
                 layer.check(layer.run_ours(dtype))
 
 
