@@ -2,7 +2,8 @@
 // fake kernels and autograd are in textclf_fast/ops.py.
 //
 // Letters: T steps, B rows, N positions = sum of lengths, D directions, I input, H hidden units, R gate rows, V
-// vocabulary. bfloat16 layers have gates, tables and their gradients in float32. The packed layout, the gate order and the direction of walk are described in lstm_problem.h.
+// vocabulary. bfloat16 layers have gates, tables and their gradients in float32. The packed layout, the gate order and
+// the direction of walk are described in lstm_problem.h.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(textclf_fast, m) {
@@ -63,13 +64,14 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   ids (N) int64 -> tokens (U) int64, index (N) int64 with tokens[index] == ids
   m.def("distinct_tokens(Tensor ids, int vocab_size) -> (Tensor, Tensor)");
 
-  // Rows of a table (V, E) by their numbers (U) int64, distinct, and the gradient of that: a table of zeros but for them.
+  // Rows of a table (V, E) by their numbers (U) int64, distinct, and the gradient of that: a table of zeros but for
+  // them.
   //   no_grad: the row that gets no gradient, -1 for none
   m.def("gather_rows(Tensor table, Tensor rows, int no_grad) -> Tensor");
   m.def("scatter_rows(Tensor values, Tensor rows, int count, int skip) -> Tensor");
 
-  // An uninitialized tensor of this size, of the dtype and on the device of `like`, in memory kept from step to step where
-  // it is large: for what does not outlive a training step.
+  // An uninitialized tensor of this size, of the dtype and on the device of `like`, in memory kept from step to step
+  // where it is large: for what does not outlive a training step.
   m.def("new_passing(Tensor like, int[] size) -> Tensor");
 
   // Where the real positions of a padded batch are, in packed order.
