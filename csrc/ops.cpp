@@ -1,5 +1,5 @@
 // Every op of textclf_fast, one schema each.  Kernels register themselves: cpu/*.cpp for CPU, cuda/*.cu for CUDA;
-// fake kernels and autograd are in textclf_fast/ops.py.
+// fake kernels and autograd are in textclf_fast/fake_kernels.py and ops.py.
 //
 // Letters: T steps, B rows, N positions = sum of lengths, D directions, I input, H hidden units, R gate rows, V
 // vocabulary. bfloat16 layers have gates, tables and their gradients in float32. The packed layout, the gate order and

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from textclf_fast import _libraries
+from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
 
 _libraries.load()
 _ops = torch.ops.textclf_fast
@@ -84,51 +84,3 @@ def embedding_lstm_int8_inference(
         RuntimeError: a shape, dtype, id or length that does not fit; the message names the argument.
     """
     return _ops.embedding_lstm_int8_inference(table, ids, lengths, batch_first, *w_hh, need_output)
-
-
-# ---- Fake kernels: shapes and dtypes alone -------------------------------------------------------
-
-
-@torch.library.register_fake("textclf_fast::quantize_recurrent")
-def _(w_hh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    blocks, fours = (hidden + 15) // 16, (hidden + 7) // 8 * 2
-    rows = (directions, blocks, 4, 16)
-    return (
-        w_hh.new_empty((directions, blocks, fours, 4, 16, 4), dtype=torch.int8),
-        w_hh.new_empty(rows),
-        w_hh.new_empty(rows, dtype=torch.int32),
-    )
-
-
-@torch.library.register_fake("textclf_fast::lstm_int8_inference")
-def _(
-    gates: Tensor,
-    index: Tensor | None,
-    batch_sizes: Tensor,
-    numbers: Tensor,
-    scales: Tensor,
-    offsets: Tensor,
-    need_output: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    positions = (gates.size(1) if index is None else index.size(0)) if need_output else 0
-    directions, hidden = gates.size(0), gates.size(2) // 4
-    state = (directions, torch.library.get_ctx().new_dynamic_size(), hidden)  # B is batch_sizes[0]
-    return gates.new_empty(positions, directions * hidden), gates.new_empty(state), gates.new_empty(state)
-
-
-@torch.library.register_fake("textclf_fast::embedding_lstm_int8_inference")
-def _(
-    table: Tensor,
-    ids: Tensor,
-    lengths: Tensor | None,
-    batch_first: bool,
-    numbers: Tensor,
-    scales: Tensor,
-    offsets: Tensor,
-    need_output: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    directions, hidden = table.size(0), table.size(2) // 4
-    state = (directions, ids.size(0 if batch_first else 1), hidden)
-    output = table.new_empty((*ids.shape, directions * hidden) if need_output else 0)
-    return output, table.new_empty(state), table.new_empty(state)

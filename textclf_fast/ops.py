@@ -1,4 +1,4 @@
-"""Python face of the ops: fake kernels, autograd, and one function each.
+"""Python face of the ops: one function each, and autograd. (Fake kernels: fake_kernels.py.)
 
 The schemas are in csrc/ops.cpp, the packed layout in csrc/lstm_problem.h.  Letters: T steps, B rows, N positions =
 sum of lengths, D directions, H hidden units, R gate rows, V vocabulary.
@@ -11,16 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textclf_fast import _libraries
+from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
+from textclf_fast.reference import gates_dtype as gates_dtype
 from textclf_fast.reference import lstm_reference
 
 _libraries.load()
 _ops = torch.ops.textclf_fast
-
-
-def gates_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a layer's gates: its own, but float32 for bfloat16."""
-    return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
 def lstm(
@@ -212,139 +208,6 @@ def adam_rows_(
     torch.autograd.graph.increment_version((param, exp_avg, exp_avg_sq, done))
 
 
-# ---- Fake kernels: shapes and dtypes alone -------------------------------------------------------
-
-
-@torch.library.register_fake("textclf_fast::lstm_inference")
-def _(
-    gates: Tensor,
-    index: Tensor | None,
-    batch_sizes: Tensor,
-    w_hh: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    panels: Tensor | None = None,
-    need_output: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    positions = (gates.size(1) if index is None else index.size(0)) if need_output else 0
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    state = (directions, h0.size(1), hidden)
-    return w_hh.new_empty(positions, directions * hidden), w_hh.new_empty(state), w_hh.new_empty(state)
-
-
-@torch.library.register_fake("textclf_fast::embedding_lstm_inference")
-def _(
-    table: Tensor,
-    ids: Tensor,
-    lengths: Tensor | None,
-    batch_first: bool,
-    w_hh: Tensor,
-    panels: Tensor | None,
-    need_output: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    state = (directions, ids.size(0 if batch_first else 1), hidden)
-    output = w_hh.new_empty((*ids.shape, directions * hidden) if need_output else 0)
-    return output, w_hh.new_empty(state), w_hh.new_empty(state)
-
-
-@torch.library.register_fake("textclf_fast::lstm_training")
-def _(
-    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    positions = gates.size(1) if index is None else index.size(0)
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    state = (directions, h0.size(1), hidden)
-    return (
-        w_hh.new_empty(positions, directions * hidden),
-        w_hh.new_empty(state),
-        w_hh.new_empty(state),
-        w_hh.new_empty(directions, positions, 4 * hidden),
-        w_hh.new_empty(directions, positions, hidden),
-    )
-
-
-@torch.library.register_fake("textclf_fast::lstm_backward")
-def _(
-    grad_output: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
-    activations: Tensor,
-    cells: Tensor,
-    output: Tensor,
-    index: Tensor | None,
-    gate_rows: int,
-    batch_sizes: Tensor,
-    w_hh: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    need_w_hh: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        activations.new_empty(activations.size(0), gate_rows, activations.size(2), dtype=gates_dtype(w_hh.dtype)),
-        activations.new_empty(w_hh.shape if need_w_hh else (0,)),
-        activations.new_empty(h0.shape),
-        activations.new_empty(c0.shape),
-    )
-
-
-@torch.library.register_fake("textclf_fast::pack_recurrent")
-def _(w_hh: Tensor) -> Tensor:
-    return w_hh.new_empty(torch.library.get_ctx().new_dynamic_size())
-
-
-@torch.library.register_fake("textclf_fast::distinct_tokens")
-def _(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    distinct = torch.library.get_ctx().new_dynamic_size()
-    return ids.new_empty(distinct), torch.empty_like(ids, memory_format=torch.contiguous_format)
-
-
-@torch.library.register_fake("textclf_fast::gather_rows")
-def _(table: Tensor, rows: Tensor, no_grad: int) -> Tensor:
-    return table.new_empty(rows.size(0), table.size(1))
-
-
-@torch.library.register_fake("textclf_fast::scatter_rows")
-def _(values: Tensor, rows: Tensor, count: int, skip: int) -> Tensor:
-    return values.new_empty(count, values.size(1))
-
-
-@torch.library.register_fake("textclf_fast::new_passing")
-def _(like: Tensor, size: list[int]) -> Tensor:
-    return like.new_empty(size)
-
-
-@torch.library.register_fake("textclf_fast::packed_layout")
-def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    ctx = torch.library.get_ctx()
-    positions, longest = ctx.new_dynamic_size(), ctx.new_dynamic_size()
-    return (
-        lengths.new_empty(positions),
-        lengths.new_empty(longest),
-        lengths.new_empty(lengths.size(0)),
-        lengths.new_empty(lengths.size(0)),
-    )
-
-
-@torch.library.register_fake("textclf_fast::stale_rows")
-def _(ids: Tensor, done: Tensor, steps: int) -> Tensor:
-    return ids.new_empty(torch.library.get_ctx().new_dynamic_size())
-
-
-@torch.library.register_fake("textclf_fast::adam_rows_")
-def _(
-    param: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    done: Tensor,
-    rows: Tensor,
-    grad: Tensor | None,
-    history: Tensor,
-    steps: int,
-) -> None:
-    return None
-
-
 # ---- Autograd ------------------------------------------------------------------------------------
 #
 # The formulas are registered with the ops, for torch.compile; eager calls take them by way of autograd.Function, which
@@ -445,8 +308,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, no_grad: int) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.size, ctx.skip = table.size(0), no_grad
+        _save_rows(ctx, (table, rows, no_grad), table)
         return _ops.gather_rows(table, rows, no_grad)
 
     @staticmethod

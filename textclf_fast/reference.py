@@ -10,6 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def gates_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a layer's gates: its own, but float32 for bfloat16."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
 def lstm_reference(
     gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,10 +21,10 @@ static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t dire
   return t + 1 < s.steps && row < s.batch_sizes[t + 1] ? s.offsets[t + 1] + row : -1;
 }
 
-// Positions [first, end) are the steps [t, t_end); their gates' gradients are at grad_gates, 4H a row.
+// Positions [first, end) are whole steps, from t on; their gates' gradients are at grad_gates, 4H a row.
 template <class T>
 struct Chunk {
-  int64_t t, t_end, first, end;
+  int64_t t, first, end;
   const T* grad_gates;
 };
 

@@ -50,10 +50,6 @@ void run_teams(const LstmShape& shape, int64_t units, const ScratchBytes& scratc
   });
 }
 
-}  // namespace
-
-namespace {
-
 // The last number of packed panels says for which instruction set they are.
 template <class T>
 T isa_mark() {
@@ -61,10 +57,6 @@ T isa_mark() {
     return {uint16_t(isa_number())};
   else
     return T(isa_number());
-}
-template <class T>
-void mark_panels(T* last) {
-  *last = isa_mark<T>();
 }
 template <class T>
 bool panels_fit(const T* last) {
@@ -86,7 +78,7 @@ void pack_panels(const T* w_hh, int64_t directions, int64_t hidden, T* panels) {
   pack_all<T>(directions, size, k.forward_blocks(hidden), panels, [&](int64_t direction, int64_t block, T* to) {
     k.pack_forward(w_hh + direction * 4 * hidden * hidden, hidden, block, to);
   });
-  mark_panels(panels + directions * size);
+  panels[directions * size] = isa_mark<T>();
 }
 
 template <class T>

@@ -143,9 +143,8 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
       count += s.batch_sizes[time(chunk_end)];
     Chunk<T> chunk;
     chunk.t = direction ? step : time(chunk_end - 1);
-    chunk.t_end = chunk.t + chunk_end - step;
     chunk.first = s.offsets[chunk.t];
-    chunk.end = s.offsets[chunk.t_end];
+    chunk.end = s.offsets[chunk.t + chunk_end - step];
     T* grad_gates = chunk_buffer;
     if constexpr (sizeof(T) == sizeof(A))
       if (!buffered) grad_gates = p.grad_gates + (direction * s.positions + chunk.first) * kGates * H;

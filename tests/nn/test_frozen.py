@@ -10,6 +10,7 @@ import pytest
 import torch
 from frozen_cases import LENGTHS, B, Calls, E, H, T, V, assert_right, make_ids, make_model, plain_lstm
 from layer_cases import threads
+from lstm_cases import rms
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -139,8 +140,9 @@ def test_left_under_autocast(calls: Calls) -> None:
         output, _ = calls.returned(lambda: model(ids), 0)
         want, _ = plain_lstm(model)(model.embedding(ids))
     assert output.dtype == want.dtype
-    # Both round to 8 bits at other places, and |h| < 1.
-    torch.testing.assert_close(output, want, rtol=0, atol=4 * torch.finfo(torch.bfloat16).eps)
+    exact, _ = plain_lstm(model)(model.embedding(ids))  # float32: next to bfloat16, exact
+    assert rms(output - exact) <= 1.5 * rms(want - exact)
+    calls.returned(lambda: model(ids), 1)  # autocast's call has left it in place
 
 
 @torch.enable_grad()

@@ -194,10 +194,10 @@ class FusedEmbeddingLSTM(nn.Module):
         if ids.dim() != 2:
             raise ValueError(f"ids: expected shape (T, B), or (T,) for one row, got {tuple(ids.shape)}")
         _check_ids_dtype(ids)
-        batch_first = self.lstm.batch_first
+        batch_first = lstm.batch_first
         rows, steps = ids.shape if batch_first else (ids.size(1), ids.size(0))
         if ids.numel() == 0:
-            return self.lstm(self.embedding(ids), hx, lengths=lengths)
+            return lstm(embedding(ids), hx, lengths=lengths)
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:
             if lengths is None and not self._kernels_apply():
@@ -252,7 +252,8 @@ class FusedEmbeddingLSTM(nn.Module):
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
-        else:
+        elif embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
+            # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())
         if table is not None:
             gates, index = table, ids
@@ -317,7 +318,8 @@ def _embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
         type(embedding) is nn.Embedding
         and not embedding.sparse
         and embedding.max_norm is None
-        and not (embedding._forward_pre_hooks or embedding._forward_hooks or embedding._backward_hooks)
+        and not (embedding._forward_pre_hooks or embedding._forward_hooks)
+        and not (embedding._backward_pre_hooks or embedding._backward_hooks)
         and transforms_are_off()
     )
     if not plain:

@@ -48,7 +48,10 @@ def autocast_lowers(lstm: nn.LSTM, *tensors: Tensor) -> bool:
 def call_lowered(module: nn.Module, lstm: nn.LSTM, prefix: str, *args: Any, **kwargs: Any) -> Any:
     """``module(*args, **kwargs)`` with the weights of ``lstm``, its child of this prefix, cast to bfloat16."""
     lowered = {f"{prefix}{name}": weight.to(torch.bfloat16) for name, weight in lstm.named_parameters()}
-    return _without_autocast(torch.func.functional_call, module, lowered, args, kwargs)
+    try:
+        return _without_autocast(torch.func.functional_call, module, lowered, args, kwargs)
+    finally:
+        lstm._update_flat_weights()  # its list would keep the cast ones
 
 
 def lower_states(hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:

@@ -1,0 +1,189 @@
+"""Fake kernels of the ops, shapes and dtypes alone: what torch.compile, export and the meta device run.
+
+The schemas are in csrc/ops.cpp; letters as in ops.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from textclf_fast import _libraries
+from textclf_fast.reference import gates_dtype
+
+_libraries.load()
+
+
+@torch.library.register_fake("textclf_fast::lstm_inference")
+def _(
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    panels: Tensor | None = None,
+    need_output: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    positions = (gates.size(1) if index is None else index.size(0)) if need_output else 0
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    state = (directions, h0.size(1), hidden)
+    return w_hh.new_empty(positions, directions * hidden), w_hh.new_empty(state), w_hh.new_empty(state)
+
+
+@torch.library.register_fake("textclf_fast::embedding_lstm_inference")
+def _(
+    table: Tensor,
+    ids: Tensor,
+    lengths: Tensor | None,
+    batch_first: bool,
+    w_hh: Tensor,
+    panels: Tensor | None,
+    need_output: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    state = (directions, ids.size(0 if batch_first else 1), hidden)
+    output = w_hh.new_empty((*ids.shape, directions * hidden) if need_output else 0)
+    return output, w_hh.new_empty(state), w_hh.new_empty(state)
+
+
+@torch.library.register_fake("textclf_fast::lstm_training")
+def _(
+    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    positions = gates.size(1) if index is None else index.size(0)
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    state = (directions, h0.size(1), hidden)
+    return (
+        w_hh.new_empty(positions, directions * hidden),
+        w_hh.new_empty(state),
+        w_hh.new_empty(state),
+        w_hh.new_empty(directions, positions, 4 * hidden),
+        w_hh.new_empty(directions, positions, hidden),
+    )
+
+
+@torch.library.register_fake("textclf_fast::lstm_backward")
+def _(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    activations: Tensor,
+    cells: Tensor,
+    output: Tensor,
+    index: Tensor | None,
+    gate_rows: int,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    need_w_hh: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        activations.new_empty(activations.size(0), gate_rows, activations.size(2), dtype=gates_dtype(w_hh.dtype)),
+        activations.new_empty(w_hh.shape if need_w_hh else (0,)),
+        activations.new_empty(h0.shape),
+        activations.new_empty(c0.shape),
+    )
+
+
+@torch.library.register_fake("textclf_fast::pack_recurrent")
+def _(w_hh: Tensor) -> Tensor:
+    return w_hh.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
+@torch.library.register_fake("textclf_fast::distinct_tokens")
+def _(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    distinct = torch.library.get_ctx().new_dynamic_size()
+    return ids.new_empty(distinct), torch.empty_like(ids, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("textclf_fast::gather_rows")
+def _(table: Tensor, rows: Tensor, no_grad: int) -> Tensor:
+    return table.new_empty(rows.size(0), table.size(1))
+
+
+@torch.library.register_fake("textclf_fast::scatter_rows")
+def _(values: Tensor, rows: Tensor, count: int, skip: int) -> Tensor:
+    return values.new_empty(count, values.size(1))
+
+
+@torch.library.register_fake("textclf_fast::new_passing")
+def _(like: Tensor, size: list[int]) -> Tensor:
+    return like.new_empty(size)
+
+
+@torch.library.register_fake("textclf_fast::packed_layout")
+def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ctx = torch.library.get_ctx()
+    positions, longest = ctx.new_dynamic_size(), ctx.new_dynamic_size()
+    return (
+        lengths.new_empty(positions),
+        lengths.new_empty(longest),
+        lengths.new_empty(lengths.size(0)),
+        lengths.new_empty(lengths.size(0)),
+    )
+
+
+@torch.library.register_fake("textclf_fast::stale_rows")
+def _(ids: Tensor, done: Tensor, steps: int) -> Tensor:
+    return ids.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
+@torch.library.register_fake("textclf_fast::adam_rows_")
+def _(
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    done: Tensor,
+    rows: Tensor,
+    grad: Tensor | None,
+    history: Tensor,
+    steps: int,
+) -> None:
+    return None
+
+
+@torch.library.register_fake("textclf_fast::quantize_recurrent")
+def _(w_hh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    blocks, fours = (hidden + 15) // 16, (hidden + 7) // 8 * 2
+    rows = (directions, blocks, 4, 16)
+    return (
+        w_hh.new_empty((directions, blocks, fours, 4, 16, 4), dtype=torch.int8),
+        w_hh.new_empty(rows),
+        w_hh.new_empty(rows, dtype=torch.int32),
+    )
+
+
+@torch.library.register_fake("textclf_fast::lstm_int8_inference")
+def _(
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    numbers: Tensor,
+    scales: Tensor,
+    offsets: Tensor,
+    need_output: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    positions = (gates.size(1) if index is None else index.size(0)) if need_output else 0
+    directions, hidden = gates.size(0), gates.size(2) // 4
+    state = (directions, torch.library.get_ctx().new_dynamic_size(), hidden)  # B is batch_sizes[0]
+    return gates.new_empty(positions, directions * hidden), gates.new_empty(state), gates.new_empty(state)
+
+
+@torch.library.register_fake("textclf_fast::embedding_lstm_int8_inference")
+def _(
+    table: Tensor,
+    ids: Tensor,
+    lengths: Tensor | None,
+    batch_first: bool,
+    numbers: Tensor,
+    scales: Tensor,
+    offsets: Tensor,
+    need_output: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    directions, hidden = table.size(0), table.size(2) // 4
+    state = (directions, ids.size(0 if batch_first else 1), hidden)
+    output = table.new_empty((*ids.shape, directions * hidden) if need_output else 0)
+    return output, table.new_empty(state), table.new_empty(state)
