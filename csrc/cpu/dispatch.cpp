@@ -46,21 +46,21 @@ const char* isa_name() { return kNames[isa_number()]; }
 template <class T>
 const KernelTable<T>& kernels() {
 #ifdef __x86_64__
-  static const KernelTable<T> tables[] = {generic::kernels<T>(), avx2::kernels<T>(), avx512::kernels<T>(),
-                                          avx512::kernels<T>()};
+  static const KernelTable<T>* const tables[] = {&generic::kernels<T>(), &avx2::kernels<T>(), &avx512::kernels<T>(),
+                                                 &avx512::kernels<T>()};
+  return *tables[isa_number()];
 #else
-  static const KernelTable<T> tables[] = {generic::kernels<T>()};
+  return generic::kernels<T>();
 #endif
-  return tables[isa_number()];
 }
 template <>
 const KernelTable<BFloat16>& kernels<BFloat16>() {
 #ifdef __x86_64__
-  static const KernelTable<BFloat16> table = avx512_bf16::kernels();
+  return avx512_bf16::kernels();
 #else
   static const KernelTable<BFloat16> table{};
-#endif
   return table;
+#endif
 }
 bool has_bfloat16() { return isa_number() == int(Isa::kAvx512Bf16); }
 

@@ -25,15 +25,14 @@ std::atomic<bool>& vnni_is_used() {
 
 const Int8Kernels& int8_kernels() {
 #ifdef __x86_64__
-  static const Int8Kernels tables[] = {generic::int8_kernels(), avx2::int8_kernels(), avx512::int8_kernels(),
-                                       avx512vnni::int8_kernels()};
+  static const Int8Kernels* const tables[] = {&generic::int8_kernels(), &avx2::int8_kernels(), &avx512::int8_kernels(),
+                                              &avx512vnni::int8_kernels()};
   constexpr int kAvx512 = 2;  // and what has more
   const int isa = isa_number();
-  if (isa < kAvx512) return tables[isa];
-  return tables[vnni_is_used().load(std::memory_order_relaxed) ? kAvx512 + 1 : kAvx512];
+  if (isa < kAvx512) return *tables[isa];
+  return *tables[vnni_is_used().load(std::memory_order_relaxed) ? kAvx512 + 1 : kAvx512];
 #else
-  static const Int8Kernels table = generic::int8_kernels();
-  return table;
+  return generic::int8_kernels();
 #endif
 }
 

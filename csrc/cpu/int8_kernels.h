@@ -36,17 +36,17 @@ struct Int8Kernels {
 
 // One per file kernels_*.cpp.
 namespace generic {
-Int8Kernels int8_kernels();
+const Int8Kernels& int8_kernels();
 }
 #ifdef __x86_64__
 namespace avx2 {
-Int8Kernels int8_kernels();
+const Int8Kernels& int8_kernels();
 }
 namespace avx512 {
-Int8Kernels int8_kernels();
+const Int8Kernels& int8_kernels();
 }
 namespace avx512vnni {
-Int8Kernels int8_kernels();
+const Int8Kernels& int8_kernels();
 }
 #endif
 

@@ -41,15 +41,16 @@ struct KernelTable {
   void (*adam_rows)(const AdamRows<T>& problem, int64_t first, int64_t last, void* scratch);
 };
 
-// One declaration per file kernels_*.cpp.
-#define TEXTCLF_DECLARE_KERNELS(isa)     \
-  namespace isa {                        \
-  template <class T>                     \
-  KernelTable<T> kernels();              \
-  template <>                            \
-  KernelTable<float> kernels<float>();   \
-  template <>                            \
-  KernelTable<double> kernels<double>(); \
+// One declaration per file kernels_*.cpp.  These are called on every machine: they are compiled without the set's
+// instructions and return constants.
+#define TEXTCLF_DECLARE_KERNELS(isa)            \
+  namespace isa {                               \
+  template <class T>                            \
+  const KernelTable<T>& kernels();              \
+  template <>                                   \
+  const KernelTable<float>& kernels<float>();   \
+  template <>                                   \
+  const KernelTable<double>& kernels<double>(); \
   }
 TEXTCLF_DECLARE_KERNELS(generic)
 #ifdef __x86_64__
@@ -57,7 +58,7 @@ TEXTCLF_DECLARE_KERNELS(avx2)
 TEXTCLF_DECLARE_KERNELS(avx512)
 // bfloat16 products; its other kernels are those of avx512.
 namespace avx512_bf16 {
-KernelTable<BFloat16> kernels();
+const KernelTable<BFloat16>& kernels();
 }
 #endif
 

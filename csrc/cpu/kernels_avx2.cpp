@@ -34,18 +34,27 @@ static inline __attribute__((always_inline)) Int32x8 add_products(Int32x8 acc, I
 #include "lstm_kernels.inl"
 
 }  // namespace
-
-template <>
-KernelTable<float> kernels<float>() {
-  return kernel_table<float>();
-}
-template <>
-KernelTable<double> kernels<double>() {
-  return kernel_table<double>();
-}
-Int8Kernels int8_kernels() { return {"avx2", int8_scratch_bytes, int8_forward}; }
-
 }  // namespace textclf_fast::cpu::avx2
 
 TEXTCLF_TARGET_END
+
+// Every machine calls these, whatever it has.
+namespace textclf_fast::cpu::avx2 {
+
+template <>
+const KernelTable<float>& kernels<float>() {
+  static constexpr auto table = kernel_table<float>();
+  return table;
+}
+template <>
+const KernelTable<double>& kernels<double>() {
+  static constexpr auto table = kernel_table<double>();
+  return table;
+}
+const Int8Kernels& int8_kernels() {
+  static constexpr Int8Kernels table{"avx2", int8_scratch_bytes, int8_forward};
+  return table;
+}
+
+}  // namespace textclf_fast::cpu::avx2
 #endif

@@ -22,18 +22,27 @@ constexpr int kTileRows = 6;
 #include "lstm_kernels.inl"
 
 }  // namespace
-
-template <>
-KernelTable<float> kernels<float>() {
-  return kernel_table<float>();
-}
-template <>
-KernelTable<double> kernels<double>() {
-  return kernel_table<double>();
-}
-Int8Kernels int8_kernels() { return {"avx512", int8_scratch_bytes, int8_forward}; }
-
 }  // namespace textclf_fast::cpu::avx512
 
 TEXTCLF_TARGET_END
+
+// Every machine calls these, whatever it has.
+namespace textclf_fast::cpu::avx512 {
+
+template <>
+const KernelTable<float>& kernels<float>() {
+  static constexpr auto table = kernel_table<float>();
+  return table;
+}
+template <>
+const KernelTable<double>& kernels<double>() {
+  static constexpr auto table = kernel_table<double>();
+  return table;
+}
+const Int8Kernels& int8_kernels() {
+  static constexpr Int8Kernels table{"avx512", int8_scratch_bytes, int8_forward};
+  return table;
+}
+
+}  // namespace textclf_fast::cpu::avx512
 #endif

@@ -20,10 +20,17 @@ constexpr int kTileRows = 6;
 #include "lstm_kernels.inl"
 
 }  // namespace
-
-KernelTable<BFloat16> kernels() { return kernel_table<BFloat16>(); }
-
 }  // namespace textclf_fast::cpu::avx512_bf16
 
 TEXTCLF_TARGET_END
+
+// Every machine calls these, whatever it has.
+namespace textclf_fast::cpu::avx512_bf16 {
+
+const KernelTable<BFloat16>& kernels() {
+  static constexpr auto table = kernel_table<BFloat16>();
+  return table;
+}
+
+}  // namespace textclf_fast::cpu::avx512_bf16
 #endif

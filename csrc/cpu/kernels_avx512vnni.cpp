@@ -28,10 +28,17 @@ static inline __attribute__((always_inline)) Int32x16 add_products(Int32x16 acc,
 #include "lstm_int8.inl"
 
 }  // namespace
-
-Int8Kernels int8_kernels() { return {"avx512vnni", int8_scratch_bytes, int8_forward}; }
-
 }  // namespace textclf_fast::cpu::avx512vnni
 
 TEXTCLF_TARGET_END
+
+// Every machine calls these, whatever it has.
+namespace textclf_fast::cpu::avx512vnni {
+
+const Int8Kernels& int8_kernels() {
+  static constexpr Int8Kernels table{"avx512vnni", int8_scratch_bytes, int8_forward};
+  return table;
+}
+
+}  // namespace textclf_fast::cpu::avx512vnni
 #endif

@@ -17,13 +17,18 @@ constexpr int kTileRows = 2;
 }  // namespace
 
 template <>
-KernelTable<float> kernels<float>() {
-  return kernel_table<float>();
+const KernelTable<float>& kernels<float>() {
+  static constexpr auto table = kernel_table<float>();
+  return table;
 }
 template <>
-KernelTable<double> kernels<double>() {
-  return kernel_table<double>();
+const KernelTable<double>& kernels<double>() {
+  static constexpr auto table = kernel_table<double>();
+  return table;
 }
-Int8Kernels int8_kernels() { return {"generic", int8_scratch_bytes, int8_forward}; }
+const Int8Kernels& int8_kernels() {
+  static constexpr Int8Kernels table{"generic", int8_scratch_bytes, int8_forward};
+  return table;
+}
 
 }  // namespace textclf_fast::cpu::generic

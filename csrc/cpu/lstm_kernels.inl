@@ -22,7 +22,7 @@
 #include "tiles.inl"
 
 template <class T>
-static KernelTable<T> kernel_table() {
+static constexpr KernelTable<T> kernel_table() {
   KernelTable<T> table{forward_panel_size<T>,
                        forward_blocks<T>,
                        pack_forward<T>,
