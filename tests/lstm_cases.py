@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -169,6 +170,19 @@ class Problem:
         """The same from nn.LSTM."""
         module = nn.LSTM(self.case.input_size, self.case.hidden_size, **self.case.options())
         return self.run(module, reference_forward(module), dtype)
+
+
+@functools.cache
+def pytorch_lowers() -> bool:
+    """Whether nn.LSTM can compute under CPU autocast here: oneDNN's in bfloat16 wants AVX-512, and PyTorch asks for it
+    without a look at the machine.
+    """
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        try:
+            torch.nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+        except RuntimeError:
+            return False
+    return True
 
 
 def rms(t: Tensor) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from frozen_cases import LENGTHS, B, Calls, E, H, T, V, assert_right, make_ids, make_model, plain_lstm
 from layer_cases import threads
-from lstm_cases import rms
+from lstm_cases import pytorch_lowers, rms
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -138,10 +138,10 @@ def test_left_under_autocast(calls: Calls) -> None:
     model, ids = make_model(dtype=torch.float32), make_ids()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, _ = calls.returned(lambda: model(ids), 0)
-        want, _ = plain_lstm(model)(model.embedding(ids))
-    assert output.dtype == want.dtype
+        want = plain_lstm(model)(model.embedding(ids))[0] if pytorch_lowers() else None
+    assert output.dtype == torch.bfloat16
     exact, _ = plain_lstm(model)(model.embedding(ids))  # float32: next to bfloat16, exact
-    assert rms(output - exact) <= 1.5 * rms(want - exact)
+    assert rms(output - exact) <= (2**-8 if want is None else 1.5 * rms(want - exact))
     calls.returned(lambda: model(ids), 1)  # autocast's call has left it in place
 
 

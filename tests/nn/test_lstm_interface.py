@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+from lstm_cases import pytorch_lowers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -203,7 +204,8 @@ def test_autocast_computes_padded_input_in_bfloat16_and_packed_input_as_it_is(wi
     packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         dense, with_lengths = fused(x, hx), fused(x, hx, lengths=lengths)
-        assert [t.dtype for t in _flat(dense)] == [t.dtype for t in _flat(plain(x, hx))]
+        if pytorch_lowers():
+            assert [t.dtype for t in _flat(dense)] == [t.dtype for t in _flat(plain(x, hx))]
         _assert_same(fused(packed, hx), plain(packed, hx))
     _assert_same(dense, lowered(x.bfloat16(), low_hx))
     _assert_same(with_lengths, lowered(x.bfloat16(), low_hx, lengths=lengths))
