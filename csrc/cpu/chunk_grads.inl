@@ -9,8 +9,8 @@
 // chunk reads and writes the gradient of W_hh, once for as many positions as a row of it is long.
 static TEXTCLF_INLINE int64_t chunk_size(int64_t hidden) { return larger(128, hidden); }
 // Positions are summed in runs of this many, each in registers and then added to the result: short sums round less.  A
-// tile of W_hh's gradient needs of each position kStrip numbers of the gates (64 * 48 floats are 12 kB) and four
-// vectors of h (16 kB): both stay in a first-level cache of 32 kB.
+// tile of W_hh's gradient needs of each position kStrip numbers of the gates (64 * 48 floats are 12 kB) and
+// kTileVectors vectors of h (of AVX-512, 16 kB): both stay in a first-level cache of 32 kB.
 constexpr int64_t kRun = 64;
 constexpr int64_t kStrip = 8 * kTileRows;
 
@@ -72,7 +72,7 @@ static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidd
 // group of vectors after the other, as rows P apart would share a few sets of the cache at H = 512.
 template <class T>
 static void pack_states(const LstmBackward<T>& p, int64_t d, int64_t start, int64_t count, int64_t& t, T* h) {
-  constexpr int64_t kPair = Product<T>::kPair, kWidth = kGroup * Simd<T>::kLanes;
+  constexpr int64_t kPair = Product<T>::kPair, kWidth = kTileVectors * Simd<T>::kLanes;
   const LstmShape& s = p.shape;
   const int64_t H = s.hidden, P = padded<T>(H);
   for (int64_t n = 0; n < count; n += kPair) {
@@ -127,9 +127,9 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
       for (int64_t row = begin; row < stop; row += kStrip) {
         const int64_t rows = smaller(kStrip, stop - row);
         pack_strip(chunk.grad_gates + (start - chunk.first) * kGates * H + row, kGates * H, count, rows, strip);
-        for (int64_t column = 0; column < P; column += kGroup * L)
+        for (int64_t column = 0; column < P; column += kTileVectors * L)
           for_tiles(rows, [&]<int R>(int64_t r) {
-            with_vectors<T>(P - column, [&]<int NV>() {
+            with_vectors<T, kTileVectors>(P - column, [&]<int NV>() {
               weight_grad_tile<T, R, NV>(strip + r * Product<T>::kPair, h + column * kRun, count, H, H - column,
                                          set && start == chunk.first,
                                          p.grad_w_hh + (d * kGates * H + row + r) * H + column);

@@ -14,8 +14,8 @@ namespace textclf_fast::cpu::avx2 {
 namespace {
 
 constexpr int kVectorBytes = 32;
-// 16 registers: 2 * 4 accumulators + 4 of W + 1 broadcast = 13.
-constexpr int kTileRows = 2;
+// 16 registers: 6 * 2 accumulators + 2 of W + 1 broadcast = 15.
+constexpr int kTileRows = 6, kTileVectors = 2;
 
 static inline __attribute__((always_inline)) __m256 minimum(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 static inline __attribute__((always_inline)) __m256d minimum(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }

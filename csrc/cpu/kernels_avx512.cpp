@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kVectorBytes = 64;
 // 32 registers: 6 * 4 accumulators + 4 of W + 1 broadcast = 29.
-constexpr int kTileRows = 6;
+constexpr int kTileRows = 6, kTileVectors = 4;
 
 #include "intrinsics_avx512.inl"
 #include "lstm_int8.inl"

@@ -8,8 +8,8 @@ namespace textclf_fast::cpu::generic {
 namespace {
 
 constexpr int kVectorBytes = 16;
-// 16 registers (SSE2): 2 * 4 accumulators + 4 of W + 1 broadcast = 13; with a third row they spill.
-constexpr int kTileRows = 2;
+// 16 registers: 6 * 2 accumulators + 2 of W + 1 broadcast = 15.
+constexpr int kTileRows = 6, kTileVectors = 2;
 
 #include "lstm_int8.inl"
 #include "lstm_kernels.inl"

@@ -87,10 +87,11 @@ static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, i
   for (int64_t k = 0; k < kGates; ++k) {
     const int64_t gate = backwards ? kGates - 1 - k : k, start = gate * hidden + first;
     typename S::V acc[R][NV] = {};
+    const PanelRows<T> rows{panel, kGates * hidden, start, end - first};
     if (R <= kFewRows && backwards)
-      multiply_add<T, R, NV, -1>(acc, grad_gates + start, kGates * hidden, panel + start * NV * S::kLanes, end - first);
+      multiply_add<T, R, NV, -1>(acc, grad_gates + start, kGates * hidden, rows);
     else
-      multiply_add<T, R, NV>(acc, grad_gates + start, kGates * hidden, panel + start * NV * S::kLanes, end - first);
+      multiply_add<T, R, NV>(acc, grad_gates + start, kGates * hidden, rows);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -125,7 +126,7 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
                      int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H), groups = backward_groups<T>(H);
+  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
   using A = Accumulator<T>;
   A* const grad_c = take<A>(scratch, s.rows * P);
   BackwardState<T> state{s.rows, P, grad_c, take<A>(scratch, 2 * team.parts * s.rows * P), team.parts};
@@ -165,15 +166,22 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
           const int64_t before = previous_position(s, direction, t, r);
           backward_cell(p, direction, position + r, r, before, state, unit, unit_end, gates + r * kGates * H);
         }
-        for (int64_t i = 0; i < groups; ++i) {
-          const int64_t column = (backwards ? groups - 1 - i : i) * kGroup * L;
-          for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
-            r += share.row;
-            with_vectors<T>(P - column, [&]<int NV>() {
-              backward_tile<T, R, NV>(gates + r * kGates * H, panels + column * kGates * H, H, unit, unit_end,
-                                      backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column);
+        const int64_t rows = share.row_end - share.row;
+        const auto tile = [&]<int R, int NV>(int64_t r, int64_t column) {
+          r += share.row;
+          backward_tile<T, R, NV>(gates + r * kGates * H, panels + column * kGates * H, H, unit, unit_end, backwards,
+                                  state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column);
+        };
+        const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(P, width);
+        for (int64_t i = 0; i < columns; ++i) {
+          const int64_t column = (backwards ? columns - 1 - i : i) * width;
+          if (rows == 1)
+            with_vectors<T, kOneRowGroups * kGroup>(P - column,
+                                                    [&]<int NV>() { tile.template operator()<1, NV>(0, column); });
+          else
+            for_tiles(rows, [&]<int R>(int64_t r) {
+              with_vectors<T>(P - column, [&]<int NV>() { tile.template operator()<R, NV>(r, column); });
             });
-          });
         }
       });
       state.set = 1 - state.set;

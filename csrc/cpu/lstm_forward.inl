@@ -12,57 +12,61 @@ static int64_t forward_scratch_bytes(const LstmShape& s) {
   return 2 * line_bytes<T>(count) + line_bytes<Accumulator<T>>(count);
 }
 
-// One block of kLanes units for R rows of a step: the product, the activations, the new c and h.
-template <class T, int R>
-static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t block, const T* panels,
-                         bool backwards, const T* h, T* h_next, Accumulator<T>* c) {
+// kBlocks blocks of kLanes units for R rows of a step: the product, the activations, the new c and h.
+template <class T, int R, int kBlocks>
+static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t first_block,
+                         const T* panels, bool backwards, const T* h, T* h_next, Accumulator<T>* c) {
   using A = Accumulator<T>;
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
-  const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
   // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
   const A* table[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const int64_t row = p.index ? p.index[position + r] : position + r;
-    table[r] = p.gates + (direction * p.shape.gate_rows + row) * kGates * H + unit;
+    table[r] = p.gates + (direction * p.shape.gate_rows + row) * kGates * H;
 #pragma GCC unroll 4
-    for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H);
+    for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
   }
-  V acc[R][kGates] = {};
-  const T* panel = panels + unit * kGates * H;
+  V acc[R][kBlocks * kGates] = {};
+  const T* panel = panels + first_block * S::kLanes * kGates * H;
   if (R <= kFewRows && backwards)
-    multiply_add<T, R, kGates, -1>(acc, h, P, panel, H);
+    multiply_add<T, R, kBlocks * kGates, -1>(acc, h, P, {panel, H, 0, H});
   else
-    multiply_add<T, R, kGates>(acc, h, P, panel, H);
+    multiply_add<T, R, kBlocks * kGates>(acc, h, P, {panel, H, 0, H});
 
-  // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is a
-  // copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in
-  // registers.
-  V gates[R][kGates];
+#pragma GCC unroll 2
+  for (int block = 0; block < kBlocks; ++block) {
+    const int64_t unit = (first_block + block) * S::kLanes, count = smaller(S::kLanes, H - unit);
+    // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is
+    // a copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in
+    // registers.
+    V gates[R][kGates];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int g = 0; g < kGates; ++g) gates[r][g] = acc[r][g] + Simd<A>::load_first(table[r] + g * H, count);
+      for (int g = 0; g < kGates; ++g)
+        gates[r][g] = acc[r][block * kGates + g] + Simd<A>::load_first(table[r] + g * H + unit, count);
 #pragma GCC unroll 1
-  for (int r = 0; r < R; ++r) {
-    A* cell_state = c + r * P + unit;
-    const Cell<A> cell = Cell<A>::forward(gates[r], Simd<A>::load(cell_state));
-    Simd<A>::store(cell_state, cell.c);
-    S::store(h_next + r * P + unit, cell.h);
-    if (p.output) {
-      const int64_t place = p.place ? p.place[position + r] : position + r;
-      S::store_first(p.output + (place * D + direction) * H + unit, cell.h, count);
-    }
-    if (p.activations) {
-      const int64_t n = direction * p.shape.positions + position + r;
-      T* saved = p.activations + n * kGates * H + unit;
-      S::store_first(saved, cell.i, count);
-      S::store_first(saved + H, cell.f, count);
-      S::store_first(saved + 2 * H, cell.g, count);
-      S::store_first(saved + 3 * H, cell.o, count);
-      S::store_first(p.cells + n * H + unit, cell.c, count);
+    for (int r = 0; r < R; ++r) {
+      A* cell_state = c + r * P + unit;
+      const Cell<A> cell = Cell<A>::forward(gates[r], Simd<A>::load(cell_state));
+      Simd<A>::store(cell_state, cell.c);
+      S::store(h_next + r * P + unit, cell.h);
+      if (p.output) {
+        const int64_t place = p.place ? p.place[position + r] : position + r;
+        S::store_first(p.output + (place * D + direction) * H + unit, cell.h, count);
+      }
+      if (p.activations) {
+        const int64_t n = direction * p.shape.positions + position + r;
+        T* saved = p.activations + n * kGates * H + unit;
+        S::store_first(saved, cell.i, count);
+        S::store_first(saved + H, cell.f, count);
+        S::store_first(saved + 2 * H, cell.g, count);
+        S::store_first(saved + 3 * H, cell.o, count);
+        S::store_first(p.cells + n * H + unit, cell.c, count);
+      }
     }
   }
 }
@@ -98,14 +102,17 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
     const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
     run_phase(team, member, phase++, [&](int64_t part) {
       const Share share = share_step(team, part, alive, blocks);
-      for (int64_t i = share.block; i < share.block_end; ++i) {
-        const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
-        for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
-          r += share.row;
-          forward_tile<T, R>(p, direction, position + r, block, panels, backwards, h[now] + r * P, h[1 - now] + r * P,
-                             c + r * P);
-        });
-      }
+      const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
+      const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t i) {
+        const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
+        r += share.row;
+        forward_tile<T, R, kBlocks>(p, direction, position + r, block, panels, backwards, h[now] + r * P,
+                                    h[1 - now] + r * P, c + r * P);
+      };
+      int64_t i = 0;
+      if (rows == 1)
+        for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, i);
+      for (; i < span; ++i) for_tiles(rows, [&]<int R>(int64_t r) { tile.template operator()<R, 1>(r, i); });
       const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
       for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
         __builtin_memcpy(p.h_n + state + r * H + unit, h[1 - now] + r * P + unit, units * sizeof(T));

@@ -45,6 +45,9 @@ static TEXTCLF_INLINE Ints broadcast_four(const int8_t* p) {
   return Ints{} + four;
 }
 
+// A tile's rows: each has sums of all four gates in registers.
+constexpr int kInt8TileRows = kTileVectors < kGates ? 2 : kTileRows;
+
 // Bytes from one row of quantised h to the next: whole cache lines, so that rows of different threads share none.
 static TEXTCLF_INLINE int64_t int8_stride(int64_t hidden) { return divide_up(hidden, 64) * 64; }
 
@@ -189,7 +192,7 @@ static void int8_forward(const LstmForward<float>& p, const Int8Weights& weights
       const Share share = share_step(team, part, alive, blocks);
       for (int64_t i = share.block; i < share.block_end; ++i) {
         const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
-        for_tiles(share.row_end - share.row, [&]<int R>(int64_t r) {
+        for_tiles<kInt8TileRows>(share.row_end - share.row, [&]<int R>(int64_t r) {
           int8_tile<R>(p, weights, direction, position, share.row + r, block, backwards, state, now);
         });
       }

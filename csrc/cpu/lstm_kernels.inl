@@ -8,7 +8,7 @@
 //
 // Backward: grad_h (rows, H) = grad_gates (rows, 4H) W_hh.  A panel holds up to four vectors of columns.
 //
-// kTileRows is the register budget: kTileRows * 4 accumulators + 4 vectors of W + 1 broadcast.
+// The register budget: kTileRows * kTileVectors accumulators + kTileVectors of W + 1 broadcast.
 //
 // h and c live in scratch with rows padded to whole vectors (P = H rounded up to kLanes); padding lanes of the panels
 // are zero, and what the padding lanes of h and c hold is never read back into a real lane.

@@ -47,8 +47,3 @@ static TEXTCLF_INLINE Share share_step(const Team& team, int64_t part, int64_t a
   if (by_rows(team, alive, blocks)) return {alive * part / team.parts, alive * (part + 1) / team.parts, 0, blocks};
   return {0, alive, blocks * part / team.parts, blocks * (part + 1) / team.parts};
 }
-
-// Few rows wait for W_hh: every other step then walks it from its end, and so begins with what the step before has left
-// in the nearest cache: 8 % at H = 128, 6 % at H = 512.  Many rows would lose 2 %.  By t, not by the step's number: a
-// row's sums do not depend on how long the others are.
-constexpr int64_t kFewRows = 2;

@@ -3,9 +3,9 @@
 
 #include "simd.inl"
 
-static TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static TEXTCLF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static constexpr TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static constexpr TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static constexpr TEXTCLF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class T>
 static TEXTCLF_INLINE int64_t padded(int64_t hidden) {
@@ -43,7 +43,15 @@ static TEXTCLF_INLINE T* take(char*& scratch, int64_t count) {
 }
 
 constexpr int64_t kGates = 4;
-constexpr int64_t kGroup = 4;  // vectors of columns in a backward panel
+constexpr int64_t kGroup = 4;  // vectors beside each other in a panel: forward the gates, backward a group of columns
+// Groups that a single row walks side by side: it has 4 sums a group under way, and needs 8 where two multiply-adds
+// begin in a cycle and take four.  (AVX-512 was measured where one begins.)
+constexpr int kOneRowGroups = kTileVectors < kGroup ? 2 : 1;
+
+// Few rows wait for W_hh: every other step then walks it from its end, and so begins with what the step before has left
+// in the nearest cache: 8 % at H = 128, 6 % at H = 512.  Many rows would lose 2 %.  By t, not by the step's number: a
+// row's sums do not depend on how long the others are.
+constexpr int64_t kFewRows = 2;
 
 template <class T>
 static int64_t forward_blocks(int64_t hidden) {
@@ -54,7 +62,7 @@ static int64_t forward_panel_size(int64_t hidden) {
   return kGates * hidden * padded<T>(hidden);
 }
 
-// panels: (blocks, H / kPair, 4, kLanes, kPair)
+// panels: (blocks, kGroup / kTileVectors, H / kPair, kTileVectors, kLanes, kPair)
 template <class T>
 static void pack_forward(const T* w_hh, int64_t hidden, int64_t block, T* panels) {
   constexpr int64_t L = Simd<T>::kLanes, kPair = Product<T>::kPair;
@@ -66,7 +74,9 @@ static void pack_forward(const T* w_hh, int64_t hidden, int64_t block, T* panels
       from[lane] = w_hh + (gate * hidden + smaller(block * L + lane, hidden - 1)) * hidden;
     // Whole lines are written: across the lanes first.
     for (int64_t k = 0; k < hidden; ++k) {
-      T* to = panel + k / kPair * kPair * kGates * L + gate * L * kPair + k % kPair;
+      T* to = panel +
+              ((gate / kTileVectors * hidden + k / kPair * kPair) * kTileVectors + gate % kTileVectors * kPair) * L +
+              k % kPair;
       if (units == L)
         for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = from[lane][k];
       else
@@ -84,41 +94,71 @@ static int64_t backward_panel_size(int64_t hidden) {
   return kGates * hidden * padded<T>(hidden);
 }
 
-// panels: a group of up to 4 vectors of columns after the other, each (4H / kPair, vectors, kLanes, kPair)
+// panels: a group of up to 4 vectors of columns after the other, each in streams of up to kTileVectors, each of these
+// (4H / kPair, vectors, kLanes, kPair)
 template <class T>
 static void pack_backward(const T* w_hh, int64_t hidden, int64_t group, T* panels) {
-  constexpr int64_t kPair = Product<T>::kPair;
+  constexpr int64_t kPair = Product<T>::kPair, kStream = kTileVectors * Simd<T>::kLanes;
   const int64_t first = group * kGroup * Simd<T>::kLanes;
-  const int64_t width = smaller(kGroup * Simd<T>::kLanes, padded<T>(hidden) - first);
-  const int64_t columns = smaller(width, hidden - first);
-  T* panel = panels + first * kGates * hidden;
-  for (int64_t k = 0; k < kGates * hidden; ++k) {
-    T* to = panel + k / kPair * kPair * width + k % kPair;
-    const T* from = w_hh + k * hidden + first;
-    for (int64_t j = 0; j < columns; ++j) to[j * kPair] = from[j];
-    for (int64_t j = columns; j < width; ++j) to[j * kPair] = T{};
+  const int64_t end = smaller(first + kGroup * Simd<T>::kLanes, padded<T>(hidden));
+  for (int64_t column = first; column < end; column += kStream) {
+    const int64_t width = smaller(kStream, end - column), columns = smaller(width, hidden - column);
+    T* panel = panels + column * kGates * hidden;
+    for (int64_t k = 0; k < kGates * hidden; ++k) {
+      T* to = panel + k / kPair * kPair * width + k % kPair;
+      const T* from = w_hh + k * hidden + column;
+      for (int64_t j = 0; j < columns; ++j) to[j * kPair] = from[j];
+      for (int64_t j = columns; j < width; ++j) to[j * kPair] = T{};
+    }
   }
 }
 
-// acc (R, NV vectors) += a (R rows of `depth`, `stride` apart) @ panel (depth, NV vectors), from the first number on
-// or, kStep = -1, from the last.
-template <class T, int R, int NV, int kStep = 1>
-static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride, const T* panel,
-                                        int64_t depth) {
+// The rows [first, first + count) of a panel of `depth` rows.
+template <class T>
+struct PanelRows {
+  const T* panel;
+  int64_t depth, first, count;
+};
+
+// acc (R, NV vectors) += a (R rows of `count` numbers, `stride` apart) @ rows of a panel (count, NV vectors), from the
+// first on or, kStep = -1, from the last.
+//
+// A panel is stored in streams, as wide as the registers hold sums for a whole tile of rows: tile by tile one is walked
+// after the other.  Few rows would have too few sums under way so (a multiply-add takes four cycles, and two begin in
+// each): they walk all streams side by side.  Either way the sums are the same.
+template <class T, int R, int NV, int kStep = 1, int kFirst = 0>
+static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride,
+                                        const PanelRows<T>& rows) {
   using M = Product<T>;
-  constexpr int64_t kVector = Simd<T>::kLanes * M::kPair, kWidth = NV * kVector;
-  if constexpr (kStep < 0) a += depth - M::kPair, panel += (depth / M::kPair - 1) * kWidth;
-  for (int64_t k = 0; k < depth; k += M::kPair, a += kStep * M::kPair, panel += kStep * kWidth) {
-    decltype(M::weights(panel)) w[NV];
-#pragma GCC unroll 4
-    for (int n = 0; n < NV; ++n) w[n] = M::weights(panel + n * kVector);
+  constexpr int kTogether = R <= kFewRows ? NV : smaller(NV - kFirst, kTileVectors);
+  const int64_t start = kStep < 0 ? rows.count - M::kPair : 0;
+  const auto width = [](int n) {  // of the stream that vector n is in
+    const int stream = n / kTileVectors * kTileVectors;
+    return smaller(kTileVectors, NV - stream) * Simd<T>::kLanes * M::kPair;
+  };
+  const T* w_at[kTogether];
+#pragma GCC unroll 8
+  for (int n = 0; n < kTogether; ++n) {
+    const int64_t stream = (kFirst + n) / kTileVectors * kTileVectors;
+    w_at[n] = rows.panel + stream * rows.depth * Simd<T>::kLanes + (rows.first + start) / M::kPair * width(kFirst + n) +
+              (kFirst + n - stream) * Simd<T>::kLanes * M::kPair;
+  }
+  const T* x_at = a + start;
+  for (int64_t k = 0; k < rows.count; k += M::kPair, x_at += kStep * M::kPair) {
+    decltype(M::weights(a)) w[kTogether];
+#pragma GCC unroll 8
+    for (int n = 0; n < kTogether; ++n) {
+      w[n] = M::weights(w_at[n]);
+      w_at[n] += kStep * width(kFirst + n);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const auto x = M::numbers(a + r * stride);
-#pragma GCC unroll 4
-      for (int n = 0; n < NV; ++n) acc[r][n] = M::multiply_add(w[n], x, acc[r][n]);
+      const auto x = M::numbers(x_at + r * stride);
+#pragma GCC unroll 8
+      for (int n = 0; n < kTogether; ++n) acc[r][kFirst + n] = M::multiply_add(w[n], x, acc[r][kFirst + n]);
     }
   }
+  if constexpr (kFirst + kTogether < NV) multiply_add<T, R, NV, kStep, kFirst + kTogether>(acc, a, stride, rows);
 }
 
 // Cuts `rows` into tiles of kTileRows or less, as even as can be (7 rows in tiles of at most 6 are 4 + 3, not 6 + 1: a
@@ -134,26 +174,19 @@ static TEXTCLF_INLINE void run_tile(int64_t rows, int64_t first, const F& tile) 
       run_tile<R - 1>(rows, first, tile);
   }
 }
-template <class F>
+template <int kRows = kTileRows, class F>
 static TEXTCLF_INLINE void for_tiles(int64_t rows, const F& tile) {
-  const int64_t tiles = divide_up(rows, kTileRows);
+  const int64_t tiles = divide_up(rows, kRows);
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t first = rows * i / tiles;
-    run_tile<kTileRows>(rows * (i + 1) / tiles - first, first, tile);
+    run_tile<kRows>(rows * (i + 1) / tiles - first, first, tile);
   }
 }
 
-// Calls f<number of vectors>() for the next group of at most kGroup vectors out of `columns` padded columns.
-template <class T, class F>
+// Calls f<number of vectors>() for the next kMost vectors, or less, out of `columns` padded columns.
+template <class T, int kMost = kGroup, class F>
 static TEXTCLF_INLINE void with_vectors(int64_t columns, const F& f) {
-  switch (smaller(kGroup, columns / Simd<T>::kLanes)) {
-    case 1:
-      return f.template operator()<1>();
-    case 2:
-      return f.template operator()<2>();
-    case 3:
-      return f.template operator()<3>();
-    default:
-      return f.template operator()<4>();
-  }
+  if constexpr (kMost > 1)
+    if (columns < kMost * Simd<T>::kLanes) return with_vectors<T, kMost - 1>(columns, f);
+  return f.template operator()<kMost>();
 }
