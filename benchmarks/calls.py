@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from benchmarks.cells import Cell, draw_ids, draw_lengths
-from benchmarks.peers import make_peers
+from benchmarks.peer_process import PeerProcess
 from benchmarks.timing import Call
 from textclf_fast import FusedEmbeddingLSTM, FusedLSTM
 
@@ -26,20 +26,20 @@ class Contest:
 
     Attributes:
         ours: one inference, or one training step: output, h_n and c_n, in training also every gradient.
-        peers: the same by others, by name.
+        peers: the same by others in this process, by name.
+        others: peers in a process of their own, if there are any; to be closed.
         positions: N, the sum of the lengths.
         distinct: how many tokens of the vocabulary the batch has; 0 where the input is not tokens.
-        notes: why a peer is missing, or how it runs, by name.
-        foreign: whether each call is made ready before it is timed (`timing.ready`): a peer has threads of its own, or
-            what fits a cache for one call would be measured after another has emptied it.
+        cold: whether what fits a cache for one call would be measured after another has emptied it: each call is made
+            ready before it is timed then (`timing.ready`), as always beside others.
     """
 
     ours: Call
     peers: dict[str, Call]
     positions: int
     distinct: int
-    notes: dict[str, str] = field(default_factory=dict)
-    foreign: bool = False
+    others: PeerProcess | None = None
+    cold: bool = False
 
 
 def make_contest(cell: Cell, training: bool, others: bool = True) -> Contest:
@@ -74,14 +74,11 @@ def _on_tokens(cell: Cell, training: bool, others: bool) -> Contest:
     if dtype != torch.float32 or cell.int8:
         contest.peers["our float32"] = fused(torch.float32)
     if cell.int8:
-        contest.foreign = True
+        contest.cold = True
         quantized = _dynamic_int8(lstm)
         contest.peers["PyTorch int8"] = _timed(lambda: quantized(embedding(ids)), quantized, None, training)
     if others and not training and not cell.int8:
-        named, contest.notes = make_peers(embedding, lstm, ids, None if dense else lengths, cell.dtype)
-        contest.foreign |= bool(named)
-    else:
-        named = {}
+        contest.others = PeerProcess(embedding, lstm, ids, None if dense else lengths, cell.dtype)
     # The other peers have taken their copies of the float32 weights by now.
     plain = nn.ModuleList([embedding, lstm]).to(dtype)
     contest.peers["padded"] = _timed(lambda: lstm(embedding(ids)), plain, None, training)
@@ -89,7 +86,6 @@ def _on_tokens(cell: Cell, training: bool, others: bool) -> Contest:
         contest.peers["packed"] = _timed(
             lambda: lstm(pack_padded_sequence(embedding(ids), lengths, enforce_sorted=False)), plain, None, training
         )
-    contest.peers |= named
     return contest
 
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+from functools import partial
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.calls import make_contest
+from benchmarks.calls import Contest, make_contest
 from benchmarks.cells import BF16, FLOAT_CELLS, INT8_CELLS, PACKED_CELLS, TEXT_CELLS, Cell
 from benchmarks.report import Record, Row
 from benchmarks.timing import ready, seconds
@@ -29,24 +31,35 @@ def test_speed(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: st
     if cell.int8 and mode == "training":
         pytest.skip("int8 is for inference")
     contest = make_contest(cell, mode == "training")
-    calls = [contest.ours, *contest.peers.values()]
-    once: dict[int, float] = {}
-    for call in calls:
+    others = contest.others
+    with contextlib.closing(others) if others else contextlib.nullcontext():
+        _time(benchmark, record, cell, mode, contest)
+
+
+def _time(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: str, contest: Contest) -> None:
+    others = {name: partial(contest.others.seconds, name) for name in contest.others.names} if contest.others else {}
+    pause = contest.cold or bool(others)
+    once: dict[str, float] = {}
+    for name, call in [("ours", contest.ours), *contest.peers.items()]:
         ready(call, 0)
         call()
-        once[id(call)] = min(seconds(call) for _ in range(3))
-    # A round of a contest with foreign threads has pauses of some 5 ms, and short calls twice: see `ready`.
-    cost = sum(2 * value + 5e-3 if contest.foreign else value for value in once.values())
+        once[name] = min(seconds(call) for _ in range(3))
+    for name, timed in others.items():
+        once[name] = min(timed() for _ in range(3))
+    # A round with pauses has some 10 ms of them for each call: see `ready`.
+    cost = sum(value + 1e-2 if pause else value for value in once.values())
     rounds = int(min(max(SECONDS[cell.section] / cost, MIN_ROUNDS), MAX_ROUNDS))
-    times: dict[str, list[float]] = {name: [] for name in contest.peers}
+    times: dict[str, list[float]] = {name: [] for name in [*contest.peers, *others]}
 
     def run_peers() -> None:
         for name, peer in contest.peers.items():
-            if contest.foreign:
-                ready(peer, once[id(peer)])
+            if pause:
+                ready(peer, once[name])
             times[name].append(seconds(peer))
-        if contest.foreign:
-            ready(contest.ours, once[id(contest.ours)])
+        for name, timed in others.items():
+            times[name].append(timed())
+        if pause:
+            ready(contest.ours, once["ours"])
 
     # The peers run in the set-up of each round of ours, timed by ourselves.
     benchmark.pedantic(contest.ours, setup=run_peers, rounds=rounds, iterations=1)
@@ -63,6 +76,6 @@ def test_speed(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: st
             shape=cell,
             positions=contest.positions,
             distinct=contest.distinct,
-            notes=contest.notes,
+            notes=contest.others.notes if contest.others else {},
         )
     )
