@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from textclf_fast import FusedEmbeddingLSTM, FusedLSTM, ops
+from textclf_fast.nn.distinct import embed_with_dropout
 from textclf_fast.nn.extended import _lock_dropout
 from textclf_fast.nn.layout import padded_layout
 
@@ -213,14 +214,16 @@ def test_embedding_dropout(isa: str, options: dict[str, Any], by_freq: bool) -> 
 def test_statistics_of_embedding_dropout() -> None:
     module = FusedEmbeddingLSTM(4000, 3, 5, embedding_dropout=0.2)
     ids = torch.arange(4000).repeat(2)
-    rows, index = module._embed_with_dropout(ids)
+    rows, index = embed_with_dropout(module.embedding, ids, module.embedding_dropout)
     assert torch.equal(index, ids)
     whole = module.embedding.weight
     dropped = (rows == 0).all(1)
     torch.testing.assert_close(rows[~dropped], whole[~dropped] / 0.8)
     assert abs(dropped.double().mean() - 0.2) < 5 * (0.16 / 4000) ** 0.5
-    rows, _ = module.eval()._embed_with_dropout(ids)
-    assert torch.equal(rows, whole)
+    sentence = ids[:50]
+    assert not torch.allclose(module(sentence)[0], module.lstm(module.embedding(sentence))[0])
+    module.eval()
+    torch.testing.assert_close(module(sentence)[0], module.lstm(module.embedding(sentence))[0])
 
 
 def test_embedding_dropout_with_sparse_gradients() -> None:

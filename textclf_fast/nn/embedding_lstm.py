@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import int8, ops
+from textclf_fast.nn.distinct import embed_distinct, embed_with_dropout
 from textclf_fast.nn.extended import learned_states, run_layers_extended, unpack_form
 from textclf_fast.nn.layout import (
     PackedLayout,
@@ -235,16 +235,8 @@ class FusedEmbeddingLSTM(nn.Module):
                 return output if need_output else None, (h_n, c_n)
         lstm._update_flat_weights()
         if isinstance(ids, Tensor) and ids.dim() == 2 and ids.numel() and autocast_lowers(lstm, embedding.weight):
-            return call_lowered(
-                self,
-                lstm,
-                "lstm.",
-                ids,
-                lengths,
-                lower_states(hx),
-                need_output=need_output,
-                return_cell_states=return_cell_states,
-            )
+            wanted = {"need_output": need_output, "return_cell_states": return_cell_states}
+            return call_lowered(self, lstm, "lstm.", ids, lengths, lower_states(hx), **wanted)
         if extended:
             return self._forward_extended(ids, lengths, hx, need_output, return_cell_states)
         if isinstance(ids, PackedSequence):
@@ -287,7 +279,7 @@ class FusedEmbeddingLSTM(nn.Module):
         if torch.is_grad_enabled():
             self.projected_table.clear()
         try:
-            rows, index = self._embed_with_dropout(data)
+            rows, index = embed_with_dropout(self.embedding, data, self.embedding_dropout if self.training else 0.0)
             output, h_n, c_n, cells = run_layers_extended(lstm, rows, index, form.layout, hx, return_cell_states)
         except (IndexError, RuntimeError):
             self._refuse_bad_ids(data, form.layout, form.steps, lstm.batch_first)
@@ -298,24 +290,6 @@ class FusedEmbeddingLSTM(nn.Module):
             form.restore(cells) if return_cell_states else None,
         )
         return results if return_cell_states else results[:2]
-
-    def _embed_with_dropout(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The vectors of the distinct tokens among (N,) ids, (U, I), and (N,) which of them each position is."""
-        embedding = self.embedding
-        if ids.is_cpu and transforms_are_off():
-            tokens, index = ops.distinct_tokens(ids.to(torch.int64), embedding.num_embeddings)
-        else:
-            tokens, index = torch.unique(ids, return_inverse=True)
-        keep = None
-        if self.training and self.embedding_dropout:
-            ones = torch.ones(tokens.size(0), 1, dtype=embedding.weight.dtype, device=ids.device)
-            keep = functional.dropout(ones, self.embedding_dropout)
-        if embedding.scale_grad_by_freq:
-            # Its gradient counts how often the batch looks a token up: that must see every position.
-            vectors = embedding(ids)
-            return vectors if keep is None else vectors * keep.index_select(0, index), None
-        vectors = _embed_distinct(embedding, tokens)
-        return vectors if keep is None else vectors * keep, index
 
     def _forward_packed(
         self, packed: PackedSequence, hx: States | None, need_output: bool
@@ -369,7 +343,7 @@ class FusedEmbeddingLSTM(nn.Module):
             return lstm._run(embedding(ids), layout, hx)
         else:
             tokens, index = ops.distinct_tokens(ids, embedding.num_embeddings)
-            gates = project(_embed_distinct(embedding, tokens), lstm, 0)
+            gates = project(embed_distinct(embedding, tokens), lstm, 0)
         layer = None
         if table is not None and lstm.num_layers == 1:
             layer = self.projected_table.frozen.keep(embedding, lstm, table)
@@ -417,22 +391,6 @@ class FusedEmbeddingLSTM(nn.Module):
         """Copies and pickles hold weights that are up to date."""
         synchronize_rows(self.embedding)
         return self.__dict__.copy()
-
-
-def _embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
-    """``embedding(tokens)`` of distinct tokens."""
-    plain = (
-        type(embedding) is nn.Embedding
-        and not embedding.sparse
-        and embedding.max_norm is None
-        and not (embedding._forward_pre_hooks or embedding._forward_hooks)
-        and not (embedding._backward_pre_hooks or embedding._backward_hooks)
-        and transforms_are_off()
-    )
-    if not plain:
-        return embedding(tokens)
-    padding_idx = -1 if embedding.padding_idx is None else embedding.padding_idx
-    return ops.gather_rows(embedding.weight, tokens, padding_idx)
 
 
 def _check_ids_dtype(ids: Tensor) -> None:

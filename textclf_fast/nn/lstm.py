@@ -158,15 +158,8 @@ class FusedLSTM(nn.LSTM):
         """
         self._update_flat_weights()
         if isinstance(input, Tensor) and input.dim() == 3 and autocast_lowers(self, input):
-            return call_lowered(
-                self,
-                self,
-                "",
-                input.to(torch.bfloat16),
-                lower_states(hx),
-                lengths=lengths,
-                return_cell_states=return_cell_states,
-            )
+            more = {"lengths": lengths, "return_cell_states": return_cell_states}
+            return call_lowered(self, self, "", input.to(torch.bfloat16), lower_states(hx), **more)
         if return_cell_states or self.options is not DEFAULTS:
             hx = extended.learned_states(self, input, 2) if hx is None else hx
             if return_cell_states or self.options.change_layers(self.training):
