@@ -244,7 +244,8 @@ def _run_layer(
             rows = rows.to(h0.dtype)
             return lstm_checkpointed(rows, index, batch_sizes, named, h0, c0, options.checkpoint_every, need_cells)
         w_hh = torch.stack([own[1] for own in weights])
-        panels = None if masked or torch.is_grad_enabled() else lstm._panels.get(lstm, layer)
+        kept = not (masked or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        panels = lstm._panels.get(lstm, layer) if kept else None
         gates = project(rows, lstm, layer)
         if need_cells:
             return ops.lstm_with_cells(gates, index, batch_sizes, w_hh, h0, c0, panels)
