@@ -8,7 +8,7 @@ H (1 + 2 / 32 + 13 * 32 / 1024), 1.5H instead of 14H. k = sqrt(2 T / 13) needs l
 flat there, and segments cost calls: k B should be some 128 positions or more, a chunk of the backward.
 
 The price is one more forward, and the projection of float input once more: of the three products that a step costs,
-forward, gradients of the gates and of W_hh, one is done twice, so a training step takes about 4 / 3 of the time.
+forward, gradients of the gates and of W_hh, one is done twice: 4 / 3 of the work of a training step.
 
 Measured, peak of a training step in MiB by benchmarks/memory_step.py's means, I = 128, H = 256, B = 32, float32, one
 thread (nn.LSTM, without checkpoints, k = 8, 16, 32, 64):
