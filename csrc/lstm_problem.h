@@ -51,7 +51,7 @@ struct LstmForward {
   T* h_n;                       // (D, B, H)
   T* c_n;                       // (D, B, H)
   T* activations;               // (D, N, 4H): gates after their non-linearity, for the backward; null in inference
-  T* cells;                     // (D, N, H): cell states, for the backward; null in inference
+  T* cells;                     // (D, N, H): cell states, for the backward or the caller; else null
 };
 
 template <class T>
@@ -60,6 +60,7 @@ struct LstmBackward {
   const T* grad_output;        // (N, D, H), or null for zero
   const T* grad_h_n;           // (D, B, H), or null for zero
   const T* grad_c_n;           // (D, B, H), or null for zero
+  const T* grad_cells;         // (D, N, H), or null for zero
   const T* activations;        // (D, N, 4H)
   const T* cells;              // (D, N, H)
   const T* output;             // (N, D, H)

@@ -17,6 +17,11 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
       "Tensor? panels=None, bool need_output=True) -> (Tensor, Tensor, Tensor)");
 
+  // The same, and every position's cell state: cells (D, N, H).
+  m.def(
+      "lstm_cells_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
+      "Tensor? panels=None) -> (Tensor, Tensor, Tensor, Tensor)");
+
   // The layer on a padded batch of token ids, from zero states: all that a frozen classifier does, in one call.
   //   table (D, V, 4H): the input half of the gates of every token; ids (T, B), or (B, T) where batch_first, int64;
   //   lengths (B) int64, each in 1 .. T (None: all T); w_hh and panels as above
@@ -49,12 +54,13 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "lstm_training_forward(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
-  // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.
+  // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.  grad_cells (D, N, H): of the
+  // cell states, where something was made of them.
   //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H)
   m.def(
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
       "Tensor output, Tensor? index, int gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
-      "bool need_w_hh) -> (Tensor, Tensor, Tensor, Tensor)");
+      "bool need_w_hh, Tensor? grad_cells=None) -> (Tensor, Tensor, Tensor, Tensor)");
 
   // W_hh in the order in which the CPU's forward reads it, for the chosen instruction set: opaque, valid in this
   // process.

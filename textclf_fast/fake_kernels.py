@@ -31,6 +31,27 @@ def _(
     return w_hh.new_empty(positions, directions * hidden), w_hh.new_empty(state), w_hh.new_empty(state)
 
 
+@torch.library.register_fake("textclf_fast::lstm_cells_inference")
+def _(
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    panels: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    positions = gates.size(1) if index is None else index.size(0)
+    directions, hidden = w_hh.size(0), w_hh.size(2)
+    state = (directions, h0.size(1), hidden)
+    return (
+        w_hh.new_empty(positions, directions * hidden),
+        w_hh.new_empty(state),
+        w_hh.new_empty(state),
+        w_hh.new_empty(directions, positions, hidden),
+    )
+
+
 @torch.library.register_fake("textclf_fast::embedding_lstm_inference")
 def _(
     table: Tensor,
@@ -78,6 +99,7 @@ def _(
     h0: Tensor,
     c0: Tensor,
     need_w_hh: bool,
+    grad_cells: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
         activations.new_empty(activations.size(0), gate_rows, activations.size(2), dtype=gates_dtype(w_hh.dtype)),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
 from textclf_fast.reference import gates_dtype as gates_dtype
-from textclf_fast.reference import lstm_reference
+from textclf_fast.reference import lstm_cells_reference
 
 _libraries.load()
 _ops = torch.ops.textclf_fast
@@ -56,6 +56,24 @@ def lstm(
         output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
         return output, h_n, c_n
     return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output)
+
+
+def lstm_with_cells(
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    panels: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`lstm`, and the cell state at every position: cells (D, N, H), differentiable as the others are."""
+    if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
+        if not torch.compiler.is_compiling():
+            return _LstmWithCells.apply(gates, index, batch_sizes, w_hh, h0, c0)
+        output, h_n, c_n, _, cells = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
+        return output, h_n, c_n, cells
+    return _ops.lstm_cells_inference(gates, index, batch_sizes, w_hh, h0, c0, panels)
 
 
 def embedding_lstm_inference(
@@ -218,12 +236,17 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     gates, index, batch_sizes, w_hh, h0, c0 = inputs
     hidden_sequence, _, _, activations, cells = output
     ctx.save_for_backward(gates, index, batch_sizes, w_hh, h0, c0, hidden_sequence, activations, cells)
-    ctx.mark_non_differentiable(activations, cells)
+    ctx.mark_non_differentiable(activations)
     ctx.set_materialize_grads(False)
 
 
+def _backward_of_training(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    output, h_n, c_n, _, cells = grads
+    return _backward(ctx, output, h_n, c_n, cells)
+
+
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    grads = grads[:3]  # of output, h_n, c_n
+    """From the gradients of output, h_n, c_n and, where they were given out, of cells."""
     if all(grad is None for grad in grads):
         return (None,) * 6
     gates, index, batch_sizes, w_hh, h0, c0, output, activations, cells = ctx.saved_tensors
@@ -231,7 +254,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return _differentiable_backward(ctx.needs_input_grad, grads, gates, index, batch_sizes, w_hh, h0, c0)
     need_w_hh = ctx.needs_input_grad[3]
     grad_gates, grad_w_hh, grad_h0, grad_c0 = _ops.lstm_backward(
-        *grads, activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, need_w_hh
+        *grads[:3], activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, need_w_hh, *grads[3:]
     )
     return grad_gates, None, None, grad_w_hh if need_w_hh else None, grad_h0, grad_c0
 
@@ -248,8 +271,8 @@ def _differentiable_backward(
 ) -> tuple[Tensor | None, ...]:
     """The same gradients by way of the plain-PyTorch reference, slower, with a graph of their own."""
     inputs = {0: gates, 3: w_hh, 4: h0, 5: c0}  # by their places among the arguments
-    outputs = lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
-    used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if grad is not None]
+    outputs = lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)
+    used = [(out, grad) for out, grad in zip(outputs, grads, strict=False) if grad is not None]
     wanted = [i for i in inputs if needs_grad[i]]
     found = torch.autograd.grad(
         [out for out, _ in used],
@@ -280,7 +303,22 @@ class _Lstm(torch.autograd.Function):
         return _backward(ctx, *grads)
 
 
-torch.library.register_autograd("textclf_fast::lstm_training", _backward, setup_context=_save_for_backward)
+class _LstmWithCells(torch.autograd.Function):
+    """lstm_training, with the cell states for the caller."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
+        ctx.save_for_backward(*inputs, output, activations, cells)
+        ctx.set_materialize_grads(False)
+        return output, h_n, c_n, cells
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, *grads)
+
+
+torch.library.register_autograd("textclf_fast::lstm_training", _backward_of_training, setup_context=_save_for_backward)
 
 
 def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

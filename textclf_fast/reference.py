@@ -19,10 +19,17 @@ def lstm_reference(
     gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`textclf_fast.ops.lstm` computes; same arguments and results."""
+    return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)[:3]
+
+
+def lstm_cells_reference(
+    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`textclf_fast.ops.lstm_with_cells` computes; same arguments and results."""
     dtype = w_hh.dtype
     w_hh, h0, c0 = w_hh.to(gates.dtype), h0.to(gates.dtype), c0.to(gates.dtype)  # bfloat16 is computed in float32
     results = _walk(gates, index, batch_sizes, [partial(functional.linear, weight=w) for w in w_hh], h0, c0)
-    return results[0].to(dtype), results[1].to(dtype), results[2].to(dtype)
+    return results[0].to(dtype), results[1].to(dtype), results[2].to(dtype), results[3].to(dtype)
 
 
 def lstm_int8_reference(
@@ -37,7 +44,7 @@ def lstm_int8_reference(
         return lambda h: (h * 127).round() @ numbers.T * scales
 
     zeros = torch.zeros(w_hh.size(0), int(batch_sizes[0]), w_hh.size(2), dtype=torch.float64)
-    return _walk(gates.double(), index, batch_sizes, [product(w) for w in w_hh.double()], zeros, zeros)
+    return _walk(gates.double(), index, batch_sizes, [product(w) for w in w_hh.double()], zeros, zeros)[:3]
 
 
 def _walk(
@@ -47,15 +54,15 @@ def _walk(
     products: list[Callable[[Tensor], Tensor]],
     h0: Tensor,
     c0: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The layer, with each direction's (rows, H) -> (rows, 4H) product of h and W_hh."""
     sizes = batch_sizes.tolist()
-    outputs, states_h, states_c = [], [], []
+    outputs, states_h, states_c, cells = [], [], [], []
     for direction, product in enumerate(products):
         rows = gates[direction] if index is None else gates[direction, index]
         inputs = list(rows.split(sizes))
         h, c = h0[direction], c0[direction]
-        steps: list[Tensor] = [h] * len(sizes)
+        steps, step_cells = [h] * len(sizes), [c] * len(sizes)
         order = range(len(sizes)) if direction == 0 else range(len(sizes) - 1, -1, -1)
         for t in order:
             alive = sizes[t]
@@ -63,8 +70,9 @@ def _walk(
             new_c = f.sigmoid() * c[:alive] + i.sigmoid() * g.tanh()
             new_h = o.sigmoid() * new_c.tanh()
             h, c = torch.cat([new_h, h[alive:]]), torch.cat([new_c, c[alive:]])
-            steps[t] = new_h
+            steps[t], step_cells[t] = new_h, new_c
         outputs.append(torch.cat(steps))
         states_h.append(h)
         states_c.append(c)
-    return torch.cat(outputs, dim=1), torch.stack(states_h), torch.stack(states_c)
+        cells.append(torch.cat(step_cells))
+    return torch.cat(outputs, dim=1), torch.stack(states_h), torch.stack(states_c), torch.stack(cells)

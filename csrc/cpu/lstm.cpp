@@ -18,7 +18,7 @@ struct Results {
 
 Results forward(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes, const Tensor& w_hh,
                 const Tensor& h0, const Tensor& c0, const std::optional<Tensor>& panels, bool need_output,
-                bool training) {
+                bool need_activations, bool need_cells) {
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
   check_gates_dtype(gates, "gates", w_hh);
@@ -26,7 +26,7 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
   if (computes_as_float(w_hh)) {
     constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
     const Results r = forward(gates, index, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), std::nullopt,
-                              need_output, training);
+                              need_output, need_activations, need_cells);
     return {as(kBFloat16, r.output), as(kBFloat16, r.h_n), as(kBFloat16, r.c_n), as(kBFloat16, r.activations),
             as(kBFloat16, r.cells)};
   }
@@ -36,17 +36,18 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
   Results r{new_output(w_hh, {need_output ? s.positions : 0, s.directions * s.hidden}),
             torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}),
             torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
-  if (training) {
-    r.activations = new_passing(w_hh, {s.directions, s.positions, 4 * s.hidden});
-    r.cells = new_passing(w_hh, {s.directions, s.positions, s.hidden});
+  if (need_activations) r.activations = new_passing(w_hh, {s.directions, s.positions, 4 * s.hidden});
+  if (need_cells) {  // for a training step, or for the caller to keep
+    const std::vector<int64_t> shape{s.directions, s.positions, s.hidden};
+    r.cells = need_activations ? new_passing(w_hh, shape) : new_output(w_hh, shape);
   }
   dispatch(w_hh, "w_hh", [&]<class T>(T) {
     if (panels) check_panels<T>(*panels, w_hh, s.directions, s.hidden);
-    run_forward<T>(
-        {s, data<Accumulator<T>>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c),
-         need_output ? mutable_data<T>(r.output) : nullptr, nullptr, mutable_data<T>(r.h_n), mutable_data<T>(r.c_n),
-         training ? mutable_data<T>(*r.activations) : nullptr, training ? mutable_data<T>(*r.cells) : nullptr},
-        data<T>(panels));
+    run_forward<T>({s, data<Accumulator<T>>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c),
+                    data<T>(c0_c), need_output ? mutable_data<T>(r.output) : nullptr, nullptr, mutable_data<T>(r.h_n),
+                    mutable_data<T>(r.c_n), need_activations ? mutable_data<T>(*r.activations) : nullptr,
+                    need_cells ? mutable_data<T>(*r.cells) : nullptr},
+                   data<T>(panels));
   });
   return r;
 }
@@ -55,15 +56,23 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
                                                   const Tensor& c0, const std::optional<Tensor>& panels,
                                                   bool need_output) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, false);
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, false, false);
   return {r.output, r.h_n, r.c_n};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_cells_inference(const Tensor& gates, const std::optional<Tensor>& index,
+                                                                const Tensor& batch_sizes, const Tensor& w_hh,
+                                                                const Tensor& h0, const Tensor& c0,
+                                                                const std::optional<Tensor>& panels) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, true, false, true);
+  return {r.output, r.h_n, r.c_n, *r.cells};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& gates,
                                                                  const std::optional<Tensor>& index,
                                                                  const Tensor& batch_sizes, const Tensor& w_hh,
                                                                  const Tensor& h0, const Tensor& c0) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, std::nullopt, true, true);
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, std::nullopt, true, true, true);
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
 }
 
@@ -83,7 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
     const std::optional<Tensor>& grad_output, const std::optional<Tensor>& grad_h_n,
     const std::optional<Tensor>& grad_c_n, const Tensor& activations, const Tensor& cells, const Tensor& output,
     const std::optional<Tensor>& index, int64_t gate_rows, const Tensor& batch_sizes, const Tensor& w_hh,
-    const Tensor& h0, const Tensor& c0, bool need_w_hh) {
+    const Tensor& h0, const Tensor& c0, bool need_w_hh, const std::optional<Tensor>& grad_cells) {
   STD_TORCH_CHECK(gate_rows >= 0, "gate_rows: expected at least 0, got ", gate_rows);
   const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0);
   const LstmShape& s = checked.shape;
@@ -96,9 +105,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   check_like(output, "output", activations);
   if (computes_as_float(w_hh)) {
     constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
-    const auto [gates, weight, h, c] = lstm_backward(
-        as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations), as(kFloat, cells),
-        as(kFloat, output), index, gate_rows, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), need_w_hh);
+    const auto [gates, weight, h, c] =
+        lstm_backward(as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations),
+                      as(kFloat, cells), as(kFloat, output), index, gate_rows, batch_sizes, as(kFloat, w_hh),
+                      as(kFloat, h0), as(kFloat, c0), need_w_hh, as(kFloat, grad_cells));
     return {gates, as(kBFloat16, weight), as(kBFloat16, h), as(kBFloat16, c)};
   }
   const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name,
@@ -109,6 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   const auto grad_output_c = checked_grad(grad_output, "grad_output", {s.positions, s.directions * s.hidden});
   const auto grad_h_n_c = checked_grad(grad_h_n, "grad_h_n", {s.directions, s.rows, s.hidden});
   const auto grad_c_n_c = checked_grad(grad_c_n, "grad_c_n", {s.directions, s.rows, s.hidden});
+  const auto grad_cells_c = checked_grad(grad_cells, "grad_cells", {s.directions, s.positions, s.hidden});
   const Tensor activations_c = torch::stable::contiguous(activations), cells_c = torch::stable::contiguous(cells);
   const Tensor output_c = torch::stable::contiguous(output), w_hh_c = torch::stable::contiguous(w_hh);
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
@@ -126,10 +137,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
   Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   dispatch(activations, "activations", [&]<class T>(T) {
     using A = Accumulator<T>;
-    run_backward<T>({s, data<T>(grad_output_c), data<T>(grad_h_n_c), data<T>(grad_c_n_c), data<T>(activations_c),
-                     data<T>(cells_c), data<T>(output_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c),
-                     data<T>(c0_c), mutable_data<A>(grad_gates), need_w_hh ? mutable_data<A>(grad_w_hh) : nullptr,
-                     mutable_data<T>(grad_h0), mutable_data<T>(grad_c0)});
+    run_backward<T>({s, data<T>(grad_output_c), data<T>(grad_h_n_c), data<T>(grad_c_n_c), data<T>(grad_cells_c),
+                     data<T>(activations_c), data<T>(cells_c), data<T>(output_c), data<int64_t>(index_c),
+                     data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c), mutable_data<A>(grad_gates),
+                     need_w_hh ? mutable_data<A>(grad_w_hh) : nullptr, mutable_data<T>(grad_h0),
+                     mutable_data<T>(grad_c0)});
   });
   if (summed != given) grad_w_hh = as(given, grad_w_hh);
   return {grad_gates, grad_w_hh, grad_h0, grad_c0};
@@ -140,6 +152,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
   m.impl("lstm_inference", TORCH_BOX(&textclf_fast::cpu::lstm_inference));
+  m.impl("lstm_cells_inference", TORCH_BOX(&textclf_fast::cpu::lstm_cells_inference));
   m.impl("lstm_training", TORCH_BOX(&textclf_fast::cpu::lstm_training));
   m.impl("lstm_training_forward", TORCH_BOX(&textclf_fast::cpu::lstm_training));
   m.impl("pack_recurrent", TORCH_BOX(&textclf_fast::cpu::pack_recurrent));

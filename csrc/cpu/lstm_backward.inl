@@ -69,6 +69,7 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
     const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
     const V tanh_c = Cell<A>::tanh(S::load_first(p.cells + n * H + unit, count));
     if (grad_output) dh += S::load_first(grad_output + unit, count);
+    if (p.grad_cells) dc += S::load_first(p.grad_cells + n * H + unit, count);
     dc += dh * o * (A(1) - tanh_c * tanh_c);
     Simd<A>::store(state.grad_c + row * state.stride + unit, dc * f);
     S::store_first(grad_gates + unit, dc * g * i * (A(1) - i), count);

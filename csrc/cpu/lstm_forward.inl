@@ -58,14 +58,15 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
         const int64_t place = p.place ? p.place[position + r] : position + r;
         S::store_first(p.output + (place * D + direction) * H + unit, cell.h, count);
       }
-      if (p.activations) {
+      if (p.cells) {
         const int64_t n = direction * p.shape.positions + position + r;
+        S::store_first(p.cells + n * H + unit, cell.c, count);
+        if (!p.activations) continue;
         T* saved = p.activations + n * kGates * H + unit;
         S::store_first(saved, cell.i, count);
         S::store_first(saved + H, cell.f, count);
         S::store_first(saved + 2 * H, cell.g, count);
         S::store_first(saved + 3 * H, cell.o, count);
-        S::store_first(p.cells + n * H + unit, cell.c, count);
       }
     }
   }

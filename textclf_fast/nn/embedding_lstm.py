@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import int8, ops
+from textclf_fast.nn.distinct import embed_distinct, embed_with_dropout
+from textclf_fast.nn.extended import learned_states, run_layers_extended, unpack_form
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -19,6 +21,7 @@ from textclf_fast.nn.layout import (
     to_padded,
 )
 from textclf_fast.nn.lstm import FusedLSTM, States
+from textclf_fast.nn.options import DEFAULTS, check_rate
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
 from textclf_fast.nn.stack import (
     autocast_lowers,
@@ -52,10 +55,16 @@ class FusedEmbeddingLSTM(nn.Module):
             :class:`textclf_fast.optim.DeferredAdam` a training step then costs nothing for the tokens it does not see.
         max_table_bytes: the largest table that inference may keep; 0 keeps none.
         device, dtype: of the parameters.
+        embedding_dropout: whole rows of the table, words, are zero with this probability, at all of their places in the
+            batch; the others are divided by what is left. One mask a forward, in training only. Y. Gal and Z.
+            Ghahramani, A Theoretically Grounded Application of Dropout in Recurrent Neural Networks, 2016.
+        options: by keyword, those of FusedLSTM (:class:`textclf_fast.nn.options.LSTMOptions`). Where
+            ``variational_dropout`` is on the first layer's input, each position is projected by itself, in training.
     """
 
     embedding: nn.Embedding
     lstm: FusedLSTM
+    embedding_dropout: float = 0.0  # of the class: instances have their own where it is not this
 
     def __init__(
         self,
@@ -74,21 +83,42 @@ class FusedEmbeddingLSTM(nn.Module):
         dtype: torch.dtype | None = None,
         *,
         sparse: bool = False,
+        embedding_dropout: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__()
+        self._set_embedding_dropout(embedding_dropout)
         self.embedding = nn.Embedding(
             num_embeddings, embedding_dim, padding_idx, sparse=sparse, device=device, dtype=dtype
         )
         self.lstm = FusedLSTM(
-            embedding_dim, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
+            embedding_dim,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+            **options,
         )
         self.projected_table = ProjectedTable(max_table_bytes)
 
     @classmethod
     def from_modules(
-        cls, embedding: nn.Embedding, lstm: nn.LSTM, max_table_bytes: int = DEFAULT_MAX_BYTES
+        cls,
+        embedding: nn.Embedding,
+        lstm: nn.LSTM,
+        max_table_bytes: int = DEFAULT_MAX_BYTES,
+        *,
+        embedding_dropout: float = 0.0,
+        **options: Any,
     ) -> FusedEmbeddingLSTM:
         """The two modules as one, sharing their parameters: training either trains both.
+
+        The options are the constructor's; those of a FusedLSTM stay.
 
         Raises:
             ValueError: the embedding's width is not the LSTM's input size.
@@ -100,9 +130,19 @@ class FusedEmbeddingLSTM(nn.Module):
         fused = cls.__new__(cls)
         nn.Module.__init__(fused)
         fused.embedding = embedding
-        fused.lstm = FusedLSTM.from_lstm(lstm)
+        fused._set_embedding_dropout(embedding_dropout)
+        fused.lstm = FusedLSTM.from_lstm(lstm, **options)
         fused.projected_table = ProjectedTable(max_table_bytes)
         return fused.train(lstm.training)
+
+    def _set_embedding_dropout(self, rate: float) -> None:
+        check_rate("embedding_dropout", rate)
+        if rate:
+            self.embedding_dropout = rate
+
+    def extra_repr(self) -> str:
+        """What the children do not show."""
+        return f"embedding_dropout={self.embedding_dropout}" if self.embedding_dropout else ""
 
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
         """Makes the table of projected tokens now, instead of once enough tokens have been projected without it.
@@ -158,7 +198,8 @@ class FusedEmbeddingLSTM(nn.Module):
         hx: States | None = None,
         *,
         need_output: bool = True,
-    ) -> tuple[Tensor | PackedSequence | None, States]:
+        return_cell_states: bool = False,
+    ) -> tuple[Any, ...]:
         """Embeds the tokens and runs the layers.
 
         Args:
@@ -166,9 +207,11 @@ class FusedEmbeddingLSTM(nn.Module):
             lengths: as in :meth:`FusedLSTM.forward`.
             hx: as in :meth:`FusedLSTM.forward`.
             need_output: False where the final states are enough, as for a classifier: inference then writes no output.
+            return_cell_states: as in :meth:`FusedLSTM.forward`.
 
         Returns:
-            output in the form of ids, (T, B, D * H), None where it is not needed; and (h_n, c_n), each (L * D, B, H).
+            output in the form of ids, (T, B, D * H), None where it is not needed; (h_n, c_n), each (L * D, B, H); and
+            the last layer's cell states, in the form of output, with return_cell_states.
 
         Raises:
             IndexError: an id out of range; names the id, where it is, and the size of the vocabulary.
@@ -177,14 +220,25 @@ class FusedEmbeddingLSTM(nn.Module):
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
-        if hx is None and isinstance(ids, Tensor):
+        extended = return_cell_states or lstm.options is not DEFAULTS or self.embedding_dropout
+        if extended:
+            hx = learned_states(lstm, ids, 1) if hx is None else hx
+            extended = (
+                return_cell_states
+                or lstm.options.change_layers(lstm.training)
+                or (self.training and self.embedding_dropout)
+            )
+        if hx is None and not extended and isinstance(ids, Tensor):
             result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
             if result is not None:
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
         lstm._update_flat_weights()
         if isinstance(ids, Tensor) and ids.dim() == 2 and ids.numel() and autocast_lowers(lstm, embedding.weight):
-            return call_lowered(self, lstm, "lstm.", ids, lengths, lower_states(hx), need_output=need_output)
+            wanted = {"need_output": need_output, "return_cell_states": return_cell_states}
+            return call_lowered(self, lstm, "lstm.", ids, lengths, lower_states(hx), **wanted)
+        if extended:
+            return self._forward_extended(ids, lengths, hx, need_output, return_cell_states)
         if isinstance(ids, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
@@ -209,6 +263,33 @@ class FusedEmbeddingLSTM(nn.Module):
             self._refuse_bad_ids(to_packed(ids, layout, batch_first), layout, steps, batch_first)
             raise
         return to_padded(output, layout, steps, rows, batch_first) if need_output else None, states
+
+    def _forward_extended(
+        self,
+        ids: Tensor | PackedSequence,
+        lengths: Tensor | Sequence[int] | None,
+        hx: States | None,
+        need_output: bool,
+        return_cell_states: bool,
+    ) -> tuple[Any, ...]:
+        """Under options that change layers, or with cell states for the caller."""
+        lstm = self.lstm
+        data, form, hx = unpack_form(ids, lengths, hx, lstm.batch_first, row_dim=1)
+        _check_ids_dtype(data)
+        if torch.is_grad_enabled():
+            self.projected_table.clear()
+        try:
+            rows, index = embed_with_dropout(self.embedding, data, self.embedding_dropout if self.training else 0.0)
+            output, h_n, c_n, cells = run_layers_extended(lstm, rows, index, form.layout, hx, return_cell_states)
+        except (IndexError, RuntimeError):
+            self._refuse_bad_ids(data, form.layout, form.steps, lstm.batch_first)
+            raise
+        results = (
+            form.restore(output) if need_output else None,
+            (form.restore_state(h_n), form.restore_state(c_n)),
+            form.restore(cells) if return_cell_states else None,
+        )
+        return results if return_cell_states else results[:2]
 
     def _forward_packed(
         self, packed: PackedSequence, hx: States | None, need_output: bool
@@ -241,7 +322,7 @@ class FusedEmbeddingLSTM(nn.Module):
         states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         output, (h_n, c_n) = self.forward(ids.unsqueeze(batch_dim), None, states, need_output=need_output)
         final = h_n.squeeze(1), c_n.squeeze(1)
-        return None if output is None else output.squeeze(batch_dim), final  # type: ignore[union-attr]
+        return None if output is None else output.squeeze(batch_dim), final
 
     def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool) -> tuple[Tensor, States]:
         """(N,) ids in packed order and states in the caller's -> (N, D * H) and states in the caller's order."""
@@ -262,7 +343,7 @@ class FusedEmbeddingLSTM(nn.Module):
             return lstm._run(embedding(ids), layout, hx)
         else:
             tokens, index = ops.distinct_tokens(ids, embedding.num_embeddings)
-            gates = project(_embed_distinct(embedding, tokens), lstm, 0)
+            gates = project(embed_distinct(embedding, tokens), lstm, 0)
         layer = None
         if table is not None and lstm.num_layers == 1:
             layer = self.projected_table.frozen.keep(embedding, lstm, table)
@@ -310,22 +391,6 @@ class FusedEmbeddingLSTM(nn.Module):
         """Copies and pickles hold weights that are up to date."""
         synchronize_rows(self.embedding)
         return self.__dict__.copy()
-
-
-def _embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
-    """``embedding(tokens)`` of distinct tokens."""
-    plain = (
-        type(embedding) is nn.Embedding
-        and not embedding.sparse
-        and embedding.max_norm is None
-        and not (embedding._forward_pre_hooks or embedding._forward_hooks)
-        and not (embedding._backward_pre_hooks or embedding._backward_hooks)
-        and transforms_are_off()
-    )
-    if not plain:
-        return embedding(tokens)
-    padding_idx = -1 if embedding.padding_idx is None else embedding.padding_idx
-    return ops.gather_rows(embedding.weight, tokens, padding_idx)
 
 
 def _check_ids_dtype(ids: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
+from textclf_fast.nn import extended
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -18,6 +20,7 @@ from textclf_fast.nn.layout import (
     to_packed,
     to_padded,
 )
+from textclf_fast.nn.options import DEFAULTS, LSTMOptions
 from textclf_fast.nn.stack import (
     RecurrentPanels,
     autocast_lowers,
@@ -35,7 +38,8 @@ class FusedLSTM(nn.LSTM):
     """A drop-in for :class:`torch.nn.LSTM`: same arguments, parameters, state_dict, errors and results.
 
     Beyond nn.LSTM, ``forward`` takes ``lengths``: rows of different lengths in one padded batch, unsorted, with no
-    packing by the caller and no work done for the padding.
+    packing by the caller and no work done for the padding; and ``return_cell_states``. The constructor takes, by
+    keyword, the options of :class:`textclf_fast.nn.options.LSTMOptions`, where they are described.
 
     What the kernels do not cover (see :func:`textclf_fast.nn.stack.kernels_apply`) takes PyTorch's own path, so that
     every call that nn.LSTM answers is answered.
@@ -44,6 +48,48 @@ class FusedLSTM(nn.LSTM):
     with the forget gate of F. Gers, J. Schmidhuber and F. Cummins, Learning to Forget, 2000; equations as in the docs
     of nn.LSTM.
     """
+
+    # Of the class: instances have their own where they are not these.
+    options: LSTMOptions = DEFAULTS
+
+    def __init__(
+        self,
+        *args: Any,
+        weight_dropout: float = 0.0,
+        variational_dropout: float | tuple[float, float] = 0.0,
+        learn_initial_state: bool = False,
+        checkpoint_every: int | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
+        layer_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        options = LSTMOptions(
+            weight_dropout,
+            variational_dropout,
+            learn_initial_state,
+            checkpoint_every,
+            recurrent_dropout,
+            zoneout,
+            layer_norm,
+        )
+        super().__init__(*args, **kwargs)
+        self._set_options(options)
+
+    def _set_options(self, options: LSTMOptions, like: nn.LSTM | None = None) -> None:
+        if options != DEFAULTS:
+            self.options = options
+            extended.add_parameters(self, like)
+
+    def reset_parameters(self) -> None:
+        """As nn.LSTM does; gains are one again, their biases and learned initial states zero."""
+        super().reset_parameters()
+        extended.reset_parameters(self)
+
+    def extra_repr(self) -> str:
+        """nn.LSTM's arguments, and the options that are set."""
+        shown = super().extra_repr()
+        return shown if self.options is DEFAULTS else f"{shown}, {self.options}"
 
     @property
     def _panels(self) -> RecurrentPanels:
@@ -55,13 +101,15 @@ class FusedLSTM(nn.LSTM):
         return super()._apply(fn, recurse)
 
     @classmethod
-    def from_lstm(cls, lstm: nn.LSTM) -> FusedLSTM:
+    def from_lstm(cls, lstm: nn.LSTM, **options: Any) -> FusedLSTM:
         """A FusedLSTM that shares the parameters of ``lstm``; ``lstm`` itself where it is one already.
 
+        With ``options``, those of the constructor, it is a new one with them; a FusedLSTM's own stay unless given.
+
         Raises:
-            ValueError: weights under torch.nn.utils.parametrize, whose classes cannot be shared.
+            ValueError: weights under torch.nn.utils.parametrize, whose classes cannot be shared; a bad option.
         """
-        if isinstance(lstm, cls):
+        if isinstance(lstm, cls) and not options:
             return lstm
         if parametrize.is_parametrized(lstm):
             raise ValueError("lstm: its weights are parametrized; parametrize a FusedLSTM instead")
@@ -78,11 +126,17 @@ class FusedLSTM(nn.LSTM):
         fused.dropout = lstm.dropout
         for name in lstm._flat_weights_names:
             setattr(fused, name, getattr(lstm, name))
+        fused._set_options(replace(getattr(lstm, "options", DEFAULTS), **options), lstm)
         return fused.train(lstm.training)
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor | PackedSequence, hx: States | None = None, *, lengths: Tensor | Sequence[int] | None = None
-    ) -> tuple[Tensor | PackedSequence, States]:
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: States | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_cell_states: bool = False,
+    ) -> tuple[Any, ...]:
         """Runs the layers.
 
         Args:
@@ -90,9 +144,12 @@ class FusedLSTM(nn.LSTM):
             hx: h_0 (L * D, B, H or P) and c_0 (L * D, B, H), zero when absent; without B for one row.
             lengths: B integers in 1 .. T. Output rows past a length are zero; h_n and c_n are those of each row's last
                 real step (reverse direction: its first). Without, every position counts, as in nn.LSTM.
+            return_cell_states: whether c of every step is wanted, too.
 
         Returns:
-            output in the form of the input, (T, B, D * H), and (h_n, c_n), each (L * D, B, H).
+            output in the form of the input, (T, B, D * H), and (h_n, c_n), each (L * D, B, H). With return_cell_states,
+            a third: the last layer's c of every step, (T, B, D * H), in the form of output, zero past the lengths; it
+            can be differentiated as output can.
 
         Raises:
             TypeError: lengths that are not integers.
@@ -101,7 +158,12 @@ class FusedLSTM(nn.LSTM):
         """
         self._update_flat_weights()
         if isinstance(input, Tensor) and input.dim() == 3 and autocast_lowers(self, input):
-            return call_lowered(self, self, "", input.to(torch.bfloat16), lower_states(hx), lengths=lengths)
+            more = {"lengths": lengths, "return_cell_states": return_cell_states}
+            return call_lowered(self, self, "", input.to(torch.bfloat16), lower_states(hx), **more)
+        if return_cell_states or self.options is not DEFAULTS:
+            hx = extended.learned_states(self, input, 2) if hx is None else hx
+            if return_cell_states or self.options.change_layers(self.training):
+                return extended.forward_extended(self, input, hx, lengths, return_cell_states)
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
