@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from textclf_fast.nn.stack import (
     kernels_apply,
     lower_states,
     project,
+    reference_applies,
     run_layers,
 )
 
@@ -80,7 +81,17 @@ class FusedLSTM(nn.LSTM):
             setattr(fused, name, getattr(lstm, name))
         return fused.train(lstm.training)
 
-    def forward(  # type: ignore[override]
+    @overload
+    def forward(
+        self, input: Tensor, hx: States | None = None, *, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, States]: ...
+
+    @overload
+    def forward(
+        self, input: PackedSequence, hx: States | None = None, *, lengths: None = None
+    ) -> tuple[PackedSequence, States]: ...
+
+    def forward(
         self, input: Tensor | PackedSequence, hx: States | None = None, *, lengths: Tensor | Sequence[int] | None = None
     ) -> tuple[Tensor | PackedSequence, States]:
         """Runs the layers.
@@ -154,13 +165,18 @@ class FusedLSTM(nn.LSTM):
     def _forward_unusual(
         self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, States]:
-        """One row without a batch dimension; what the kernels do not cover; and every input that nn.LSTM refuses."""
+        """One row without a batch dimension; transforms; what we do not cover; and every input that nn.LSTM refuses."""
         if lengths is not None:
             if input.dim() != 3:
                 raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
             return self._pack_and_run(input, hx, lengths)
-        if input.dim() != 2 or input.numel() == 0 or not kernels_apply(self, input):
+        ours = kernels_apply(self, input) or reference_applies(self, dense=True)
+        if input.dim() not in (2, 3) or input.numel() == 0 or not ours:
             return super().forward(input, hx)
+        if input.dim() == 3:
+            if hx is not None:
+                self._check_states_batched(hx)
+            return self._pack_and_run(input, hx, None)
         if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
             raise RuntimeError(
                 "For unbatched 2-D input, hx and cx should also be 2-D "
@@ -179,9 +195,11 @@ class FusedLSTM(nn.LSTM):
         ``known_to_apply``: that kernels_apply was asked about this input. (The states are checked to be like it.)
         """
         h0, c0 = self._initial_states(data, layout, hx)
-        if known_to_apply or kernels_apply(self, data, h0, c0):
+        by_kernels = known_to_apply or kernels_apply(self, data, h0, c0)
+        if by_kernels or reference_applies(self, dense=False):
             gates = project(data, self, 0)
-            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, self._panels)
+            panels = self._panels if by_kernels else None
+            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, panels)
         else:
             result, (h_n, c_n) = super().forward(PackedSequence(data, layout.batch_sizes), (h0, c0))
             output = result.data

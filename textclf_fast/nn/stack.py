@@ -19,8 +19,8 @@ def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
     Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, proj_size,
-    export to ONNX, and the transforms of torch.func and forward-mode differentiation, which ops with a Python autograd
-    formula do not support (a tangent would be dropped without a word). Autocast: see :func:`autocast_lowers`.
+    export to ONNX. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward-mode differentiation: see
+    :func:`reference_applies`.
     """
     weights = lstm._flat_weights
     return (
@@ -31,6 +31,27 @@ def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
         and all(w is not None and w.is_cpu and w.dtype == weights[0].dtype for w in weights)
         and transforms_are_off()
     )
+
+
+def reference_applies(lstm: nn.LSTM, dense: bool) -> bool:
+    """Whether run_layers computes this under a transform of torch.func or in forward mode: in plain PyTorch.
+
+    nn.LSTM has no rule for packed batches there, nor for forward mode in float32, and hardly one for vmap. What it does
+    have, reverse mode on dense batches, is left to it: it is faster.
+    """
+    return (
+        ops.transformed()
+        and lstm.proj_size == 0
+        and all(w is not None for w in lstm._flat_weights)
+        and not (torch._C._is_any_autocast_enabled() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing())
+        and not (dense and _only_reverse_mode())
+    )
+
+
+def _only_reverse_mode() -> bool:
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    grad = torch._C._functorch.TransformType.Grad
+    return torch.autograd.forward_ad._current_level < 0 and all(level.key() == grad for level in levels)
 
 
 def autocast_lowers(lstm: nn.LSTM, *tensors: Tensor) -> bool:
@@ -70,9 +91,7 @@ def transforms_are_off() -> bool:
         torch.is_autocast_enabled("cpu")
         or torch.onnx.is_in_onnx_export()
         or torch.jit.is_tracing()
-        # Private names, pinned by a test: vmap, grad, jvp and the like; forward-mode levels.
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
+        or ops.transformed()
     )
 
 
@@ -102,7 +121,7 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
         pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
         biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
     large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES
-    if large and rows.is_cpu and not torch.compiler.is_compiling():
+    if large and rows.is_cpu and not torch.compiler.is_compiling() and not ops.transformed():
         return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
     if dtype != rows.dtype:
         rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
@@ -177,7 +196,7 @@ def run_layers(
     batch_sizes: Tensor,
     h0: Tensor,
     c0: Tensor,
-    panels: RecurrentPanels,
+    panels: RecurrentPanels | None,
     need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All layers, from the projected input of the first.
@@ -188,14 +207,14 @@ def run_layers(
         index: (N,) the row of ``gates`` at each position, or None.
         batch_sizes: (T,) int64 on the CPU.
         h0: (L * D, B, H) in packed order; likewise c0.
-        panels: kept panels of this lstm's W_hh.
+        panels: kept panels of this lstm's W_hh; None where the reference computes.
         need_output: whether the last layer's output is wanted.
 
     Returns:
         output (N, D * H), or (0, D * H) where inference does not need it; h_n and c_n (L * D, B, H) in packed order.
     """
     directions = 2 if lstm.bidirectional else 1
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and panels is not None:
         panels.clear()
     states_h, states_c = [], []
     output = gates
@@ -205,7 +224,7 @@ def run_layers(
                 output = functional.dropout(output, lstm.dropout, lstm.training)
             gates, index = project(output, lstm, layer), None
         span = slice(layer * directions, (layer + 1) * directions)
-        kept = None if torch.is_grad_enabled() else panels.get(lstm, layer)
+        kept = None if torch.is_grad_enabled() or panels is None else panels.get(lstm, layer)
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
         output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted)
