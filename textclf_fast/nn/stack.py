@@ -189,6 +189,12 @@ class RecurrentPanels:
         return self._layers.setdefault(layer, Derived()).get(w_hh, lambda _: ops.pack_recurrent(_joined(w_hh)))
 
 
+def _check_for_autograd(lstm: nn.LSTM) -> None:
+    """Derived tensors of weights made in inference mode would say that they need no gradient."""
+    if not torch.compiler.is_compiling() and any(w.is_inference() and w.requires_grad for w in lstm._flat_weights):  # type: ignore[union-attr]
+        raise RuntimeError("Inference tensors cannot be saved for backward: the weights were made in inference mode")
+
+
 def run_layers(
     lstm: nn.LSTM,
     gates: Tensor,
@@ -212,10 +218,14 @@ def run_layers(
 
     Returns:
         output (N, D * H), or (0, D * H) where inference does not need it; h_n and c_n (L * D, B, H) in packed order.
+
+    Raises:
+        RuntimeError: weights made in inference mode, in a call that autograd records.
     """
     directions = 2 if lstm.bidirectional else 1
     if torch.is_grad_enabled() and panels is not None:
         panels.clear()
+        _check_for_autograd(lstm)
     states_h, states_c = [], []
     output = gates
     for layer in range(lstm.num_layers):
