@@ -20,11 +20,10 @@ import pytest
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "compatibility.md"
-MADE_BY = "Made by `make compatibility`"
 
 INTRODUCTION = """# nn.LSTM beside FusedLSTM
 
-{made_by} from the tests marked `compat` (torch {torch}, on the CPU): each row is a test that passes. Areas and rows are in alphabetical order.
+Made by `make compatibility` from the tests marked `compat` (torch {torch}, on the CPU): each row is a test that passes.
 
 - *yes*: the test ran on this class and passed; *no*: it ran, and failed as expected.
 - *the same*: the test compares the two classes.
@@ -91,12 +90,17 @@ def _cell(outcomes: set[str], why_not: str | None) -> str:
 
 def page(marks: list[Mark], outcomes: Outcomes) -> str:
     """The text of the page."""
-    lines = [INTRODUCTION.format(made_by=MADE_BY, torch=version("torch").partition("+")[0])]
+    lines = [INTRODUCTION.format(torch=version("torch").partition("+")[0])]
     areas = defaultdict(list)
     for mark in marks:
         areas[mark.area].append(mark)
     for area, rows in areas.items():
-        lines += [f"## {area[:1].upper()}{area[1:]}", "", "| behaviour | nn.LSTM | FusedLSTM | test |", "|---|---|---|---|"]
+        lines += [
+            f"## {area[:1].upper()}{area[1:]}",
+            "",
+            "| behaviour | nn.LSTM | FusedLSTM | test |",
+            "|---|---|---|---|",
+        ]
         for mark in rows:
             found = outcomes.of[mark.area, mark.behaviour]
             theirs = _cell(found["LSTM"], mark.nn_lstm) if "LSTM" in found else mark.nn_lstm or "the same"

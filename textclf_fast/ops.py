@@ -40,8 +40,8 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer in the packed layout.
 
-    Its gradients come from a kernel too; those of its gradients (``create_graph=True``), and everything under a transform
-    of torch.func or in forward mode, through the plain-PyTorch reference.
+    Its gradients come from a kernel too; those of its gradients (``create_graph=True``), and everything under a
+    transform of torch.func or in forward mode, through the plain-PyTorch reference.
 
     Args:
         gates: (D, R, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.

@@ -14,12 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from textclf_fast import FusedLSTM
 
-T, B, I, H = 4, 3, 5, 6
+T, B, E, H = 4, 3, 5, 6
 BATCH_SIZES = torch.tensor([3, 3, 2, 1])
 
 
 def _module(lstm_class: type[nn.LSTM], **options: Any) -> nn.LSTM:
-    return lstm_class(I, H, dtype=torch.float64, **options)
+    return lstm_class(E, H, dtype=torch.float64, **options)
 
 
 def _leaf(*shape: int) -> Tensor:
@@ -36,9 +36,9 @@ def _leaf(*shape: int) -> Tensor:
 def test_results_and_gradients(form: str, flags: int, proj_size: int) -> None:
     bias, batch_first, bidirectional, states = (bool(flags & bit) for bit in (1, 2, 4, 8))
     options = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, "proj_size": proj_size}
-    plain, fused = pair(I, H, 2, **options, dtype=torch.float64)
+    plain, fused = pair(E, H, 2, **options, dtype=torch.float64)
     rows = () if form == "unbatched" else (B,)
-    shape = (T, *rows, I) if form == "unbatched" or not batch_first else (*rows, T, I)
+    shape = (T, *rows, E) if form == "unbatched" or not batch_first else (*rows, T, E)
     given = [_leaf(*shape)]
     layers = 2 * (1 + bidirectional)
     given += [_leaf(layers, *rows, proj_size or H), _leaf(layers, *rows, H)] if states else []
@@ -48,7 +48,9 @@ def test_results_and_gradients(form: str, flags: int, proj_size: int) -> None:
         x: Any = leaves[0]
         if form.startswith("packed"):
             lengths = [2, 4, 1] if form.endswith("unsorted") else [4, 2, 1]
-            x = pack_padded_sequence(x, torch.tensor(lengths), batch_first, enforce_sorted=not form.endswith("unsorted"))
+            x = pack_padded_sequence(
+                x, torch.tensor(lengths), batch_first, enforce_sorted=not form.endswith("unsorted")
+            )
         results = flat(module(x, tuple(leaves[1:]) if states else None))
         weighted = [(t * torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view(t.shape)).sum() for t in results]
         found.append([*results, *torch.autograd.grad(sum(weighted), [*leaves, *module.parameters()])])
@@ -63,8 +65,8 @@ def test_results_and_gradients(form: str, flags: int, proj_size: int) -> None:
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
 def test_one_result(which: int, options: dict[str, Any]) -> None:
-    plain, fused = pair(I, H, **options, dtype=torch.float64)
-    x, found = _leaf(T, B, I), []
+    plain, fused = pair(E, H, **options, dtype=torch.float64)
+    x, found = _leaf(T, B, E), []
     for module in (plain, fused):
         loss = flat(module(x))[which].square().sum()
         found.append(torch.autograd.grad(loss, [x, *module.parameters()]))
@@ -75,9 +77,9 @@ def test_one_result(which: int, options: dict[str, Any]) -> None:
 @pytest.mark.compat("autograd", "gradients of h_0 alone, of c_0 alone, of the input alone")
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_one_argument(which: int) -> None:
-    plain, fused = pair(I, H, 2, dtype=torch.float64)
+    plain, fused = pair(E, H, 2, dtype=torch.float64)
     found = []
-    given = [torch.randn(T, B, I), torch.randn(2, B, H), torch.randn(2, B, H)]
+    given = [torch.randn(T, B, E), torch.randn(2, B, H), torch.randn(2, B, H)]
     for module in (plain, fused):
         module.requires_grad_(False)
         leaves = [t.double() for t in given]
@@ -92,8 +94,8 @@ def test_one_argument(which: int) -> None:
 @pytest.mark.compat("autograd", "frozen weights keep grad None, the others get theirs")
 @pytest.mark.parametrize("frozen", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_hh_l1"])
 def test_frozen_weights(frozen: str) -> None:
-    plain, fused = pair(I, H, 2, dtype=torch.float64)
-    x = torch.randn(T, B, I, dtype=torch.float64)
+    plain, fused = pair(E, H, 2, dtype=torch.float64)
+    x = torch.randn(T, B, E, dtype=torch.float64)
     for module in (plain, fused):
         getattr(module, frozen).requires_grad_(False)
         module(x)[0].square().sum().backward()
@@ -105,7 +107,7 @@ def test_frozen_weights(frozen: str) -> None:
 
 @pytest.mark.compat("autograd", "nothing requires grad under no_grad, inference_mode, or with all frozen")
 def test_no_graph(lstm_class: type[nn.LSTM]) -> None:
-    module, x = _module(lstm_class), torch.randn(T, B, I, dtype=torch.float64)
+    module, x = _module(lstm_class), torch.randn(T, B, E, dtype=torch.float64)
     with torch.no_grad():
         assert not any(t.requires_grad for t in flat(module(x)))
     with torch.inference_mode():
@@ -116,7 +118,7 @@ def test_no_graph(lstm_class: type[nn.LSTM]) -> None:
 
 @pytest.mark.compat("autograd", "gradients accumulate over calls, as one module used twice")
 def test_accumulation(lstm_class: type[nn.LSTM]) -> None:
-    module, x = _module(lstm_class), torch.randn(T, B, I, dtype=torch.float64)
+    module, x = _module(lstm_class), torch.randn(T, B, E, dtype=torch.float64)
     module(x)[0].sum().backward()
     once = [p.grad.clone() for p in module.parameters()]
     module(x)[0].sum().backward()
@@ -126,7 +128,7 @@ def test_accumulation(lstm_class: type[nn.LSTM]) -> None:
 
 @pytest.mark.compat("autograd", "retain_graph: five backwards give the same bits")
 def test_retained_graph(lstm_class: type[nn.LSTM]) -> None:
-    module, x = _module(lstm_class, num_layers=2), _leaf(T, B, I)
+    module, x = _module(lstm_class, num_layers=2), _leaf(T, B, E)
     loss = module(x)[0].square().sum()
     found = [torch.autograd.grad(loss, [x, *module.parameters()], retain_graph=True) for _ in range(5)]
     for other in found[1:]:
@@ -158,18 +160,24 @@ def _backward(module: nn.LSTM, x: Tensor, results: list[Tensor]) -> None:
 @pytest.mark.parametrize(
     "misuse",
     [
-        pytest.param(_change_output, marks=pytest.mark.compat("misuse", "the output changed in place before backward: raises")),
-        pytest.param(_change_input, marks=pytest.mark.compat("misuse", "the input changed in place before backward: raises")),
-        pytest.param(_step, marks=pytest.mark.compat("misuse", "an optimizer's step between forward and backward: raises")),
+        pytest.param(
+            _change_output, marks=pytest.mark.compat("misuse", "the output changed in place before backward: raises")
+        ),
+        pytest.param(
+            _change_input, marks=pytest.mark.compat("misuse", "the input changed in place before backward: raises")
+        ),
+        pytest.param(
+            _step, marks=pytest.mark.compat("misuse", "an optimizer's step between forward and backward: raises")
+        ),
         pytest.param(_backward, marks=pytest.mark.compat("misuse", "a second backward without retain_graph: raises")),
     ],
 )
 def test_misuse(lstm_class: type[nn.LSTM], misuse: Callable[..., None]) -> None:
-    module = lstm_class(I, H)
-    x = torch.randn(T, B, I)
+    module = lstm_class(E, H)
+    x = torch.randn(T, B, E)
     results = flat(module(x))
     misuse(module, x, results)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation|second time"):
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation|second time"):
         results[0].sum().backward()
 
 
@@ -181,8 +189,8 @@ def test_misuse(lstm_class: type[nn.LSTM], misuse: Callable[..., None]) -> None:
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_output_changed(lstm_class: type[nn.LSTM], packed: bool) -> None:
-    module, x = _module(lstm_class), torch.randn(9, I, dtype=torch.float64)
-    output = flat(module(PackedSequence(x, BATCH_SIZES) if packed else x.view(3, 3, I)))[0]
+    module, x = _module(lstm_class), torch.randn(9, E, dtype=torch.float64)
+    output = flat(module(PackedSequence(x, BATCH_SIZES) if packed else x.view(3, 3, E)))[0]
     output.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()
@@ -190,7 +198,7 @@ def test_output_changed(lstm_class: type[nn.LSTM], packed: bool) -> None:
 
 @pytest.mark.compat("misuse", "states changed in place before backward: raises")
 def test_states_changed(lstm_class: type[nn.LSTM]) -> None:
-    module, x = _module(lstm_class), torch.randn(T, B, I, dtype=torch.float64)
+    module, x = _module(lstm_class), torch.randn(T, B, E, dtype=torch.float64)
     h0 = torch.randn(1, B, H, dtype=torch.float64)
     output, _ = module(x, (h0, h0.clone()))
     h0.zero_()
@@ -203,7 +211,7 @@ def test_states_changed(lstm_class: type[nn.LSTM]) -> None:
 
 @pytest.mark.compat("hooks", "forward, pre-forward, full backward, parameter and tensor hooks")
 def test_hooks(lstm_class: type[nn.LSTM]) -> None:
-    module, x = _module(lstm_class), _leaf(T, B, I)
+    module, x = _module(lstm_class), _leaf(T, B, E)
     seen = []
     module.register_forward_pre_hook(lambda m, args: (args[0] * 2, *args[1:]))
     module.register_forward_hook(lambda m, args, result: (result[0] + 1, result[1]))
@@ -225,11 +233,13 @@ def test_hooks(lstm_class: type[nn.LSTM]) -> None:
     torch.testing.assert_close(x.grad, 2 * y.grad)
 
 
-@pytest.mark.compat("checkpoint", "torch.utils.checkpoint, reentrant or not, with dropout: the gradients of the plain call")
+@pytest.mark.compat(
+    "checkpoint", "torch.utils.checkpoint, reentrant or not, with dropout: the gradients of the plain call"
+)
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_checkpoint(lstm_class: type[nn.LSTM], reentrant: bool, packed: bool) -> None:
-    module, x = _module(lstm_class, num_layers=2, dropout=0.5), _leaf(T, B, I)
+    module, x = _module(lstm_class, num_layers=2, dropout=0.5), _leaf(T, B, E)
 
     def run(x: Tensor) -> Tensor:
         return flat(module(pack_padded_sequence(x, torch.tensor([4, 2, 1])) if packed else x))[0]
@@ -247,7 +257,7 @@ def test_checkpoint(lstm_class: type[nn.LSTM], reentrant: bool, packed: bool) ->
 
 @pytest.mark.compat("hooks", "saved_tensors_hooks: what is kept for backward can be stored elsewhere")
 def test_saved_tensors_hooks(lstm_class: type[nn.LSTM]) -> None:
-    module, x = _module(lstm_class), _leaf(T, B, I)
+    module, x = _module(lstm_class), _leaf(T, B, E)
     want = torch.autograd.grad(module(x)[0].square().sum(), [x, *module.parameters()])
     stored: list[Tensor] = []
 
@@ -269,7 +279,7 @@ def test_saved_tensors_hooks(lstm_class: type[nn.LSTM]) -> None:
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_nan_stays(lstm_class: type[nn.LSTM], grad: bool, packed: bool) -> None:
-    module, x = _module(lstm_class), torch.randn(T, B, I, dtype=torch.float64)
+    module, x = _module(lstm_class), torch.randn(T, B, E, dtype=torch.float64)
     x[2, 1] = torch.nan
     given = pack_padded_sequence(x, torch.tensor([4, 4, 3])) if packed else x
     with torch.set_grad_enabled(grad):
@@ -287,12 +297,12 @@ def test_nan_stays(lstm_class: type[nn.LSTM], grad: bool, packed: bool) -> None:
 @pytest.mark.compat("numbers", "huge, infinite, denormal and negative-zero inputs stay finite where they can")
 @pytest.mark.parametrize("value", [1e30, -1e30, torch.inf, -torch.inf, 1e-40, -0.0])
 def test_extreme_inputs(value: float) -> None:
-    plain, fused = pair(I, H, bias=False)
+    plain, fused = pair(E, H, bias=False)
     with torch.no_grad():
         for p in [*plain.parameters(), *fused.parameters()]:
             p.copy_(p.sign())  # no sum of infinities of both signs, which is NaN for any order
             p[:] = 1.0
-    x = torch.full((T, B, I), value)
+    x = torch.full((T, B, E), value)
     assert_same(fused(x), plain(x))
     assert all(t.isfinite().all() for t in flat(fused(x)))
 
@@ -310,7 +320,7 @@ def test_many(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.compat("numbers", "the same bits run after run, forward and backward")
 def test_determinism(lstm_class: type[nn.LSTM]) -> None:
-    module, x = lstm_class(I, 40, 2, bidirectional=True), torch.randn(9, 8, I)
+    module, x = lstm_class(E, 40, 2, bidirectional=True), torch.randn(9, 8, E)
     found = []
     for _ in range(5):
         results = flat(module(x))
@@ -320,5 +330,5 @@ def test_determinism(lstm_class: type[nn.LSTM]) -> None:
 
 
 def test_batch_sizes_of_a_packed_sequence_are_handed_on() -> None:
-    packed = PackedSequence(torch.randn(9, I), BATCH_SIZES)
-    assert FusedLSTM(I, H)(packed)[0].batch_sizes is BATCH_SIZES
+    packed = PackedSequence(torch.randn(9, E), BATCH_SIZES)
+    assert FusedLSTM(E, H)(packed)[0].batch_sizes is BATCH_SIZES

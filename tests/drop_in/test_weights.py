@@ -251,7 +251,9 @@ def _swapping() -> Iterator[None]:
     torch.__future__.set_swap_module_params_on_conversion(False)
 
 
-@pytest.mark.compat("moved weights", "set_swap_module_params_on_conversion: swapped where no graph holds them, else refused")
+@pytest.mark.compat(
+    "moved weights", "set_swap_module_params_on_conversion: swapped where no graph holds them, else refused"
+)
 @pytest.mark.usefixtures("_swapping")
 def test_swapped(lstm_class: type[nn.LSTM]) -> None:
     module = lstm_class(5, 6)
@@ -313,7 +315,7 @@ def test_made_in_inference_mode(lstm_class: type[nn.LSTM]) -> None:
     with torch.inference_mode():
         module = _module(lstm_class)
         torch.testing.assert_close(module(X)[0], _by_hand(module))
-    with pytest.raises(RuntimeError, match="[Ii]nference"):
+    with pytest.raises(RuntimeError, match="Inference tensors"):
         module(X)
     with torch.no_grad():
         torch.testing.assert_close(module(X)[0], _by_hand(module))

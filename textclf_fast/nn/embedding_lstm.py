@@ -22,11 +22,12 @@ from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
 from textclf_fast.nn.stack import (
     autocast_lowers,
-    call_lowered,
     kernels_apply,
     lower_states,
+    lowered,
     project,
     run_layers,
+    stand_in,
     transforms_are_off,
 )
 from textclf_fast.optim.deferred_rows import synchronize_rows
@@ -183,8 +184,21 @@ class FusedEmbeddingLSTM(nn.Module):
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
         lstm._update_flat_weights()
-        if isinstance(ids, Tensor) and ids.dim() == 2 and ids.numel() and autocast_lowers(lstm, embedding.weight):
-            return call_lowered(self, lstm, "lstm.", ids, lengths, lower_states(hx), need_output=need_output)
+        if isinstance(ids, Tensor) and ids.numel() and autocast_lowers(lstm, embedding.weight):
+            children = {**self._modules, "lstm": lowered(lstm)}
+            with torch.autocast("cpu", enabled=False):
+                return stand_in(self, _modules=children)._forward(ids, lengths, lower_states(hx), need_output)
+        return self._forward(ids, lengths, hx, need_output)
+
+    def _forward(
+        self,
+        ids: Tensor | PackedSequence,
+        lengths: Tensor | Sequence[int] | None,
+        hx: States | None,
+        need_output: bool,
+    ) -> tuple[Tensor | PackedSequence | None, States]:
+        """forward with the LSTM's ``_flat_weights`` as they are."""
+        embedding, lstm = self.embedding, self.lstm
         if isinstance(ids, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")

@@ -97,7 +97,8 @@ def packed_sequence_layout(packed: PackedSequence) -> PackedLayout:
             "batch_sizes: expected a non-empty int64 vector on the CPU, "
             f"got shape {tuple(sizes.shape)}, dtype {sizes.dtype}, device {sizes.device}"
         )
-    array = sizes.numpy()
+    # (Tensors have no memory of their own under the transforms of torch.func.)
+    array = np.array(sizes.tolist()) if ops.transformed() else sizes.numpy()
     if array[-1] < 1 or (array[1:] > array[:-1]).any():
         raise RuntimeError(
             f"batch_sizes: expected non-increasing numbers, at least 1, got {_described(array.tolist())}"

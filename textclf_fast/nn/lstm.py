@@ -21,9 +21,9 @@ from textclf_fast.nn.layout import (
 from textclf_fast.nn.stack import (
     RecurrentPanels,
     autocast_lowers,
-    call_lowered,
     kernels_apply,
     lower_states,
+    lowered,
     project,
     reference_applies,
     run_layers,
@@ -111,8 +111,15 @@ class FusedLSTM(nn.LSTM):
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
         self._update_flat_weights()
-        if isinstance(input, Tensor) and input.dim() == 3 and autocast_lowers(self, input):
-            return call_lowered(self, self, "", input.to(torch.bfloat16), lower_states(hx), lengths=lengths)
+        if isinstance(input, Tensor) and autocast_lowers(self, input):
+            with torch.autocast("cpu", enabled=False):
+                return lowered(self)._forward(input.to(torch.bfloat16), lower_states(hx), lengths)
+        return self._forward(input, hx, lengths)
+
+    def _forward(
+        self, input: Tensor | PackedSequence, hx: States | None, lengths: Tensor | Sequence[int] | None
+    ) -> tuple[Tensor | PackedSequence, States]:
+        """forward with ``_flat_weights`` as they are."""
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a PackedSequence, which has its own")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch.nn import functional
 from textclf_fast import ops
 from textclf_fast.nn.derived import Derived
 
+Module = TypeVar("Module", bound=nn.Module)
+LSTM = TypeVar("LSTM", bound=nn.LSTM)
+
 _KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -19,7 +22,7 @@ def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
     Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, proj_size,
-    export to ONNX. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward-mode differentiation: see
+    export to ONNX. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward mode: see
     :func:`reference_applies`.
     """
     weights = lstm._flat_weights
@@ -54,30 +57,43 @@ def _only_reverse_mode() -> bool:
     return torch.autograd.forward_ad._current_level < 0 and all(level.key() == grad for level in levels)
 
 
+_LOWERED_DTYPES = (torch.float32, torch.bfloat16)
+
+
 def autocast_lowers(lstm: nn.LSTM, *tensors: Tensor) -> bool:
-    """Whether CPU autocast has nn.LSTM compute this float32 module in bfloat16, and our kernels can."""
+    """Whether CPU autocast has nn.LSTM compute this module and input in bfloat16, and our kernels can."""
     return (
         torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and lstm._flat_weights[0] is not None
-        and lstm._flat_weights[0].dtype == torch.float32
-        and all(t.is_cpu and t.dtype == torch.float32 for t in tensors)
+        and lstm._flat_weights[0].dtype in _LOWERED_DTYPES
+        and all(t.is_cpu and t.dtype in _LOWERED_DTYPES for t in tensors)
         and _without_autocast(kernels_apply, lstm)
     )
 
 
-def call_lowered(module: nn.Module, lstm: nn.LSTM, prefix: str, *args: Any, **kwargs: Any) -> Any:
-    """``module(*args, **kwargs)`` with the weights of ``lstm``, its child of this prefix, cast to bfloat16."""
-    lowered = {f"{prefix}{name}": weight.to(torch.bfloat16) for name, weight in lstm.named_parameters()}
-    try:
-        return _without_autocast(torch.func.functional_call, module, lowered, args, kwargs)
-    finally:
-        lstm._update_flat_weights()  # its list would keep the cast ones
+def lowered(lstm: LSTM) -> LSTM:
+    """A stand-in for the module, with its weights, up to date, cast to bfloat16.
+
+    The module itself stays as it is: other threads may be using it.
+    """
+    return stand_in(
+        lstm,
+        _flat_weights=[None if w is None else w.to(torch.bfloat16) for w in lstm._flat_weights],
+        _kept_panels=RecurrentPanels(),
+    )
 
 
-def lower_states(hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-    """Initial states in bfloat16."""
-    return None if hx is None else (hx[0].to(torch.bfloat16), hx[1].to(torch.bfloat16))
+def stand_in(module: Module, **attributes: Any) -> Module:
+    """A module that shares all but these attributes with ``module``; for one call."""
+    other = module.__new__(type(module))
+    other.__dict__ = {**module.__dict__, **attributes}
+    return other
+
+
+def lower_states(hx: Any) -> Any:
+    """Initial states in bfloat16; what are none is left for the checks to refuse."""
+    return tuple(state.to(torch.bfloat16) for state in hx) if isinstance(hx, tuple | list) else hx
 
 
 def _without_autocast(function: Callable[..., Any], *args: Any) -> Any:
