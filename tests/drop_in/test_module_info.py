@@ -69,8 +69,9 @@ def test_gradcheck() -> None:
             weights = dict(zip(names, given, strict=True))
             return tuple(tree_leaves(torch.func.functional_call(fused, weights, (x, *args[1:]), kwargs)))
 
-        assert gradcheck(run, (args[0], *weights), fast_mode=True)
-        if i % 4 == 0:
+        if i % 3 == 0:  # all of the options, though not each with each
+            assert gradcheck(run, (args[0], *weights), fast_mode=True)
+        if i % 9 == 0:
             assert gradgradcheck(run, (args[0], *weights), fast_mode=True)
 
 

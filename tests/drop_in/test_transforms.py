@@ -24,7 +24,6 @@ LENGTHS = torch.tensor([2, 3])
 BATCH_SIZES, ORDER = torch.tensor([2, 2, 1]), torch.tensor([1, 0])
 
 Function = Callable[[Tensor], Tensor]
-NO_RULE = "raises: no rule for it"
 
 
 def _flat(*results: Tensor) -> Tensor:
@@ -130,10 +129,9 @@ def _expected(f: Function, x: Tensor, t: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.compat(
     "transforms",
-    "of FusedLSTM, dense: all of torch.func and forward mode in float64",
-    nn_lstm="most; no vmap over inputs",
+    "all of torch.func and forward mode in float64, dense, packed and with lengths",
+    nn_lstm="dense only, and no vmap over inputs",
 )
-@pytest.mark.compat("transforms", "packed and with lengths: all of torch.func and forward mode", nn_lstm=NO_RULE)
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "bias": False}], ids=str)
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: type(form).__name__)
 def test_transforms(form: Any, options: dict[str, Any]) -> None:
@@ -150,13 +148,13 @@ def test_reverse_mode(lstm_class: type[nn.LSTM], name: str) -> None:
     _check_one(lstm_class, name, torch.float64)
 
 
-@pytest.mark.compat("transforms", "jvp, jacfwd, hessian, forward mode in float32", nn_lstm=NO_RULE)
+@pytest.mark.compat("transforms", "jvp, jacfwd, hessian, forward mode in float32", nn_lstm="raises: no rule for it")
 @pytest.mark.parametrize("name", ["jvp", "jacfwd", "hessian", "forward mode"])
 def test_forward_mode_in_float32(lstm_class: type[nn.LSTM], name: str) -> None:
     _check_one(lstm_class, name, torch.float32)
 
 
-@pytest.mark.compat("transforms", "vmap over a batch of inputs, and vmap of grad", nn_lstm=NO_RULE)
+@pytest.mark.compat("transforms", "vmap over a batch of inputs, and vmap of grad", nn_lstm="raises: no rule for it")
 @pytest.mark.parametrize("name", ["vmap", "vmap of grad"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_vmap(lstm_class: type[nn.LSTM], name: str, dtype: torch.dtype) -> None:
@@ -183,7 +181,9 @@ def _check_one(lstm_class: type[nn.LSTM], name: str, dtype: torch.dtype) -> None
     )
 
 
-@pytest.mark.compat("transforms", "one row without a batch dimension, mapped over by vmap", nn_lstm=NO_RULE)
+@pytest.mark.compat(
+    "transforms", "one row without a batch dimension, mapped over by vmap", nn_lstm="raises: no rule for it"
+)
 def test_vmap_of_unbatched(lstm_class: type[nn.LSTM]) -> None:
     module, x = lstm_class(E, H, 2, bidirectional=True), torch.randn(T, B, E)
     got = vmap(lambda row: module(row)[0], in_dims=1, out_dims=1)(x)
@@ -207,7 +207,7 @@ def test_per_sample_gradients(lstm_class: type[nn.LSTM], options: dict[str, Any]
             torch.testing.assert_close(got[name][b], p.grad)
 
 
-@pytest.mark.compat("transforms", "an ensemble: vmap over stacked weights", nn_lstm=NO_RULE)
+@pytest.mark.compat("transforms", "an ensemble: vmap over stacked weights", nn_lstm="raises: no rule for it")
 def test_ensemble(lstm_class: type[nn.LSTM]) -> None:
     modules, x = [lstm_class(E, H, 2) for _ in range(3)], torch.randn(T, B, E)
     weights, _ = torch.func.stack_module_state(modules)

@@ -121,6 +121,23 @@ def test_changes_are_followed(lstm_class: type[nn.LSTM], change: Callable[[nn.LS
     _assert_follows(module)
 
 
+@pytest.mark.compat(
+    "weights",
+    "changed through p.data.mul_() between inference calls: noticed at the next module.to(...) or training call",
+    nn_lstm="at once",
+    difference="what inference keeps of W_hh is dropped when a version counter moves, and p.data has one of its own",
+)
+def test_changed_through_data() -> None:
+    module = _module(FusedLSTM)
+    with torch.no_grad():
+        before = module(X)[0]
+        module.weight_hh_l0.data.mul_(2)
+        assert torch.equal(module(X)[0], before)
+        torch.testing.assert_close(module.to("cpu")(X)[0], _by_hand(module))
+        module.weight_hh_l0.data.mul_(2)
+    _assert_follows(module)
+
+
 # ---- Computed weights ----------------------------------------------------------------------------
 
 

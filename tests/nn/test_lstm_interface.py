@@ -141,6 +141,9 @@ def test_packing_with_a_length_beyond_the_input_is_caught() -> None:
         (None, None, ""),
     ],
 )
+@pytest.mark.compat(
+    "lengths", "bad lengths are refused, by position and value", nn_lstm="packing accepts those beyond the input"
+)
 def test_bad_lengths(lengths: object, error: type[Exception] | None, message: str) -> None:
     module = FusedLSTM(5, 6)
     if error is None:
@@ -159,6 +162,9 @@ def test_lengths_beside_what_has_its_own() -> None:
         module(X[:, 0], lengths=[4])
 
 
+@pytest.mark.compat(
+    "lengths", "lengths=..., of any integer kind, for unsorted rows of a padded batch", nn_lstm="no such argument"
+)
 def test_lengths_of_any_integer_kind() -> None:
     import numpy as np
 
