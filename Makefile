@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | sanitize.  Each makes its own virtual environment in .venv, installs this folder into it, and can
+# make demo | test | compatibility | bench | lint | sanitize.  Each makes its own virtual environment in .venv, installs this folder into it, and can
 # be run again: what is up to date is not done twice.  PYTHON names the interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,10 +15,11 @@ SOURCES := pyproject.toml setup.py MANIFEST.in constraints.txt $(shell find text
 	! -name '*.so' ! -name '*.pyc' ! -name _build.txt)
 CPP_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test bench lint sanitize
+.PHONY: help demo test compatibility bench lint sanitize
 help:
 	@echo "make demo   train the classifier on real reviews, with nn.LSTM and with ours, and compare them"
 	@echo "make test   install with the test extras and run the tests"
+	@echo "make compatibility   run the tests that show how nn.LSTM and ours behave; write docs/compatibility.md"
 	@echo "make bench  time ours against nn.LSTM, ONNX Runtime and OpenVINO; write docs/performance.md"
 	@echo "make lint   ruff, mypy, clang-format"
 	@echo "make sanitize   run the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -30,6 +31,10 @@ demo: $(DEMO)
 test: $(TEST)
 	@echo "== test: running the tests against the package installed in .venv"
 	$(BIN)/pytest
+
+compatibility: $(TEST)
+	@echo "== compatibility: running the tests that show a behaviour, and writing docs/compatibility.md"
+	$(BIN)/python tests/compatibility.py
 
 # pytest by its own name: `python -m pytest` would import the source folder instead of the installed package.
 bench: $(BENCH)

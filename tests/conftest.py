@@ -10,8 +10,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
+from torch import nn
 
-from textclf_fast import _libraries
+from textclf_fast import FusedLSTM, _libraries
 
 
 def _available(isa: str) -> bool:
@@ -62,3 +63,12 @@ def _poisoned() -> Iterator[None]:
     assert torch.utils.deterministic.fill_uninitialized_memory
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=[nn.LSTM, FusedLSTM], ids=["nn.LSTM", "FusedLSTM"])
+def lstm_class(request: pytest.FixtureRequest) -> type[nn.LSTM]:
+    """nn.LSTM, which is to fail where the test's mark ``compat`` says what it does instead, and FusedLSTM."""
+    for mark in request.node.iter_markers("compat"):
+        if request.param is nn.LSTM and mark.kwargs.get("nn_lstm"):
+            request.applymarker(pytest.mark.xfail(strict=True, reason=mark.kwargs["nn_lstm"]))
+    return request.param

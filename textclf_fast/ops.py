@@ -13,10 +13,24 @@ from torch import Tensor
 
 from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
 from textclf_fast.reference import gates_dtype as gates_dtype
-from textclf_fast.reference import lstm_cells_reference
+from textclf_fast.reference import (
+    gather_rows_reference,
+    lstm_cells_reference,
+    lstm_reference,
+    scatter_rows_reference,
+)
 
 _libraries.load()
 _ops = torch.ops.textclf_fast
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func or forward-mode differentiation is at work.
+
+    Ops with an autograd formula in Python have no rule for these, and drop a tangent without a word.
+    """
+    # Private names, pinned by a test: the levels of vmap, grad, jvp and the like; those of forward mode.
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def lstm(
@@ -31,8 +45,8 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer in the packed layout.
 
-    Its gradients come from a kernel too; those of its gradients (``create_graph=True``) through the plain-PyTorch
-    reference.
+    Its gradients come from a kernel too; those of its gradients (``create_graph=True``), and everything under a
+    transform of torch.func or in forward mode, through the plain-PyTorch reference.
 
     Args:
         gates: (D, R, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
@@ -50,6 +64,8 @@ def lstm(
     Raises:
         RuntimeError: a shape, dtype, device, batch size or index that does not fit; the message names the argument.
     """
+    if transformed():
+        return lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
     if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
         if not torch.compiler.is_compiling():
             return _Lstm.apply(gates, index, batch_sizes, w_hh, h0, c0)
@@ -68,6 +84,8 @@ def lstm_with_cells(
     panels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`lstm`, and the cell state at every position: cells (D, N, H), differentiable as the others are."""
+    if transformed():
+        return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)
     if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
         if not torch.compiler.is_compiling():
             return _LstmWithCells.apply(gates, index, batch_sizes, w_hh, h0, c0)
@@ -143,6 +161,8 @@ def gather_rows(table: Tensor, rows: Tensor, no_grad: int = -1) -> Tensor:
     Raises:
         RuntimeError: a row out of range; the message names it.
     """
+    if transformed():
+        return gather_rows_reference(table, rows, no_grad)
     if torch.is_grad_enabled() and table.requires_grad and not torch.compiler.is_compiling():
         return _GatherRows.apply(table, rows, no_grad)
     return _ops.gather_rows(table, rows, no_grad)
@@ -250,13 +270,18 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all(grad is None for grad in grads):
         return (None,) * 6
     gates, index, batch_sizes, w_hh, h0, c0, output, activations, cells = ctx.saved_tensors
-    if torch.is_grad_enabled():  # create_graph=True: these gradients will be differentiated in turn
+    if _differentiated_in_turn():
         return _differentiable_backward(ctx.needs_input_grad, grads, gates, index, batch_sizes, w_hh, h0, c0)
     need_w_hh = ctx.needs_input_grad[3]
     grad_gates, grad_w_hh, grad_h0, grad_c0 = _ops.lstm_backward(
         *grads[:3], activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, need_w_hh, *grads[3:]
     )
     return grad_gates, None, None, grad_w_hh if need_w_hh else None, grad_h0, grad_c0
+
+
+def _differentiated_in_turn() -> bool:
+    """Whether the gradients that a backward computes are: by ``create_graph=True``, or by tangents in forward mode."""
+    return torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0
 
 
 def _differentiable_backward(
@@ -269,22 +294,17 @@ def _differentiable_backward(
     h0: Tensor,
     c0: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    """The same gradients by way of the plain-PyTorch reference, slower, with a graph of their own."""
-    inputs = {0: gates, 3: w_hh, 4: h0, 5: c0}  # by their places among the arguments
-    outputs = lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)
-    used = [(out, grad) for out, grad in zip(outputs, grads, strict=False) if grad is not None]
-    wanted = [i for i in inputs if needs_grad[i]]
-    found = torch.autograd.grad(
-        [out for out, _ in used],
-        [inputs[i] for i in wanted],
-        [grad for _, grad in used],
-        create_graph=True,
-        allow_unused=True,
-    )
-    result: list[Tensor | None] = [None] * len(needs_grad)
-    for i, grad in zip(wanted, found, strict=True):
-        result[i] = grad
-    return tuple(result)
+    """The same gradients by way of the plain-PyTorch reference, slower, with a graph and tangents of their own."""
+    used = [i for i, grad in enumerate(grads) if grad is not None]
+
+    def layer(gates: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor) -> list[Tensor]:
+        outputs = lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)
+        return [outputs[i] for i in used]
+
+    # Not torch.autograd.grad: the transforms that may be at work outside of this backward are nested around it.
+    found = torch.func.vjp(layer, gates, w_hh, h0, c0)[1]([grads[i] for i in used])
+    places = (found[0], None, None, *found[1:])  # among the arguments
+    return tuple(grad if needed else None for grad, needed in zip(places, needs_grad, strict=True))
 
 
 class _Lstm(torch.autograd.Function):
@@ -328,17 +348,11 @@ def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gather_rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (rows,) = ctx.saved_tensors
-    return _ops.scatter_rows(grad, rows, ctx.size, ctx.skip), None, None
-
-
-def _scatter_rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (rows,) = ctx.saved_tensors
-    values = _ops.gather_rows(grad, rows, -1)
-    return values.masked_fill((rows == ctx.skip).unsqueeze(1), 0), None, None, None
+    scatter = scatter_rows_reference if _differentiated_in_turn() else _ops.scatter_rows
+    return scatter(grad, rows, ctx.size, ctx.skip), None, None
 
 
 torch.library.register_autograd("textclf_fast::gather_rows", _gather_rows_backward, setup_context=_save_rows)
-torch.library.register_autograd("textclf_fast::scatter_rows", _scatter_rows_backward, setup_context=_save_rows)
 
 
 class _GatherRows(torch.autograd.Function):

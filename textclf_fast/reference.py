@@ -32,6 +32,17 @@ def lstm_cells_reference(
     return results[0].to(dtype), results[1].to(dtype), results[2].to(dtype), results[3].to(dtype)
 
 
+def gather_rows_reference(table: Tensor, rows: Tensor, no_grad: int) -> Tensor:
+    """What :func:`textclf_fast.ops.gather_rows` computes; same arguments and result."""
+    return functional.embedding(rows, table, no_grad if no_grad >= 0 else None)
+
+
+def scatter_rows_reference(grad: Tensor, rows: Tensor, size: int, no_grad: int) -> Tensor:
+    """The gradient of the table of :func:`gather_rows_reference`: (U, E) -> (size, E)."""
+    kept = grad.masked_fill((rows == no_grad).unsqueeze(1), 0)
+    return grad.new_zeros(size, grad.size(1)).index_add(0, rows, kept)
+
+
 def lstm_int8_reference(
     gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,70 +1,28 @@
-"""FusedLSTM as a module: forms of input, errors, dropout, state, and the ways around our kernels."""
+"""FusedLSTM as a module: bad input, lengths, what is kept, the ways around our kernels. (As a drop-in: drop_in/.)"""
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
-
 import pytest
 import torch
-from lstm_cases import pytorch_lowers
+from lstm_pair import assert_same as _assert_same
+from lstm_pair import flat as _flat
+from lstm_pair import pair as _pair
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from textclf_fast import FusedLSTM
-from textclf_fast.nn.stack import transforms_are_off
 
 
-def _pair(*args: int, **options: object) -> tuple[nn.LSTM, FusedLSTM]:
-    plain, fused = nn.LSTM(*args, **options), FusedLSTM(*args, **options)  # type: ignore[arg-type]
-    fused.load_state_dict(plain.state_dict())
-    return plain, fused
-
-
-def _flat(result: tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]) -> list[Tensor]:
-    output = result[0]
-    return [output.data if isinstance(output, PackedSequence) else output, *result[1]]
-
-
-def _assert_same(got: object, want: object) -> None:
-    for a, b in zip(_flat(got), _flat(want), strict=True):  # type: ignore[arg-type]
-        torch.testing.assert_close(a, b)
-        assert a.shape == b.shape
-
-
-def test_is_an_lstm_with_its_parameters_and_repr() -> None:
-    options = {"num_layers": 2, "bias": False, "batch_first": True, "dropout": 0.5, "bidirectional": True}
-    plain, fused = _pair(3, 5, **options)
-    assert isinstance(fused, nn.LSTM)
-    assert [n for n, _ in fused.named_parameters()] == [n for n, _ in plain.named_parameters()]
-    assert repr(fused) == repr(plain).replace("LSTM", "FusedLSTM")
-    plain.load_state_dict(fused.state_dict())
-
-
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"proj_size": 2}], ids=str)
-def test_unbatched_input(batch_first: bool, options: dict[str, object]) -> None:
-    plain, fused = _pair(4, 6, batch_first=batch_first, **options)
-    x = torch.randn(7, 4)
+def test_from_lstm_shares_the_parameters() -> None:
+    plain, x = nn.LSTM(4, 6, num_layers=2, dropout=0.5).eval(), torch.randn(5, 3, 4)
+    fused = FusedLSTM.from_lstm(plain)
+    assert all(a is b for a, b in zip(fused.parameters(), plain.parameters(), strict=True))
+    assert not fused.training
     _assert_same(fused(x), plain(x))
-    layers = plain.num_layers * (1 + plain.bidirectional)
-    hx = (torch.randn(layers, plain.proj_size or 6), torch.randn(layers, 6))
-    _assert_same(fused(x, hx), plain(x, hx))
-    _assert_same(fused(x, list(hx)), plain(x, hx))
-
-
-def test_output_layout_and_aliasing() -> None:
-    plain, fused = _pair(4, 6, batch_first=True)
-    x = torch.randn(3, 5, 4)
-    output, (h, c) = fused(x)
-    assert output.stride() == plain(x)[0].stride()
-    assert h.is_contiguous()
-    assert c.is_contiguous()
-    kept = h.clone()
-    with torch.no_grad():
-        output.zero_()
-    assert torch.equal(h, kept)
+    assert FusedLSTM.from_lstm(fused) is fused
+    nn.utils.parametrizations.weight_norm(plain, "weight_hh_l0")
+    with pytest.raises(ValueError, match="lstm: its weights are parametrized"):
+        FusedLSTM.from_lstm(plain)
 
 
 def test_strided_inputs_states_and_gradients() -> None:
@@ -82,116 +40,6 @@ def test_strided_inputs_states_and_gradients() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_dropout_is_bit_identical_to_pytorchs() -> None:
-    plain, fused = _pair(4, 6, num_layers=3, dropout=0.4)
-    x = torch.randn(5, 3, 4)
-    torch.manual_seed(7)
-    want = plain(x)
-    torch.manual_seed(7)
-    got = fused(x)
-    zeros = torch.rand(5, 3, 6)  # the generators stand at the same place
-    torch.manual_seed(7)
-    plain(x)
-    assert torch.equal(zeros, torch.rand(5, 3, 6))
-    _assert_same(got, want)
-    fused.eval()
-    _assert_same(fused(x), plain.eval()(x))
-    fused.train().dropout = 1.0
-    plain.train().dropout = 1.0
-    _assert_same(fused(x), plain(x))
-
-
-def test_empty_batch_and_empty_sequence() -> None:
-    plain, fused = _pair(4, 6)
-    x = torch.randn(5, 0, 4, requires_grad=True)
-    _assert_same(fused(x), plain(x))
-    fused(x)[0].sum().backward()
-    with pytest.raises(RuntimeError, match="sequence length to be larger than 0"):
-        fused(torch.randn(0, 3, 4))
-
-
-def test_copies_pickles_and_state() -> None:
-    plain, fused = _pair(4, 6, num_layers=2)
-    x = torch.randn(5, 3, 4)
-    want = plain(x)
-    _assert_same(copy.deepcopy(fused)(x), want)
-    _assert_same(pickle.loads(pickle.dumps(fused))(x), want)
-    buffer = io.BytesIO()
-    torch.save(fused.state_dict(), buffer)
-    buffer.seek(0)
-    other = FusedLSTM(4, 6, num_layers=2)
-    other.load_state_dict(torch.load(buffer))
-    _assert_same(other(x), want)
-    _assert_same(FusedLSTM.from_lstm(plain)(x), want)
-    assert FusedLSTM.from_lstm(fused) is fused
-
-
-def test_weights_replaced_tied_moved_and_reparametrized() -> None:
-    x = torch.randn(5, 3, 4)
-    plain, fused = _pair(4, 6, bidirectional=True)
-    for module in (plain, fused):
-        module.weight_hh_l0 = nn.Parameter(torch.full((24, 6), 0.1))
-        module.bias_ih_l0_reverse = module.bias_ih_l0
-    _assert_same(fused(x), plain(x))
-    _assert_same(fused.double()(x.double()), plain.double()(x.double()))
-    plain, fused = _pair(4, 6)
-    for module in (plain, fused):
-        nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
-    fused.load_state_dict(plain.state_dict())
-    _assert_same(fused(x), plain(x))
-    fused(x)[0].sum().backward()
-    assert fused.parametrizations.weight_hh_l0.original0.grad is not None
-    with pytest.raises(ValueError, match="lstm: its weights are parametrized"):
-        FusedLSTM.from_lstm(plain)
-
-
-def test_functional_call_uses_the_given_weights() -> None:
-    plain, fused = _pair(4, 6)
-    weights = {name: p.detach() * 2 for name, p in plain.named_parameters()}
-    x = torch.randn(5, 3, 4)
-    _assert_same(torch.func.functional_call(fused, weights, (x,)), torch.func.functional_call(plain, weights, (x,)))
-    _assert_same(fused(x), plain(x))
-
-
-def test_transforms_of_torch_func_and_forward_mode() -> None:
-    """They take PyTorch's path: through our ops a tangent would be lost without a word."""
-    plain, fused = _pair(4, 6)
-    x, tangent = torch.randn(5, 2, 4), torch.randn(5, 2, 4)
-    weights = dict(plain.named_parameters())
-
-    def per_sample_gradients(module: nn.Module) -> dict[str, Tensor]:
-        def loss(w: dict[str, Tensor], x: Tensor) -> Tensor:
-            return torch.func.functional_call(module, w, (x.unsqueeze(1),))[0].square().sum()
-
-        return torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))(weights, x)
-
-    assert transforms_are_off()
-    torch.testing.assert_close(per_sample_gradients(fused), per_sample_gradients(plain))
-    torch.testing.assert_close(torch.func.jacrev(lambda x: fused(x)[0])(x), torch.func.jacrev(lambda x: plain(x)[0])(x))
-    for module in (plain, fused):
-        with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError):
-            module(torch.autograd.forward_ad.make_dual(x, tangent))
-
-
-def test_double_backward() -> None:
-    plain, fused = _pair(3, 4, bidirectional=True, dtype=torch.float64)
-    penalties = []
-    for module in (plain, fused):
-        x = torch.linspace(-1, 1, 4 * 2 * 3, dtype=torch.float64).view(4, 2, 3).requires_grad_()
-        (grad,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
-        grad.square().sum().backward()
-        penalties.append([x.grad, *(p.grad for p in module.parameters())])
-    for a, b in zip(*penalties, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_other_dtypes_take_pytorchs_path() -> None:
-    plain, fused = _pair(4, 6)
-    x = torch.randn(5, 3, 4)
-    for dtype in (torch.float16, torch.complex64):
-        _assert_same(fused.to(dtype)(x.to(dtype)), plain.to(dtype)(x.to(dtype)))
-
-
 @pytest.mark.parametrize("with_states", [False, True])
 def test_autocast_computes_padded_input_in_bfloat16_and_packed_input_as_it_is(with_states: bool) -> None:
     """As nn.LSTM does."""
@@ -204,8 +52,7 @@ def test_autocast_computes_padded_input_in_bfloat16_and_packed_input_as_it_is(wi
     packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         dense, with_lengths = fused(x, hx), fused(x, hx, lengths=lengths)
-        if pytorch_lowers():
-            assert [t.dtype for t in _flat(dense)] == [t.dtype for t in _flat(plain(x, hx))]
+        assert [t.dtype for t in _flat(dense)] == [torch.bfloat16] * 3
         _assert_same(fused(packed, hx), plain(packed, hx))
     _assert_same(dense, lowered(x.bfloat16(), low_hx))
     _assert_same(with_lengths, lowered(x.bfloat16(), low_hx, lengths=lengths))
@@ -294,6 +141,9 @@ def test_packing_with_a_length_beyond_the_input_is_caught() -> None:
         (None, None, ""),
     ],
 )
+@pytest.mark.compat(
+    "lengths", "bad lengths are refused, by position and value", nn_lstm="packing accepts those beyond the input"
+)
 def test_bad_lengths(lengths: object, error: type[Exception] | None, message: str) -> None:
     module = FusedLSTM(5, 6)
     if error is None:
@@ -312,6 +162,9 @@ def test_lengths_beside_what_has_its_own() -> None:
         module(X[:, 0], lengths=[4])
 
 
+@pytest.mark.compat(
+    "lengths", "lengths=..., of any integer kind, for unsorted rows of a padded batch", nn_lstm="no such argument"
+)
 def test_lengths_of_any_integer_kind() -> None:
     import numpy as np
 

@@ -25,11 +25,12 @@ from textclf_fast.nn.options import DEFAULTS, check_rate
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
 from textclf_fast.nn.stack import (
     autocast_lowers,
-    call_lowered,
     kernels_apply,
     lower_states,
+    lowered,
     project,
     run_layers,
+    stand_in,
     transforms_are_off,
 )
 from textclf_fast.optim.deferred_rows import synchronize_rows
@@ -234,9 +235,24 @@ class FusedEmbeddingLSTM(nn.Module):
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
         lstm._update_flat_weights()
-        if isinstance(ids, Tensor) and ids.dim() == 2 and ids.numel() and autocast_lowers(lstm, embedding.weight):
-            wanted = {"need_output": need_output, "return_cell_states": return_cell_states}
-            return call_lowered(self, lstm, "lstm.", ids, lengths, lower_states(hx), **wanted)
+        if isinstance(ids, Tensor) and ids.numel() and autocast_lowers(lstm, embedding.weight):
+            children = {**self._modules, "lstm": lowered(lstm)}
+            with torch.autocast("cpu", enabled=False):
+                module = stand_in(self, _modules=children)
+                return module._forward(ids, lengths, lower_states(hx), need_output, bool(extended), return_cell_states)
+        return self._forward(ids, lengths, hx, need_output, bool(extended), return_cell_states)
+
+    def _forward(
+        self,
+        ids: Tensor | PackedSequence,
+        lengths: Tensor | Sequence[int] | None,
+        hx: States | None,
+        need_output: bool,
+        extended: bool,
+        return_cell_states: bool,
+    ) -> tuple[Any, ...]:
+        """forward with the LSTM's ``_flat_weights`` as they are."""
+        embedding, lstm = self.embedding, self.lstm
         if extended:
             return self._forward_extended(ids, lengths, hx, need_output, return_cell_states)
         if isinstance(ids, PackedSequence):

@@ -65,8 +65,9 @@ def learned_states(lstm: FusedLSTM, batch: Tensor | PackedSequence, row_dim: int
     """The learned initial states of a batch's rows, of which one has ``row_dim`` dimensions; None without such."""
     if not lstm.options.learn_initial_state:
         return None
-    h_0: Tensor = lstm.h_0  # type: ignore[assignment]
-    c_0: Tensor = lstm.c_0  # type: ignore[assignment]
+    dtype = lstm._flat_weights[0].dtype  # type: ignore[union-attr]  # that which autocast lowers the others to
+    h_0: Tensor = lstm.h_0.to(dtype)  # type: ignore[assignment]
+    c_0: Tensor = lstm.c_0.to(dtype)  # type: ignore[assignment]
     if isinstance(batch, PackedSequence):
         rows = packed_sequence_layout(batch).rows
     elif batch.dim() == row_dim:
@@ -230,8 +231,10 @@ def _run_layer(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One layer, in whichever way there is: output (N, D * P), h_n, c_n and cells (D, N, H), empty where not needed."""
     options, training = lstm.options, lstm.training
-    directions = 2 if lstm.bidirectional else 1
-    weights: list[list[Tensor]] = [[*own] for own in lstm.all_weights[layer * directions : (layer + 1) * directions]]
+    directions, each = 2 if lstm.bidirectional else 1, (4 if lstm.bias else 2) + bool(lstm.proj_size)
+    start = layer * directions * each
+    flat: Any = lstm._flat_weights[start : start + directions * each]
+    weights: list[list[Tensor]] = [flat[d * each : (d + 1) * each] for d in range(directions)]
     masked = training and options.weight_dropout > 0
     if masked:
         for own in weights:
@@ -252,7 +255,7 @@ def _run_layer(
         return *ops.lstm(gates, index, batch_sizes, w_hh, h0, c0, panels), without_cells
     if not (options.steps_differ or need_cells) and transforms_are_off():
         data = rows if index is None else rows.index_select(0, index)
-        flat = [w for own in weights for w in own]
+        flat = [w for own in weights for w in own]  # masked
         hx = (h0.contiguous(), c0.contiguous())  # cuDNN asks for it
         found = torch._VF.lstm(data, batch_sizes, hx, flat, lstm.bias, 1, 0.0, training, lstm.bidirectional)
         return *found, without_cells
@@ -271,5 +274,5 @@ def _named(lstm: FusedLSTM, layer: int, direction: int, own: list[Tensor]) -> Di
     if lstm.options.layer_norm:
         suffix = f"_l{layer}{'_reverse' if direction else ''}"
         kinds = ("norm_ih", "norm_hh", "norm_cell", "norm_cell_bias")
-        norms = LayerNorms(*(getattr(lstm, kind + suffix) for kind in kinds))
+        norms = LayerNorms(*(getattr(lstm, kind + suffix).to(own[0].dtype) for kind in kinds))
     return DirectionWeights(own[0], own[1], bias, own[-1] if lstm.proj_size else None, norms)

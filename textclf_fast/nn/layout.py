@@ -45,7 +45,7 @@ def padded_layout(lengths: Tensor | Sequence[int] | None, steps: int, rows: int,
     Raises:
         TypeError: lengths that are not integers.
         ValueError: not one length a row.
-        RuntimeError: a length outside ``1 .. steps``.
+        RuntimeError: a length outside ``1 .. steps``, or lengths that vmap maps over.
     """
     if lengths is not None:
         checked = _integer_vector(lengths)
@@ -69,6 +69,13 @@ def _integer_vector(lengths: Tensor | Sequence[int]) -> Tensor:
         raise TypeError(f"lengths: expected integers, got a tensor of dtype {given.dtype}")
     if given.dim() != 1:
         raise ValueError(f"lengths: expected one dimension, got shape {tuple(given.shape)}")
+    if ops.transformed():
+        try:
+            given.tolist()
+        except RuntimeError as error:
+            raise RuntimeError(
+                "lengths: expected the same ones for every sample of vmap, whose layout they decide"
+            ) from error
     return given.to("cpu", torch.int64)
 
 
@@ -90,7 +97,8 @@ def packed_sequence_layout(packed: PackedSequence) -> PackedLayout:
             "batch_sizes: expected a non-empty int64 vector on the CPU, "
             f"got shape {tuple(sizes.shape)}, dtype {sizes.dtype}, device {sizes.device}"
         )
-    array = sizes.numpy()
+    # (Tensors have no memory of their own under the transforms of torch.func.)
+    array = np.array(sizes.tolist()) if ops.transformed() else sizes.numpy()
     if array[-1] < 1 or (array[1:] > array[:-1]).any():
         raise RuntimeError(
             f"batch_sizes: expected non-increasing numbers, at least 1, got {_described(array.tolist())}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,11 @@ from textclf_fast.nn.options import DEFAULTS, LSTMOptions
 from textclf_fast.nn.stack import (
     RecurrentPanels,
     autocast_lowers,
-    call_lowered,
     kernels_apply,
     lower_states,
+    lowered,
     project,
+    reference_applies,
     run_layers,
 )
 
@@ -129,6 +130,36 @@ class FusedLSTM(nn.LSTM):
         fused._set_options(replace(getattr(lstm, "options", DEFAULTS), **options), lstm)
         return fused.train(lstm.training)
 
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        hx: States | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_cell_states: Literal[False] = False,
+    ) -> tuple[Tensor, States]: ...
+
+    @overload
+    def forward(
+        self,
+        input: PackedSequence,
+        hx: States | None = None,
+        *,
+        lengths: None = None,
+        return_cell_states: Literal[False] = False,
+    ) -> tuple[PackedSequence, States]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Any,
+        hx: States | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_cell_states: Literal[True],
+    ) -> tuple[Any, States, Any]: ...
+
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -157,9 +188,20 @@ class FusedLSTM(nn.LSTM):
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
         self._update_flat_weights()
-        if isinstance(input, Tensor) and input.dim() == 3 and autocast_lowers(self, input):
-            more = {"lengths": lengths, "return_cell_states": return_cell_states}
-            return call_lowered(self, self, "", input.to(torch.bfloat16), lower_states(hx), **more)
+        if isinstance(input, Tensor) and autocast_lowers(self, input):
+            with torch.autocast("cpu", enabled=False):
+                input, hx = input.to(torch.bfloat16), lower_states(hx)
+                return lowered(self)._forward(input, hx, lengths, return_cell_states)
+        return self._forward(input, hx, lengths, return_cell_states)
+
+    def _forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: States | None,
+        lengths: Tensor | Sequence[int] | None,
+        return_cell_states: bool,
+    ) -> tuple[Any, ...]:
+        """forward with ``_flat_weights`` as they are."""
         if return_cell_states or self.options is not DEFAULTS:
             hx = extended.learned_states(self, input, 2) if hx is None else hx
             if return_cell_states or self.options.change_layers(self.training):
@@ -216,13 +258,18 @@ class FusedLSTM(nn.LSTM):
     def _forward_unusual(
         self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, States]:
-        """One row without a batch dimension; what the kernels do not cover; and every input that nn.LSTM refuses."""
+        """One row without a batch dimension; transforms; what we do not cover; and every input that nn.LSTM refuses."""
         if lengths is not None:
             if input.dim() != 3:
                 raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
             return self._pack_and_run(input, hx, lengths)
-        if input.dim() != 2 or input.numel() == 0 or not kernels_apply(self, input):
+        ours = kernels_apply(self, input) or reference_applies(self, dense=True)
+        if input.dim() not in (2, 3) or input.numel() == 0 or not ours:
             return super().forward(input, hx)
+        if input.dim() == 3:
+            if hx is not None:
+                self._check_states_batched(hx)
+            return self._pack_and_run(input, hx, None)
         if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
             raise RuntimeError(
                 "For unbatched 2-D input, hx and cx should also be 2-D "
@@ -241,9 +288,11 @@ class FusedLSTM(nn.LSTM):
         ``known_to_apply``: that kernels_apply was asked about this input. (The states are checked to be like it.)
         """
         h0, c0 = self._initial_states(data, layout, hx)
-        if known_to_apply or kernels_apply(self, data, h0, c0):
+        by_kernels = known_to_apply or kernels_apply(self, data, h0, c0)
+        if by_kernels or reference_applies(self, dense=False):
             gates = project(data, self, 0)
-            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, self._panels)
+            panels = self._panels if by_kernels else None
+            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, panels)
         else:
             result, (h_n, c_n) = super().forward(PackedSequence(data, layout.batch_sizes), (h0, c0))
             output = result.data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch.nn import functional
 from textclf_fast import ops
 from textclf_fast.nn.derived import Derived
 
+Module = TypeVar("Module", bound=nn.Module)
+LSTM = TypeVar("LSTM", bound=nn.LSTM)
+
 _KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -19,8 +22,8 @@ def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
     Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, proj_size,
-    export to ONNX, and the transforms of torch.func and forward-mode differentiation, which ops with a Python autograd
-    formula do not support (a tangent would be dropped without a word). Autocast: see :func:`autocast_lowers`.
+    export to ONNX. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward mode: see
+    :func:`reference_applies`.
     """
     weights = lstm._flat_weights
     return (
@@ -33,30 +36,64 @@ def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     )
 
 
+def reference_applies(lstm: nn.LSTM, dense: bool) -> bool:
+    """Whether run_layers computes this under a transform of torch.func or in forward mode: in plain PyTorch.
+
+    nn.LSTM has no rule for packed batches there, nor for forward mode in float32, and hardly one for vmap. What it does
+    have, reverse mode on dense batches, is left to it: it is faster.
+    """
+    return (
+        ops.transformed()
+        and lstm.proj_size == 0
+        and all(w is not None for w in lstm._flat_weights)
+        and not (torch._C._is_any_autocast_enabled() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing())
+        and not (dense and _only_reverse_mode())
+    )
+
+
+def _only_reverse_mode() -> bool:
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    grad = torch._C._functorch.TransformType.Grad
+    return torch.autograd.forward_ad._current_level < 0 and all(level.key() == grad for level in levels)
+
+
+_LOWERED_DTYPES = (torch.float32, torch.bfloat16)
+
+
 def autocast_lowers(lstm: nn.LSTM, *tensors: Tensor) -> bool:
-    """Whether CPU autocast has nn.LSTM compute this float32 module in bfloat16, and our kernels can."""
+    """Whether CPU autocast has nn.LSTM compute this module and input in bfloat16, and our kernels can."""
     return (
         torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and lstm._flat_weights[0] is not None
-        and lstm._flat_weights[0].dtype == torch.float32
-        and all(t.is_cpu and t.dtype == torch.float32 for t in tensors)
+        and lstm._flat_weights[0].dtype in _LOWERED_DTYPES
+        and all(t.is_cpu and t.dtype in _LOWERED_DTYPES for t in tensors)
         and _without_autocast(kernels_apply, lstm)
     )
 
 
-def call_lowered(module: nn.Module, lstm: nn.LSTM, prefix: str, *args: Any, **kwargs: Any) -> Any:
-    """``module(*args, **kwargs)`` with the weights of ``lstm``, its child of this prefix, cast to bfloat16."""
-    lowered = {f"{prefix}{name}": weight.to(torch.bfloat16) for name, weight in lstm.named_parameters()}
-    try:
-        return _without_autocast(torch.func.functional_call, module, lowered, args, kwargs)
-    finally:
-        lstm._update_flat_weights()  # its list would keep the cast ones
+def lowered(lstm: LSTM) -> LSTM:
+    """A stand-in for the module, with its weights, up to date, cast to bfloat16.
+
+    The module itself stays as it is: other threads may be using it.
+    """
+    return stand_in(
+        lstm,
+        _flat_weights=[None if w is None else w.to(torch.bfloat16) for w in lstm._flat_weights],
+        _kept_panels=RecurrentPanels(),
+    )
 
 
-def lower_states(hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-    """Initial states in bfloat16."""
-    return None if hx is None else (hx[0].to(torch.bfloat16), hx[1].to(torch.bfloat16))
+def stand_in(module: Module, **attributes: Any) -> Module:
+    """A module that shares all but these attributes with ``module``; for one call."""
+    other = module.__new__(type(module))
+    other.__dict__ = {**module.__dict__, **attributes}
+    return other
+
+
+def lower_states(hx: Any) -> Any:
+    """Initial states in bfloat16; what are none is left for the checks to refuse."""
+    return tuple(state.to(torch.bfloat16) for state in hx) if isinstance(hx, tuple | list) else hx
 
 
 def _without_autocast(function: Callable[..., Any], *args: Any) -> Any:
@@ -70,9 +107,7 @@ def transforms_are_off() -> bool:
         torch.is_autocast_enabled("cpu")
         or torch.onnx.is_in_onnx_export()
         or torch.jit.is_tracing()
-        # Private names, pinned by a test: vmap, grad, jvp and the like; forward-mode levels.
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
+        or ops.transformed()
     )
 
 
@@ -102,7 +137,7 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
         pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
         biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
     large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES
-    if large and rows.is_cpu and not torch.compiler.is_compiling():
+    if large and rows.is_cpu and not torch.compiler.is_compiling() and not ops.transformed():
         return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
     if dtype != rows.dtype:
         rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
@@ -170,6 +205,12 @@ class RecurrentPanels:
         return self._layers.setdefault(layer, Derived()).get(w_hh, lambda _: ops.pack_recurrent(_joined(w_hh)))
 
 
+def _check_for_autograd(lstm: nn.LSTM) -> None:
+    """Derived tensors of weights made in inference mode would say that they need no gradient."""
+    if not torch.compiler.is_compiling() and any(w.is_inference() and w.requires_grad for w in lstm._flat_weights):  # type: ignore[union-attr]
+        raise RuntimeError("Inference tensors cannot be saved for backward: the weights were made in inference mode")
+
+
 def run_layers(
     lstm: nn.LSTM,
     gates: Tensor,
@@ -177,7 +218,7 @@ def run_layers(
     batch_sizes: Tensor,
     h0: Tensor,
     c0: Tensor,
-    panels: RecurrentPanels,
+    panels: RecurrentPanels | None,
     need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All layers, from the projected input of the first.
@@ -188,15 +229,19 @@ def run_layers(
         index: (N,) the row of ``gates`` at each position, or None.
         batch_sizes: (T,) int64 on the CPU.
         h0: (L * D, B, H) in packed order; likewise c0.
-        panels: kept panels of this lstm's W_hh.
+        panels: kept panels of this lstm's W_hh; None where the reference computes.
         need_output: whether the last layer's output is wanted.
 
     Returns:
         output (N, D * H), or (0, D * H) where inference does not need it; h_n and c_n (L * D, B, H) in packed order.
+
+    Raises:
+        RuntimeError: weights made in inference mode, in a call that autograd records.
     """
     directions = 2 if lstm.bidirectional else 1
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and panels is not None:
         panels.clear()
+        _check_for_autograd(lstm)
     states_h, states_c = [], []
     output = gates
     for layer in range(lstm.num_layers):
@@ -205,7 +250,7 @@ def run_layers(
                 output = functional.dropout(output, lstm.dropout, lstm.training)
             gates, index = project(output, lstm, layer), None
         span = slice(layer * directions, (layer + 1) * directions)
-        kept = None if torch.is_grad_enabled() else panels.get(lstm, layer)
+        kept = None if torch.is_grad_enabled() or panels is None else panels.get(lstm, layer)
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
         output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted)
