@@ -217,7 +217,9 @@ def adam_rows_(
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     gates, index, batch_sizes, w_hh, h0, c0 = inputs
     hidden_sequence, _, _, activations, cells = output
-    ctx.save_for_backward(gates, index, batch_sizes, w_hh, h0, c0, hidden_sequence, activations, cells)
+    # AOTAutograd saves no None.
+    saved = [gates, batch_sizes, w_hh, h0, c0, hidden_sequence, activations, cells]
+    ctx.save_for_backward(*saved, *([] if index is None else [index]))
     ctx.mark_non_differentiable(activations, cells)
     ctx.set_materialize_grads(False)
 
@@ -226,7 +228,8 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grads = grads[:3]  # of output, h_n, c_n
     if all(grad is None for grad in grads):
         return (None,) * 6
-    gates, index, batch_sizes, w_hh, h0, c0, output, activations, cells = ctx.saved_tensors
+    gates, batch_sizes, w_hh, h0, c0, output, activations, cells, *rest = ctx.saved_tensors
+    index = rest[0] if rest else None
     if torch.is_grad_enabled():  # create_graph=True: these gradients will be differentiated in turn
         return _differentiable_backward(ctx.needs_input_grad, grads, gates, index, batch_sizes, w_hh, h0, c0)
     need_w_hh = ctx.needs_input_grad[3]
@@ -269,9 +272,9 @@ class _Lstm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        outputs = _ops.lstm_training_forward(*inputs)
-        output, h_n, c_n, activations, cells = outputs
-        ctx.save_for_backward(*inputs, output, activations, cells)
+        gates, index, *rest = inputs
+        output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
+        ctx.save_for_backward(gates, *rest, output, activations, cells, index)
         ctx.set_materialize_grads(False)
         return output, h_n, c_n
 

@@ -177,7 +177,7 @@ class FusedEmbeddingLSTM(nn.Module):
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
-        if hx is None and isinstance(ids, Tensor):
+        if hx is None and isinstance(ids, Tensor) and not torch.compiler.is_compiling():
             result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
             if result is not None:
                 output, h_n, c_n = result
@@ -252,7 +252,7 @@ class FusedEmbeddingLSTM(nn.Module):
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
-        elif embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
+        elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())
         if table is not None:

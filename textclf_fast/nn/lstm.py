@@ -18,6 +18,7 @@ from textclf_fast.nn.layout import (
     to_packed,
     to_padded,
 )
+from textclf_fast.nn.lstm_base import LSTMBase
 from textclf_fast.nn.stack import (
     RecurrentPanels,
     autocast_lowers,
@@ -31,7 +32,7 @@ from textclf_fast.nn.stack import (
 States = tuple[Tensor, Tensor]
 
 
-class FusedLSTM(nn.LSTM):
+class FusedLSTM(LSTMBase):
     """A drop-in for :class:`torch.nn.LSTM`: same arguments, parameters, state_dict, errors and results.
 
     Beyond nn.LSTM, ``forward`` takes ``lengths``: rows of different lengths in one padded batch, unsorted, with no
@@ -134,6 +135,7 @@ class FusedLSTM(nn.LSTM):
         rows = input.size(0 if self.batch_first else 1)
         return bool(
             not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()  # which would unroll it, for each T anew
             and 128 <= self.hidden_size <= 256
             and rows * self.hidden_size >= 2**11
             and input.dtype == torch.float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 import torch
@@ -71,7 +72,8 @@ def transforms_are_off() -> bool:
         or torch.onnx.is_in_onnx_export()
         or torch.jit.is_tracing()
         # Private names, pinned by a test: vmap, grad, jvp and the like; forward-mode levels.
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        # (No comparison with None: torch.compile has a wrapper in its place.)
+        or not isinstance(torch._C._functorch.peek_interpreter_stack(), NoneType)
         or torch.autograd.forward_ad._current_level >= 0
     )
 
@@ -101,9 +103,9 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     if lstm.bias:
         pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
         biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
-    large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES
-    if large and rows.is_cpu and not torch.compiler.is_compiling():
-        return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
+    if rows.is_cpu and not torch.compiler.is_compiling():
+        if rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES:
+            return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
     if dtype != rows.dtype:
         rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
     if len(w_ih) == 1:
@@ -205,7 +207,7 @@ def run_layers(
                 output = functional.dropout(output, lstm.dropout, lstm.training)
             gates, index = project(output, lstm, layer), None
         span = slice(layer * directions, (layer + 1) * directions)
-        kept = None if torch.is_grad_enabled() else panels.get(lstm, layer)
+        kept = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else panels.get(lstm, layer)
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
         output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted)
