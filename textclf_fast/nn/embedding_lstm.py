@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import int8, ops
+from textclf_fast.nn.in_graphs import number_module, run_in_graph
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -83,6 +84,7 @@ class FusedEmbeddingLSTM(nn.Module):
             embedding_dim, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
         )
         self.projected_table = ProjectedTable(max_table_bytes)
+        self._number = number_module(self)
 
     @classmethod
     def from_modules(
@@ -102,6 +104,7 @@ class FusedEmbeddingLSTM(nn.Module):
         fused.embedding = embedding
         fused.lstm = FusedLSTM.from_lstm(lstm)
         fused.projected_table = ProjectedTable(max_table_bytes)
+        fused._number = number_module(fused)
         return fused.train(lstm.training)
 
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
@@ -177,8 +180,11 @@ class FusedEmbeddingLSTM(nn.Module):
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
-        if hx is None and isinstance(ids, Tensor) and not torch.compiler.is_compiling():
-            result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
+        if hx is None and isinstance(ids, Tensor):
+            if torch.compiler.is_compiling():
+                result = run_in_graph(embedding, lstm, ids, lengths, need_output, self._number)
+            else:
+                result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
             if result is not None:
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
@@ -309,7 +315,13 @@ class FusedEmbeddingLSTM(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles hold weights that are up to date."""
         synchronize_rows(self.embedding)
-        return self.__dict__.copy()
+        state = self.__dict__.copy()
+        state.pop("_number", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = number_module(self)
 
 
 def _embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
