@@ -159,7 +159,6 @@ class FusedEmbeddingLSTM(nn.Module):
         ids: Tensor | PackedSequence,
         lengths: Tensor | Sequence[int] | None = None,
         hx: States | None = None,
-        *,
         need_output: bool = True,
     ) -> tuple[Tensor | PackedSequence | None, States]:
         """Embeds the tokens and runs the layers.
@@ -203,6 +202,12 @@ class FusedEmbeddingLSTM(nn.Module):
         batch_first = lstm.batch_first
         rows, steps = ids.shape if batch_first else (ids.size(1), ids.size(0))
         if ids.numel() == 0:
+            return lstm(embedding(ids), hx, lengths=lengths)
+        if lengths is not None and torch.onnx.is_in_onnx_export():
+            if not need_output:
+                raise RuntimeError(
+                    "torch.onnx.export cannot write lengths where the output is left out: use textclf_fast.export_onnx"
+                )
             return lstm(embedding(ids), hx, lengths=lengths)
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:

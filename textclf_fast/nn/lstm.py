@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from textclf_fast.nn.layout import (
     PackedLayout,
@@ -82,7 +82,7 @@ class FusedLSTM(LSTMBase):
         return fused.train(lstm.training)
 
     def forward(  # type: ignore[override]
-        self, input: Tensor | PackedSequence, hx: States | None = None, *, lengths: Tensor | Sequence[int] | None = None
+        self, input: Tensor | PackedSequence, hx: States | None = None, lengths: Tensor | Sequence[int] | None = None
     ) -> tuple[Tensor | PackedSequence, States]:
         """Runs the layers.
 
@@ -160,6 +160,8 @@ class FusedLSTM(LSTMBase):
         if lengths is not None:
             if input.dim() != 3:
                 raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
+            if torch.onnx.is_in_onnx_export():
+                return self._forward_in_onnx_export(input, hx, torch.as_tensor(lengths))
             return self._pack_and_run(input, hx, lengths)
         if input.dim() != 2 or input.numel() == 0 or not kernels_apply(self, input):
             return super().forward(input, hx)
@@ -172,6 +174,12 @@ class FusedLSTM(LSTMBase):
         states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         output, (h_n, c_n) = self._pack_and_run(input.unsqueeze(batch_dim), states, None)
         return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
+
+    def _forward_in_onnx_export(self, input: Tensor, hx: States | None, lengths: Tensor) -> tuple[Tensor, States]:
+        """In the functions that PyTorch's exporter by tracing knows how to write as lengths of an ONNX LSTM."""
+        packed = pack_padded_sequence(input, lengths, self.batch_first, enforce_sorted=False)
+        output, states = super().forward(packed, hx)
+        return pad_packed_sequence(output, self.batch_first)[0], states
 
     def _run(
         self, data: Tensor, layout: PackedLayout, hx: States | None, known_to_apply: bool = False

@@ -34,7 +34,7 @@ else:
         forward = nn.LSTM.forward
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.__class__ = type(self)  # made by way of a face, ``module.__class__(...)``: of the real type from now on
+            self.__class__ = type(self)  # made by way of its face, ``module.__class__(...)``, it gets the real type
             super().__init__("LSTM", *args, **kwargs)
 
         @property
@@ -54,7 +54,7 @@ else:
             return object.__new__, (_real(type(self)),), *state
 
 
-def _face(cls: type) -> type:
+def _face(cls: Any) -> type:
     """What an instance of this class shows as its class."""
     if issubclass(cls, nn.LSTM):
         return cls

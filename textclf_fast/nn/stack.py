@@ -103,9 +103,9 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     if lstm.bias:
         pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
         biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
-    if rows.is_cpu and not torch.compiler.is_compiling():
-        if rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES:
-            return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
+    row_bytes = len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize
+    if rows.is_cpu and not torch.compiler.is_compiling() and rows.size(0) * row_bytes >= _LARGE_BYTES:
+        return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
     if dtype != rows.dtype:
         rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
     if len(w_ih) == 1:
