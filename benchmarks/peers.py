@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.timing import Call, ready, seconds
+from textclf_fast import FusedEmbeddingLSTM
+from textclf_fast.onnx_export import onnx_model
 
 Outputs = list[NDArray[Any]]
 Candidate = tuple[str, Callable[[], None], Callable[[], Outputs]]  # settings, the call, its outputs afterwards
@@ -54,7 +56,7 @@ def make_peers(
         if missing:
             notes[name] = f"not installed: {', '.join(missing)}"
             return
-        model = onnx_model(embedding, lstm, *ids.shape, with_lengths=told)
+        model = _onnx_model(embedding, lstm, *ids.shape, with_lengths=told)
         expected = _expected(embedding, lstm, ids, lengths if told else None)
         calls[name], notes[name] = _fastest(name, list(make(model)), expected, _TOLERANCE[dtype])
 
@@ -77,66 +79,14 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 
 
-def reorder_gates(tensor: Tensor) -> NDArray[np.float32]:
-    """(4H, ...) in PyTorch's order of gates, i, f, g, o -> in ONNX's, i, o, f, c (its c is PyTorch's g)."""
-    i, f, g, o = tensor.detach().float().chunk(4)
-    return torch.cat((i, o, f, g)).numpy()
-
-
-def onnx_model(embedding: nn.Embedding, lstm: nn.LSTM, steps: int, rows: int, with_lengths: bool) -> bytes:
-    """Gather, then an LSTM a layer, in ONNX, of fixed shapes.
-
-    Inputs: ids (T, B) int64; with_lengths: also lengths (B,) int32. Outputs: output (T, B, D * H), and for each layer
-    h_n_0, ... and c_n_0, ... (D, B, H).
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    hidden, directions = lstm.hidden_size, 2 if lstm.bidirectional else 1
-    nodes = [helper.make_node("Gather", ["table", "ids"], ["x_0"], axis=0)]
-    constants = {"table": embedding.weight.detach().float().numpy()}
-    constants["order"] = np.array([steps, rows, directions * hidden], dtype=np.int64)
-    outputs = {"output": (steps, rows, directions * hidden)}
-    for layer in range(lstm.num_layers):
-        suffixes = [f"_l{layer}", f"_l{layer}_reverse"][:directions]
-        for name, kinds in (("W", ("weight_ih",)), ("R", ("weight_hh",)), ("B", ("bias_ih", "bias_hh"))):
-            constants[f"{name}_{layer}"] = np.stack(
-                [np.concatenate([reorder_gates(getattr(lstm, kind + suffix)) for kind in kinds]) for suffix in suffixes]
-            )
-        nodes.append(
-            helper.make_node(
-                "LSTM",
-                [f"x_{layer}", f"W_{layer}", f"R_{layer}", f"B_{layer}", "lengths" if with_lengths else ""],
-                [f"y_{layer}", f"h_n_{layer}", f"c_n_{layer}"],
-                hidden_size=hidden,
-                direction="bidirectional" if directions == 2 else "forward",
-            )
-        )
-        # y is (T, D, B, H).  With one direction its order in memory is already right, and no transposition is needed.
-        to = "output" if layer + 1 == lstm.num_layers else f"x_{layer + 1}"
-        y = f"y_{layer}"
-        if directions == 2:
-            nodes.append(helper.make_node("Transpose", [y], [f"z_{layer}"], perm=[0, 2, 1, 3]))
-            y = f"z_{layer}"
-        nodes.append(helper.make_node("Reshape", [y, "order"], [to]))
-        outputs |= {f"{state}_{layer}": (directions, rows, hidden) for state in ("h_n", "c_n")}
-
-    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, (steps, rows))]
-    if with_lengths:
-        inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, (rows,)))
-    graph = helper.make_graph(
-        nodes,
-        "embedding_lstm",
-        inputs,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    # Opset 17 and format 8 are read by every release of either peer since 2022.
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+def _onnx_model(embedding: nn.Embedding, lstm: nn.LSTM, steps: int, rows: int, with_lengths: bool) -> bytes:
+    """Of fixed shapes: inputs ids (T, B) and, with_lengths, lengths (B,) int32; outputs output, h_n and c_n."""
+    fused = FusedEmbeddingLSTM.from_modules(embedding, lstm)
+    return onnx_model(fused, with_lengths=with_lengths, steps=steps, rows=rows).SerializeToString()
 
 
 def _expected(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor, lengths: Tensor | None) -> Outputs:
     """What the graph's outputs should be, in their order, in float32."""
-    directions = 2 if lstm.bidirectional else 1
     with torch.no_grad():
         x = embedding(ids)
         if lengths is None:
@@ -144,8 +94,7 @@ def _expected(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor, lengths: Tens
         else:
             packed, (h_n, c_n) = lstm(nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False))
             output, _ = nn.utils.rnn.pad_packed_sequence(packed, total_length=ids.size(0))
-    states = zip(h_n.split(directions), c_n.split(directions), strict=True)
-    return [output.numpy(), *(state.numpy() for pair in states for state in pair)]
+    return [output.numpy(), h_n.numpy(), c_n.numpy()]
 
 
 def _fastest(name: str, candidates: list[Candidate], expected: Outputs, tolerance: float) -> tuple[Call, str]:

@@ -59,7 +59,7 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H)
   m.def(
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
-      "Tensor output, Tensor? index, int gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
+      "Tensor output, Tensor? index, SymInt gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
       "bool need_w_hh, Tensor? grad_cells=None) -> (Tensor, Tensor, Tensor, Tensor)");
 
   // W_hh in the order in which the CPU's forward reads it, for the chosen instruction set: opaque, valid in this
@@ -84,7 +84,7 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   lengths (B) int64, each in 1 .. steps; position (t, b) of the batch is at t * step_stride + b * row_stride
   //   -> positions (N) int64, batch_sizes (max length) int64, sorted_indices (B) int64, unsorted_indices (B) int64
   m.def(
-      "packed_layout(Tensor lengths, int steps, int step_stride, int row_stride) "
+      "packed_layout(Tensor lengths, SymInt steps, SymInt step_stride, SymInt row_stride) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
 
   // The rows of an embedding among `ids` that have not had all of the first `steps` steps of Adam, each once.

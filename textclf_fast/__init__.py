@@ -6,18 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from textclf_fast._libraries import library_path
     from textclf_fast.models import TextClassifier
     from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
+    from textclf_fast.onnx_export import export_onnx
     from textclf_fast.predictor import load
 
 __version__ = "0.1.0"
-__all__ = ["FusedEmbeddingLSTM", "FusedLSTM", "TextClassifier", "load"]
+__all__ = ["FusedEmbeddingLSTM", "FusedLSTM", "TextClassifier", "export_onnx", "library_path", "load"]
 
 # Imported when first asked for: FusedLSTM alone costs nothing else, and `textclf-fast --help` does not wait for torch.
 _HOMES = {
     "FusedEmbeddingLSTM": "textclf_fast.nn",
     "FusedLSTM": "textclf_fast.nn",
     "TextClassifier": "textclf_fast.models",
+    "export_onnx": "textclf_fast.onnx_export",
+    "library_path": "textclf_fast._libraries",
     "load": "textclf_fast.predictor",
 }
 

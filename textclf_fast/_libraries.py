@@ -71,6 +71,14 @@ def load() -> None:
     _load_cuda()
 
 
+def library_path() -> str:
+    """The file of the CPU's ops: ``torch.ops.load_library`` of it, or ``dlopen``, is all that an exported model needs.
+
+    It holds no Python symbols and is bound to no Python version; torch has to be 2.11 or later.
+    """
+    return str(_CPU_LIBRARY)
+
+
 def cpu_isa() -> str:
     """The instruction set that the CPU kernels use here: one of CPU_ISAS."""
     load()

@@ -6,6 +6,7 @@ sum of lengths, D directions, H hidden units, R gate rows, V vocabulary.
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any
 
 import torch
@@ -30,7 +31,9 @@ def transformed() -> bool:
     Ops with an autograd formula in Python have no rule for these, and drop a tangent without a word.
     """
     # Private names, pinned by a test: the levels of vmap, grad, jvp and the like; those of forward mode.
-    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+    # (No comparison with None: torch.compile has a wrapper in its place.)
+    layers = torch._C._functorch.peek_interpreter_stack()
+    return not isinstance(layers, NoneType) or torch.autograd.forward_ad._current_level >= 0
 
 
 def lstm(
@@ -255,7 +258,9 @@ def adam_rows_(
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     gates, index, batch_sizes, w_hh, h0, c0 = inputs
     hidden_sequence, _, _, activations, cells = output
-    ctx.save_for_backward(gates, index, batch_sizes, w_hh, h0, c0, hidden_sequence, activations, cells)
+    # AOTAutograd saves no None.
+    saved = [gates, batch_sizes, w_hh, h0, c0, hidden_sequence, activations, cells]
+    ctx.save_for_backward(*saved, *([] if index is None else [index]))
     ctx.mark_non_differentiable(activations)
     ctx.set_materialize_grads(False)
 
@@ -269,7 +274,8 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     """From the gradients of output, h_n, c_n and, where they were given out, of cells."""
     if all(grad is None for grad in grads):
         return (None,) * 6
-    gates, index, batch_sizes, w_hh, h0, c0, output, activations, cells = ctx.saved_tensors
+    gates, batch_sizes, w_hh, h0, c0, output, activations, cells, *rest = ctx.saved_tensors
+    index = rest[0] if rest else None
     if _differentiated_in_turn():
         return _differentiable_backward(ctx.needs_input_grad, grads, gates, index, batch_sizes, w_hh, h0, c0)
     need_w_hh = ctx.needs_input_grad[3]
@@ -312,9 +318,9 @@ class _Lstm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        outputs = _ops.lstm_training_forward(*inputs)
-        output, h_n, c_n, activations, cells = outputs
-        ctx.save_for_backward(*inputs, output, activations, cells)
+        gates, index, *rest = inputs
+        output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
+        ctx.save_for_backward(gates, *rest, output, activations, cells, index)
         ctx.set_materialize_grads(False)
         return output, h_n, c_n
 
@@ -328,8 +334,9 @@ class _LstmWithCells(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        gates, index, *rest = inputs
         output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
-        ctx.save_for_backward(*inputs, output, activations, cells)
+        ctx.save_for_backward(gates, *rest, output, activations, cells, index)
         ctx.set_materialize_grads(False)
         return output, h_n, c_n, cells
 

@@ -113,7 +113,8 @@ def lengths_before_padding(ids: Tensor, padding_idx: int, batch_first: bool) -> 
     steps = torch.arange(1, ids.size(step_dim) + 1, device=ids.device)
     lengths = ((ids != padding_idx) * (steps if batch_first else steps.unsqueeze(1))).amax(step_dim)
     lengths = lengths.cpu()  # the layout of the batch is made on the CPU
-    if lengths.numel() and int(lengths.min()) == 0:
+    # (A compiled graph cannot look at numbers: the layout's op refuses a length of 0, too.)
+    if not torch.compiler.is_compiling() and lengths.numel() and int(lengths.min()) == 0:
         row = int(lengths.argmin())
         raise ValueError(
             f"ids: row {row} holds padding alone (padding_idx = {padding_idx}), expected at least one token"

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from textclf_fast import int8, ops
 from textclf_fast.nn.distinct import embed_distinct, embed_with_dropout
 from textclf_fast.nn.extended import learned_states, run_layers_extended, unpack_form
+from textclf_fast.nn.in_graphs import number_module, run_in_graph
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -106,6 +107,7 @@ class FusedEmbeddingLSTM(nn.Module):
             **options,
         )
         self.projected_table = ProjectedTable(max_table_bytes)
+        self._number = number_module(self)
 
     @classmethod
     def from_modules(
@@ -134,6 +136,7 @@ class FusedEmbeddingLSTM(nn.Module):
         fused._set_embedding_dropout(embedding_dropout)
         fused.lstm = FusedLSTM.from_lstm(lstm, **options)
         fused.projected_table = ProjectedTable(max_table_bytes)
+        fused._number = number_module(fused)
         return fused.train(lstm.training)
 
     def _set_embedding_dropout(self, rate: float) -> None:
@@ -197,7 +200,6 @@ class FusedEmbeddingLSTM(nn.Module):
         ids: Tensor | PackedSequence,
         lengths: Tensor | Sequence[int] | None = None,
         hx: States | None = None,
-        *,
         need_output: bool = True,
         return_cell_states: bool = False,
     ) -> tuple[Any, ...]:
@@ -230,7 +232,10 @@ class FusedEmbeddingLSTM(nn.Module):
                 or (self.training and self.embedding_dropout)
             )
         if hx is None and not extended and isinstance(ids, Tensor):
-            result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
+            if torch.compiler.is_compiling():
+                result = run_in_graph(embedding, lstm, ids, lengths, need_output, self._number)
+            else:
+                result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
             if result is not None:
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
@@ -267,6 +272,12 @@ class FusedEmbeddingLSTM(nn.Module):
         batch_first = lstm.batch_first
         rows, steps = ids.shape if batch_first else (ids.size(1), ids.size(0))
         if ids.numel() == 0:
+            return lstm(embedding(ids), hx, lengths=lengths)
+        if lengths is not None and torch.onnx.is_in_onnx_export():
+            if not need_output:
+                raise RuntimeError(
+                    "torch.onnx.export cannot write lengths where the output is left out: use textclf_fast.export_onnx"
+                )
             return lstm(embedding(ids), hx, lengths=lengths)
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:
@@ -349,7 +360,7 @@ class FusedEmbeddingLSTM(nn.Module):
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
-        elif embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
+        elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())
         if table is not None:
@@ -406,7 +417,13 @@ class FusedEmbeddingLSTM(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles hold weights that are up to date."""
         synchronize_rows(self.embedding)
-        return self.__dict__.copy()
+        state = self.__dict__.copy()
+        state.pop("_number", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = number_module(self)
 
 
 def _check_ids_dtype(ids: Tensor) -> None:

@@ -56,7 +56,7 @@ class FrozenRun:
         Returns:
             The layer; None where it cannot be remembered: some weights are computed, or made in inference mode.
         """
-        weights = _parameters(embedding, lstm)
+        weights = parameters(embedding, lstm)
         panels = lstm._panels.get(lstm, 0)
         if weights is None or panels is None:
             return None
@@ -87,7 +87,7 @@ class FrozenRun:
             and lengths.shape == (ids.size(0 if lstm.batch_first else 1),)
         ):
             return None
-        weights = _parameters(embedding, lstm)
+        weights = parameters(embedding, lstm)
         layer = None if weights is None else self._layer.peek(weights)
         if layer is None:
             return None
@@ -110,7 +110,7 @@ class FrozenRun:
         FrozenRun.__init__(self)
 
 
-def _parameters(embedding: nn.Embedding, lstm: nn.LSTM) -> list[Tensor] | None:
+def parameters(embedding: nn.Embedding, lstm: nn.LSTM) -> list[Tensor] | None:
     """The weights straight from the modules' dictionaries; None where some are computed (parametrized, normed)."""
     own = lstm._parameters
     weights = [embedding._parameters.get("weight"), *(own.get(name) for name in lstm._flat_weights_names)]

@@ -22,6 +22,7 @@ class PackedLayout(NamedTuple):
 
     Attributes:
         batch_sizes: (T',) on the CPU: rows alive at each step, non-increasing; T' is the longest length.
+        rows: B, which is batch_sizes[0].
         sorted_indices: (B,) the caller's row at each place of the packed order, or None where they agree.
         unsorted_indices: (B,) the inverse, or None.
         positions: (N,) the place of each packed position in the flattened padded batch, or None where every position
@@ -29,14 +30,10 @@ class PackedLayout(NamedTuple):
     """
 
     batch_sizes: Tensor
+    rows: int
     sorted_indices: Tensor | None = None
     unsorted_indices: Tensor | None = None
     positions: Tensor | None = None
-
-    @property
-    def rows(self) -> int:
-        """B."""
-        return int(self.batch_sizes[0])
 
 
 def padded_layout(lengths: Tensor | Sequence[int] | None, steps: int, rows: int, batch_first: bool) -> PackedLayout:
@@ -53,9 +50,10 @@ def padded_layout(lengths: Tensor | Sequence[int] | None, steps: int, rows: int,
             raise ValueError(f"lengths: got {checked.numel()} lengths, expected {rows}, one for each row of the batch")
         step_stride, row_stride = (1, steps) if batch_first else (rows, 1)
         positions, batch_sizes, order, inverse = ops.packed_layout(checked, steps, step_stride, row_stride)
-        if positions.numel() < steps * rows:
-            return PackedLayout(batch_sizes, order, inverse, positions)
-    return PackedLayout(torch.full((steps,), rows, dtype=torch.int64))
+        # (A compiled graph cannot ask how many positions there are.)
+        if torch.compiler.is_compiling() or positions.numel() < steps * rows:
+            return PackedLayout(batch_sizes, rows, order, inverse, positions)
+    return PackedLayout(torch.full((steps,), rows, dtype=torch.int64), rows)
 
 
 def _integer_vector(lengths: Tensor | Sequence[int]) -> Tensor:
@@ -111,7 +109,7 @@ def packed_sequence_layout(packed: PackedSequence) -> PackedLayout:
         indices = getattr(packed, name)
         if indices is not None and indices.shape != (array[0],):
             raise RuntimeError(f"{name}: expected shape ({array[0]},), one for each row, got {tuple(indices.shape)}")
-    return PackedLayout(sizes, packed.sorted_indices, packed.unsorted_indices)
+    return PackedLayout(sizes, int(array[0]), packed.sorted_indices, packed.unsorted_indices)
 
 
 def to_packed(padded: Tensor, layout: PackedLayout, batch_first: bool) -> Tensor:

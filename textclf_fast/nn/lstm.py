@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from textclf_fast.nn import extended
 from textclf_fast.nn.layout import (
@@ -20,6 +20,7 @@ from textclf_fast.nn.layout import (
     to_packed,
     to_padded,
 )
+from textclf_fast.nn.lstm_base import LSTMBase
 from textclf_fast.nn.options import DEFAULTS, LSTMOptions
 from textclf_fast.nn.stack import (
     RecurrentPanels,
@@ -35,7 +36,7 @@ from textclf_fast.nn.stack import (
 States = tuple[Tensor, Tensor]
 
 
-class FusedLSTM(nn.LSTM):
+class FusedLSTM(LSTMBase):
     """A drop-in for :class:`torch.nn.LSTM`: same arguments, parameters, state_dict, errors and results.
 
     Beyond nn.LSTM, ``forward`` takes ``lengths``: rows of different lengths in one padded batch, unsorted, with no
@@ -135,8 +136,8 @@ class FusedLSTM(nn.LSTM):
         self,
         input: Tensor,
         hx: States | None = None,
-        *,
         lengths: Tensor | Sequence[int] | None = None,
+        *,
         return_cell_states: Literal[False] = False,
     ) -> tuple[Tensor, States]: ...
 
@@ -145,8 +146,8 @@ class FusedLSTM(nn.LSTM):
         self,
         input: PackedSequence,
         hx: States | None = None,
-        *,
         lengths: None = None,
+        *,
         return_cell_states: Literal[False] = False,
     ) -> tuple[PackedSequence, States]: ...
 
@@ -155,8 +156,8 @@ class FusedLSTM(nn.LSTM):
         self,
         input: Any,
         hx: States | None = None,
-        *,
         lengths: Tensor | Sequence[int] | None = None,
+        *,
         return_cell_states: Literal[True],
     ) -> tuple[Any, States, Any]: ...
 
@@ -164,8 +165,8 @@ class FusedLSTM(nn.LSTM):
         self,
         input: Tensor | PackedSequence,
         hx: States | None = None,
-        *,
         lengths: Tensor | Sequence[int] | None = None,
+        *,
         return_cell_states: bool = False,
     ) -> tuple[Any, ...]:
         """Runs the layers.
@@ -238,6 +239,7 @@ class FusedLSTM(nn.LSTM):
         rows = input.size(0 if self.batch_first else 1)
         return bool(
             not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()  # which would unroll it, for each T anew
             and 128 <= self.hidden_size <= 256
             and rows * self.hidden_size >= 2**11
             and input.dtype == torch.float32
@@ -262,6 +264,8 @@ class FusedLSTM(nn.LSTM):
         if lengths is not None:
             if input.dim() != 3:
                 raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
+            if torch.onnx.is_in_onnx_export():
+                return self._forward_in_onnx_export(input, hx, torch.as_tensor(lengths))
             return self._pack_and_run(input, hx, lengths)
         ours = kernels_apply(self, input) or reference_applies(self, dense=True)
         if input.dim() not in (2, 3) or input.numel() == 0 or not ours:
@@ -279,6 +283,12 @@ class FusedLSTM(nn.LSTM):
         states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         output, (h_n, c_n) = self._pack_and_run(input.unsqueeze(batch_dim), states, None)
         return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
+
+    def _forward_in_onnx_export(self, input: Tensor, hx: States | None, lengths: Tensor) -> tuple[Tensor, States]:
+        """In the functions that PyTorch's exporter by tracing knows how to write as lengths of an ONNX LSTM."""
+        packed = pack_padded_sequence(input, lengths, self.batch_first, enforce_sorted=False)
+        output, states = super().forward(packed, hx)
+        return pad_packed_sequence(output, self.batch_first)[0], states
 
     def _run(
         self, data: Tensor, layout: PackedLayout, hx: States | None, known_to_apply: bool = False

@@ -136,8 +136,9 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     if lstm.bias:
         pairs = zip(_weights(lstm, layer, 2), _weights(lstm, layer, 3), strict=True)
         biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
-    large = rows.size(0) * len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize >= _LARGE_BYTES
-    if large and rows.is_cpu and not torch.compiler.is_compiling() and not ops.transformed():
+    row_bytes = len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize
+    in_graph = torch.compiler.is_compiling() or ops.transformed()
+    if rows.is_cpu and not in_graph and rows.size(0) * row_bytes >= _LARGE_BYTES:
         return _ProjectLarge.apply(rows, _joined(w_ih), _joined(biases) if biases else None)
     if dtype != rows.dtype:
         rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
@@ -250,7 +251,11 @@ def run_layers(
                 output = functional.dropout(output, lstm.dropout, lstm.training)
             gates, index = project(output, lstm, layer), None
         span = slice(layer * directions, (layer + 1) * directions)
-        kept = None if torch.is_grad_enabled() or panels is None else panels.get(lstm, layer)
+        kept = (
+            None
+            if panels is None or torch.is_grad_enabled() or torch.compiler.is_compiling()
+            else panels.get(lstm, layer)
+        )
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
         output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted)

@@ -1,0 +1,220 @@
+"""Writes models as ONNX: one standard LSTM node a layer, told the lengths by its input sequence_lens.
+
+Built by hand: what PyTorch's exporters make of an LSTM knows no lengths, or is unrolled.
+Source: the ONNX operators' specification, LSTM, https://onnx.ai/onnx/operators/onnx__LSTM.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from textclf_fast.models import TextClassifier
+from textclf_fast.nn import FusedEmbeddingLSTM
+from textclf_fast.optim.deferred_rows import synchronize_rows
+
+# Opset 17 and format 8 are read by every release of ONNX Runtime and OpenVINO since 2022.
+_OPSET, _FORMAT = 17, 8
+
+
+def export_onnx(model: nn.Module, path: str | Path, *, lengths: bool = True) -> None:
+    """Writes a model for inference in float32, for any batch size B and number of steps T.
+
+    Inputs of the graph, in the model's layout, (T, B) or batch-first (B, T):
+        ids (T, B) int64, of a FusedEmbeddingLSTM or TextClassifier; input (T, B, I) float32, of a FusedLSTM.
+        lengths (B,) int32, each in 1 .. T.
+
+    Outputs:
+        output (T, B, D * H), zero past the lengths, h_n and c_n (L * D, B, H); of a TextClassifier logits (B, C).
+
+    Args:
+        model: a FusedLSTM or nn.LSTM, a FusedEmbeddingLSTM or a TextClassifier.
+        path: of the file, usually .onnx.
+        lengths: whether the graph takes lengths. Without, every position counts; a TextClassifier counts them from the
+            padding, as it does itself.
+
+    Raises:
+        ImportError: the package onnx is missing.
+        TypeError: another model.
+        ValueError: proj_size, which ONNX's LSTM does not have.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError("export_onnx needs the package onnx: pip install 'textclf_fast[onnx]'") from error
+    onnx.save(onnx_model(model, with_lengths=lengths), str(path))
+
+
+def onnx_model(model: nn.Module, *, with_lengths: bool, steps: int | str = "T", rows: int | str = "B") -> Any:
+    """The onnx.ModelProto that :func:`export_onnx` writes; ``steps`` and ``rows`` may be fixed."""
+    graph = _Graph(steps, rows)
+    with torch.no_grad():
+        if isinstance(model, TextClassifier):
+            encoder = model.encoder
+            ids = graph.ids(encoder.lstm.batch_first)
+            lengths = graph.lengths() if with_lengths else graph.lengths_before_padding(ids, model.padding_idx)
+            _, h_n, _ = graph.layers(encoder.lstm, graph.embed(encoder.embedding, ids), lengths)
+            graph.classify(model.fc, h_n[-1])
+        elif isinstance(model, FusedEmbeddingLSTM | nn.LSTM):
+            if isinstance(model, nn.LSTM):
+                lstm, x = model, graph.input(model)
+            else:
+                lstm, x = model.lstm, graph.embed(model.embedding, graph.ids(model.lstm.batch_first))
+            graph.sequence(lstm, *graph.layers(lstm, x, graph.lengths() if with_lengths else ""))
+        else:
+            raise TypeError(
+                f"model: expected a FusedLSTM, FusedEmbeddingLSTM or TextClassifier, got {type(model).__name__}"
+            )
+    return graph.model()
+
+
+def reorder_gates(tensor: Tensor) -> NDArray[np.float32]:
+    """(4H, ...) in PyTorch's order of gates, i, f, g, o -> in ONNX's, i, o, f, c (its c is PyTorch's g)."""
+    i, f, g, o = tensor.detach().float().cpu().chunk(4)
+    return torch.cat((i, o, f, g)).numpy()
+
+
+class _Graph:
+    """A graph in the making. Methods add nodes, time-major inside, and return the names of what they compute."""
+
+    def __init__(self, steps: int | str, rows: int | str) -> None:
+        self._steps, self._rows = steps, rows
+        self._nodes: list[Any] = []
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+
+    def _add(self, op: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self._nodes.append(helper.make_node(op, inputs, list(outputs), **attributes))
+        return outputs[0]
+
+    def _constant(self, name: str, value: Any) -> str:
+        self._constants[name] = np.asarray(value)
+        return name
+
+    def _give(self, name: str, *shape: int | str) -> None:
+        from onnx import TensorProto, helper
+
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def _take(self, name: str, kind: str, *shape: int | str) -> str:
+        from onnx import TensorProto, helper
+
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape))
+        return name
+
+    def _padded(self, batch_first: bool) -> tuple[int | str, int | str]:
+        return (self._rows, self._steps) if batch_first else (self._steps, self._rows)
+
+    def ids(self, batch_first: bool) -> str:
+        """(T, B)"""
+        ids = self._take("ids", "INT64", *self._padded(batch_first))
+        return self._add("Transpose", [ids], "ids_by_step", perm=[1, 0]) if batch_first else ids
+
+    def input(self, lstm: nn.LSTM) -> str:
+        """(T, B, I)"""
+        x = self._take("input", "FLOAT", *self._padded(lstm.batch_first), lstm.input_size)
+        return self._add("Transpose", [x], "input_by_step", perm=[1, 0, 2]) if lstm.batch_first else x
+
+    def lengths(self) -> str:
+        """(B,) int32, as sequence_lens has to be."""
+        return self._take("lengths", "INT32", self._rows)
+
+    def lengths_before_padding(self, ids: str, padding_idx: int | None) -> str:
+        """(B,) int32: the last step that is not padding; no name, for all, where there is no padding."""
+        if padding_idx is None:
+            return ""
+        padding = self._add("Equal", [ids, self._constant("padding_idx", np.int64(padding_idx))], "is_padding")
+        tokens = self._add("Cast", [self._add("Not", [padding], "is_token")], "tokens", to=6)  # int32
+        shape = self._add("Shape", [ids], "steps", end=1)
+        steps = self._add("Squeeze", [self._add("Cast", [shape], "steps_int32", to=6)], "last_step")
+        one = self._constant("one", np.int32(1))
+        stop = self._add("Add", [steps, one], "stop")
+        numbers = self._add("Range", [one, stop, one], "step_numbers")
+        column = self._add("Unsqueeze", [numbers, self._constant("axis_1", np.array([1], np.int64))], "step_column")
+        return self._add("ReduceMax", [self._add("Mul", [tokens, column], "step_of")], "lengths", axes=[0], keepdims=0)
+
+    def embed(self, embedding: nn.Embedding, ids: str) -> str:
+        """(T, B, I)"""
+        synchronize_rows(embedding)
+        tokens = torch.arange(embedding.num_embeddings, device=embedding.weight.device)
+        weight = embedding.weight.detach().clone()  # where there is a max_norm, it is changed
+        table = functional.embedding(tokens, weight, None, embedding.max_norm, embedding.norm_type)
+        return self._add("Gather", [self._constant("table", table.float().cpu().numpy()), ids], "embedded", axis=0)
+
+    def layers(self, lstm: nn.LSTM, x: str, lengths: str) -> tuple[str, list[str], list[str]]:
+        """The last layer's output, (T, D, B, H), and each layer's h_n and c_n, (D, B, H)."""
+        if lstm.proj_size:
+            raise ValueError(f"model: ONNX's LSTM has no projection, expected proj_size = 0, got {lstm.proj_size}")
+        y, h_n, c_n = x, [], []
+        for layer in range(lstm.num_layers):
+            if layer > 0:
+                x = self._join_directions(lstm, y, f"x_{layer}")
+            suffixes = [f"_l{layer}", f"_l{layer}_reverse"][: 2 if lstm.bidirectional else 1]
+            weights = []
+            for name, kinds in (("W", ("weight_ih",)), ("R", ("weight_hh",)), ("B", ("bias_ih", "bias_hh"))):
+                if name == "B" and not lstm.bias:
+                    weights.append("")
+                    continue
+                parts = [[reorder_gates(getattr(lstm, kind + suffix)) for kind in kinds] for suffix in suffixes]
+                weights.append(self._constant(f"{name}_{layer}", np.stack([np.concatenate(part) for part in parts])))
+            only = lstm.num_layers == 1
+            h_n.append("h_n" if only else f"h_n_{layer}")
+            c_n.append("c_n" if only else f"c_n_{layer}")
+            y = self._add(
+                "LSTM",
+                [x, *weights, lengths],
+                f"y_{layer}",
+                h_n[-1],
+                c_n[-1],
+                hidden_size=lstm.hidden_size,
+                direction="bidirectional" if lstm.bidirectional else "forward",
+            )
+        return y, h_n, c_n
+
+    def _join_directions(self, lstm: nn.LSTM, y: str, name: str, batch_first: bool = False) -> str:
+        """(T, D, B, H) -> (T, B, D * H), or (B, T, D * H)."""
+        if lstm.bidirectional or batch_first:
+            perm = [2, 0, 1, 3] if batch_first else [0, 2, 1, 3]
+            y = self._add("Transpose", [y], f"{name}_by_row", perm=perm)
+            return self._add("Reshape", [y, self._constant("joined", np.array([0, 0, -1], np.int64))], name)
+        # One direction lies in memory as it should already.
+        return self._add("Squeeze", [y, self._constant("axis_1", np.array([1], np.int64))], name)
+
+    def sequence(self, lstm: nn.LSTM, y: str, h_n: list[str], c_n: list[str]) -> None:
+        """Makes output, h_n and c_n the outputs."""
+        self._join_directions(lstm, y, "output", lstm.batch_first)
+        directions = 2 if lstm.bidirectional else 1
+        self._give("output", *self._padded(lstm.batch_first), directions * lstm.hidden_size)
+        for name, states in (("h_n", h_n), ("c_n", c_n)):
+            if len(states) > 1:
+                self._add("Concat", states, name, axis=0)
+            self._give(name, lstm.num_layers * directions, self._rows, lstm.hidden_size)
+
+    def classify(self, fc: nn.Linear, h_n: str) -> None:
+        """Makes logits (B, C) the output, from the last layer's h_n (D, B, H)."""
+        rows = self._add("Transpose", [h_n], "h_n_by_row", perm=[1, 0, 2])
+        last = self._add("Reshape", [rows, self._constant("flat", np.array([0, -1], np.int64))], "last_hidden")
+        operands = [last, self._constant("fc_weight", fc.weight.float().cpu().numpy())]
+        if fc.bias is not None:
+            operands.append(self._constant("fc_bias", fc.bias.float().cpu().numpy()))
+        self._add("Gemm", operands, "logits", transB=1)
+        self._give("logits", self._rows, fc.out_features)
+
+    def model(self) -> Any:
+        """The onnx.ModelProto."""
+        from onnx import helper, numpy_helper
+
+        constants = [numpy_helper.from_array(value, name) for name, value in self._constants.items()]
+        graph = helper.make_graph(self._nodes, "textclf_fast", self._inputs, self._outputs, constants)
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_FORMAT, producer_name="textclf_fast"
+        )
