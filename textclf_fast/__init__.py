@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from textclf_fast.models import TextClassifier
     from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
+    from textclf_fast.nn.fuse import fuse, unfuse
     from textclf_fast.predictor import load
 
 __version__ = "0.1.0"
-__all__ = ["FusedEmbeddingLSTM", "FusedLSTM", "TextClassifier", "load"]
+__all__ = ["FusedEmbeddingLSTM", "FusedLSTM", "TextClassifier", "fuse", "load", "unfuse"]
 
 # Imported when first asked for: FusedLSTM alone costs nothing else, and `textclf-fast --help` does not wait for torch.
 _HOMES = {
     "FusedEmbeddingLSTM": "textclf_fast.nn",
     "FusedLSTM": "textclf_fast.nn",
     "TextClassifier": "textclf_fast.models",
+    "fuse": "textclf_fast.nn",
     "load": "textclf_fast.predictor",
+    "unfuse": "textclf_fast.nn",
 }
 
 
