@@ -66,7 +66,6 @@ class PairedEmbedding(nn.Embedding):
             ids.dim() == 2
             and ids.is_cpu
             and ids.numel() > 0
-            and self.max_norm is None
             and self._parameters.get("weight") is not None
             and not (self._forward_hooks or self._backward_hooks or self._backward_pre_hooks)
             and len(list(keepers_of(self))) == len(self._forward_pre_hooks)
@@ -122,7 +121,7 @@ def _tokens_behind(input: Tensor) -> tuple[PairedEmbedding, Tensor] | tuple[None
     """
     whole = _whole(input)
     origin = _origins.get(whole)
-    if origin is None or input.dim() != 3 or input.dtype != whole.dtype or input.data_ptr() != whole.data_ptr():
+    if origin is None or input.dim() != 3 or input.dtype != whole.dtype:
         return None, None
     ids = origin.ids.peek([origin.embedding.weight, whole])
     if ids is None:
@@ -138,11 +137,12 @@ def _whole(t: Tensor) -> Tensor:
 
 
 def _lie_alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two views of a whole are the same: what has its size has no other place in it."""
     return a.shape == b.shape and a.stride() == b.stride()
 
 
 def _gradient_is_the_same(input: Tensor, embedding: PairedEmbedding) -> bool:
-    """Whether every gradient that anyone takes is the same if the embedded tensor is left out of the graph."""
+    """Whether every gradient is the same if the embedded tensor, whose tokens are known, is left out of the graph."""
     if not torch.is_grad_enabled():
         return True
     if input.requires_grad != embedding.weight.requires_grad:
@@ -155,11 +155,7 @@ def _gradient_is_the_same(input: Tensor, embedding: PairedEmbedding) -> bool:
         if type(step).__name__ not in ("TransposeBackward0", "PermuteBackward0"):
             return False  # something that may look at gradients, such as a hook of a module
         step = step.next_functions[0][0]  # type: ignore[union-attr]
-    return (
-        embedding._output_is_private
-        and step is whole.grad_fn
-        and not any(t._backward_hooks or t.retains_grad for t in (input, whole))
-    )
+    return step is whole.grad_fn and not any(t._backward_hooks or t.retains_grad for t in (input, whole))
 
 
 class _Pairs:
