@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from textclf_fast.nn.derived import Derived
+from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.embedding_lstm import FusedEmbeddingLSTM
 from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
@@ -63,10 +63,12 @@ class PairedEmbedding(nn.Embedding):
     def _is_plain(self, ids: Tensor) -> bool:
         """Whether a lookup does nothing but look up, here where the kernels are, a padded batch."""
         return (
-            ids.dim() == 2
+            isinstance(ids, Tensor)
+            and ids.dim() == 2
             and ids.is_cpu
             and ids.numel() > 0
             and self._parameters.get("weight") is not None
+            and weights_stay(self)
             and not (self._forward_hooks or self._backward_hooks or self._backward_pre_hooks)
             and len(list(keepers_of(self))) == len(self._forward_pre_hooks)
             and transforms_are_off()
