@@ -9,11 +9,21 @@ if TYPE_CHECKING:
     from textclf_fast._libraries import library_path
     from textclf_fast.models import TextClassifier
     from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
+    from textclf_fast.nn.fuse import fuse, unfuse
     from textclf_fast.onnx_export import export_onnx
     from textclf_fast.predictor import load
 
 __version__ = "0.1.0"
-__all__ = ["FusedEmbeddingLSTM", "FusedLSTM", "TextClassifier", "export_onnx", "library_path", "load"]
+__all__ = [
+    "FusedEmbeddingLSTM",
+    "FusedLSTM",
+    "TextClassifier",
+    "export_onnx",
+    "fuse",
+    "library_path",
+    "load",
+    "unfuse",
+]
 
 # Imported when first asked for: FusedLSTM alone costs nothing else, and `textclf-fast --help` does not wait for torch.
 _HOMES = {
@@ -21,8 +31,10 @@ _HOMES = {
     "FusedLSTM": "textclf_fast.nn",
     "TextClassifier": "textclf_fast.models",
     "export_onnx": "textclf_fast.onnx_export",
+    "fuse": "textclf_fast.nn",
     "library_path": "textclf_fast._libraries",
     "load": "textclf_fast.predictor",
+    "unfuse": "textclf_fast.nn",
 }
 
 

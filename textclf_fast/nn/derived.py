@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 # PyTorch's fused optimizers change weights without counting it in their version counters: their steps are counted here.
@@ -75,6 +75,14 @@ class Derived(Generic[Value]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.clear()
+
+
+def weights_stay(*modules: nn.Module) -> bool:
+    """Whether what is made of these modules' own weights may be kept: not where FSDP manages them.
+
+    It gathers the weights anew for each call, often at the same address, and holds their version counters still.
+    """
+    return not any("_is_fsdp_managed_module" in module.__dict__ for module in modules)
 
 
 class _MadeOf:

@@ -180,8 +180,8 @@ class FusedEmbeddingLSTM(nn.Module):
         if weights == "int8" and layer is None:
             raise ValueError(
                 "weights: 'int8' needs the table of projected tokens, which is not kept here: it is larger than "
-                "max_table_bytes, the embedding has max_norm, weights are parametrized or were made in inference "
-                "mode, or autocast is on"
+                "max_table_bytes, the embedding has max_norm, weights are parametrized, managed by FSDP or were made "
+                "in inference mode, or autocast is on"
             )
 
     def _check_int8_applies(self) -> None:

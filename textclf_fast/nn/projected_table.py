@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from textclf_fast.nn.derived import Derived
+from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.frozen import FrozenRun
 from textclf_fast.nn.stack import project
 from textclf_fast.optim.deferred_rows import synchronize_rows
@@ -61,7 +61,7 @@ class ProjectedTable:
         """
         directions = 2 if lstm.bidirectional else 1
         size = embedding.num_embeddings * directions * 4 * lstm.hidden_size * embedding.weight.element_size()
-        if size > self.max_bytes or embedding.max_norm is not None:
+        if size > self.max_bytes or embedding.max_norm is not None or not weights_stay(embedding, lstm):
             self.clear()
             return None
         if self._tokens_without + tokens >= embedding.num_embeddings:

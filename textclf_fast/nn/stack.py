@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textclf_fast import ops
-from textclf_fast.nn.derived import Derived
+from textclf_fast.nn.derived import Derived, weights_stay
 
 Module = TypeVar("Module", bound=nn.Module)
 LSTM = TypeVar("LSTM", bound=nn.LSTM)
@@ -201,7 +201,9 @@ class RecurrentPanels:
         self._layers.clear()
 
     def get(self, lstm: nn.LSTM, layer: int) -> Tensor | None:
-        """One layer's panels; ``_flat_weights`` up to date."""
+        """One layer's panels, or None where they cannot be kept; ``_flat_weights`` up to date."""
+        if not weights_stay(lstm):
+            return None
         w_hh = _weights(lstm, layer, 1)
         return self._layers.setdefault(layer, Derived()).get(w_hh, lambda _: ops.pack_recurrent(_joined(w_hh)))
 
