@@ -91,13 +91,6 @@ def test_other_dtypes(isa: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(g, w, **tolerance)
 
 
-def test_more_than_two_rows_and_even_segments_have_the_same_bits_forward() -> None:
-    module = FusedLSTM(20, 33, bidirectional=False)
-    checkpointed = FusedLSTM.from_lstm(module, checkpoint_every=4)
-    x = torch.randn(21, 5, 20)
-    assert torch.equal(module(x)[0], checkpointed(x)[0])
-
-
 @pytest.mark.parametrize("with_index", [False, True])
 def test_gradcheck_and_gradgradcheck(with_index: bool) -> None:
     a = _layer(2, with_index, BATCHES[0])

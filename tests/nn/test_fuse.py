@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,6 +68,7 @@ def from_ids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
 
     monkeypatch.setattr(FusedEmbeddingLSTM, "forward", spy)
     yield seen
+    gc.collect()  # of failed calls' tracebacks
     assert not paired._origins, "a remembered tensor outlives its use"
 
 

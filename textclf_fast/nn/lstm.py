@@ -166,7 +166,6 @@ class FusedLSTM(LSTMBase):
         input: Tensor | PackedSequence,
         hx: States | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-        *,
         return_cell_states: bool = False,
     ) -> tuple[Any, ...]:
         """Runs the layers.

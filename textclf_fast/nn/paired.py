@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from textclf_fast.nn.derived import Derived, weights_stay
@@ -81,17 +80,21 @@ class PairedEmbedding(nn.Embedding):
 class PairedLSTM(FusedLSTM):
     """An nn.LSTM, made one of these in place: a FusedLSTM that knows the output of a :class:`PairedEmbedding`."""
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor | PackedSequence, hx: States | None = None, *, lengths: Tensor | Sequence[int] | None = None
-    ) -> tuple[Tensor | PackedSequence, States]:
+    def forward(
+        self,
+        input: Any,
+        hx: States | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_cell_states: bool = False,
+    ) -> tuple[Any, ...]:
         """As :meth:`FusedLSTM.forward`."""
         if _origins and isinstance(input, Tensor) and not torch.compiler.is_compiling():
             pair, ids = self._pair_for(input)
             if pair is not None:
-                return pair.forward(ids, lengths, hx)  # type: ignore[arg-type,return-value]
+                return pair.forward(ids, lengths, hx, return_cell_states=return_cell_states)  # type: ignore[arg-type]
         if torch.is_grad_enabled():
             self._forget_pairs()  # weights may now change in ways that nobody notices
-        return super().forward(input, hx, lengths=lengths)
+        return super().forward(input, hx, lengths, return_cell_states=return_cell_states)  # type: ignore[call-overload]
 
     def _pair_for(self, input: Tensor) -> tuple[FusedEmbeddingLSTM, Tensor] | tuple[None, None]:
         """What computes this call from token ids, and the ids; nothing where the tensor has to be taken as it is."""

@@ -44,6 +44,7 @@ def reference_applies(lstm: nn.LSTM, dense: bool) -> bool:
     """
     return (
         ops.transformed()
+        and not torch.compiler.is_compiling()  # a graph would hold every step
         and lstm.proj_size == 0
         and all(w is not None for w in lstm._flat_weights)
         and not (torch._C._is_any_autocast_enabled() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing())
