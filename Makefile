@@ -20,7 +20,7 @@ help:
 	@echo "make demo   train the classifier on real reviews, with nn.LSTM and with ours, and compare them"
 	@echo "make test   install with the test extras and run the tests"
 	@echo "make compatibility   run the tests that show how nn.LSTM and ours behave; write docs/compatibility.md"
-	@echo "make bench  time ours against nn.LSTM, ONNX Runtime and OpenVINO; write docs/performance.md"
+	@echo "make bench  time ours against nn.LSTM, ONNX Runtime and OpenVINO; write docs/performance-ISA.md"
 	@echo "make lint   ruff, mypy, clang-format"
 	@echo "make sanitize   run the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 

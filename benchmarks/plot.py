@@ -1,4 +1,4 @@
-"""Draws docs/performance.png from the recorded benchmark: ratios beside their targets. Needs matplotlib.
+"""Draws docs/performance-ISA.png from the recorded benchmark: ratios beside their targets. Needs matplotlib.
 
 python -m benchmarks.plot [REPORT.json] [PICTURE.png]
 """
@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.report import RESULTS, Row, read_rows
+from benchmarks.report import RESULTS, Row, document, read_rows
 from benchmarks.targets import target_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PICTURE = Path(__file__).parents[1] / "docs" / "performance.png"
 _SECTIONS = ("text", "bf16", "int8")
 # Told apart by the colour-blind too: Okabe and Ito's palette.
 _COLORS = {
@@ -87,7 +86,7 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Reads the report, draws the picture."""
     source = Path(arguments[0]) if arguments else RESULTS
-    picture = Path(arguments[1]) if len(arguments) > 1 else PICTURE
+    picture = Path(arguments[1]) if len(arguments) > 1 else document(source, ".png")
     draw(json.loads(source.read_text(encoding="utf-8")), picture)
     print(f"written: {picture}")
 

@@ -14,8 +14,10 @@ from typing import Any
 from benchmarks.cells import Cell
 from benchmarks.peers import versions
 from benchmarks.targets import IMDB, Verdict, judge, target_of
+from textclf_fast._libraries import cpu_isa
 
-RESULTS = Path(__file__).parent / "results" / "cpu.json"
+# One record, page and picture for each instruction set: machines without AVX-512 have other peaks, and other peers.
+RESULTS = Path(__file__).parent / "results" / f"cpu-{cpu_isa()}.json"
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,11 @@ def cell_notes(rows: Sequence[Row], section: str) -> dict[str, str]:
     """What is said of a section's cells themselves, by a name for it; the settings of peers are in the JSON alone."""
     of_cells = (row for row in rows if row.section == section and row.cell == IMDB)
     return {name: note for row in of_cells for name, note in row.notes.items()}
+
+
+def document(source: Path, suffix: str) -> Path:
+    """Where the page (".md") or the picture (".png") of a record goes."""
+    return Path(__file__).parents[1] / "docs" / f"performance-{source.stem.removeprefix('cpu-')}{suffix}"
 
 
 def _git_commit() -> str:

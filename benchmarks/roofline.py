@@ -1,4 +1,4 @@
-"""Writes docs/performance.md from the recorded benchmark and a measurement of the machine's peaks.
+"""Writes docs/performance-ISA.md from the recorded benchmark and a measurement of the machine's peaks.
 
 python -m benchmarks.roofline [REPORT.json] [PAGE.md]
 """
@@ -18,10 +18,9 @@ from benchmarks.counts import BACKWARD_INSTRUCTIONS as _BACKWARD
 from benchmarks.counts import FORWARD_INSTRUCTIONS as _FORWARD
 from benchmarks.counts import Work, count_work
 from benchmarks.machine_peaks import Peaks, measure_peaks
-from benchmarks.report import RESULTS, Row, cell_notes, describe, read_rows, show, table_lines
+from benchmarks.report import RESULTS, Row, cell_notes, describe, document, read_rows, show, table_lines
 from benchmarks.targets import Verdict, judge
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 TITLES = {
     "text": "Embedding + LSTM on token ids, float32",
     "bf16": "The same in bfloat16",
@@ -89,12 +88,13 @@ def bound(work: Work, dtype: str, peaks: Peaks) -> Bound:
     return Bound(times[by], by)
 
 
-def render(report: dict[str, Any], peaks: Peaks) -> str:
+def render(report: dict[str, Any], peaks: Peaks, picture: str) -> str:
     """The page, in Markdown.
 
     Args:
         report: as `report.make_report` makes it.
         peaks: of the machine that the report is from.
+        picture: the name of the file with it, beside the page.
     """
     rows, machine = read_rows(report), report["machine"]
     parts = [
@@ -105,7 +105,7 @@ def render(report: dict[str, Any], peaks: Peaks) -> str:
         + ", ".join(f"{name} {value}" for name, value in machine.items())
         + ". Times are medians of rounds in turns; a ratio is the peer's amount divided by ours, above 1 where ours is "
         "faster or smaller. Nothing here is a GPU figure.",
-        "![Ratios beside their targets](performance.png)",
+        f"![Ratios beside their targets]({picture})",
         "## Targets",
         _targets(judge(rows), rows),
     ]
@@ -195,10 +195,10 @@ def _measurements(rows: Sequence[Row]) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Reads the report, measures the peaks on as many threads, writes the page."""
     source = Path(arguments[0]) if arguments else RESULTS
-    page = Path(arguments[1]) if len(arguments) > 1 else PAGE
+    page = Path(arguments[1]) if len(arguments) > 1 else document(source, ".md")
     report = json.loads(source.read_text(encoding="utf-8"))
     torch.set_num_threads(int(report["machine"]["threads"]))
-    page.write_text(render(report, measure_peaks()), encoding="utf-8")
+    page.write_text(render(report, measure_peaks(), page.with_suffix(".png").name), encoding="utf-8")
     print(f"written: {page}")
 
 

@@ -82,7 +82,7 @@ def test_rows_survive_json(rows: list[Row], tmp_path: Path) -> None:
 
 def test_page(rows: list[Row]) -> None:
     report = json.loads(json.dumps(make_report(rows, {"a cell": "a reason"}, "a command")))
-    page = roofline.render(report, PEAKS)
+    page = roofline.render(report, PEAKS, "performance.png")
     assert "- a cell: not measured: a reason" in page
     assert f"| {DENSE} | inference | padded | 2.20x | >= 2.2x | yes |" in page
     # 8,192 positions of 2 * 512 * 128 + 2 * 108 * 128 operations are 1,300.2 million: 6.501 ms at 200 G a second.
