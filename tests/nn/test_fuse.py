@@ -462,6 +462,12 @@ class _OwnLSTM(nn.LSTM):
         return super().forward(args[0] * 2)
 
 
+def _with_own_forward(module: nn.Module) -> nn.Module:
+    forward = module.forward
+    module.forward = lambda *args: forward(*args)
+    return module
+
+
 class _OwnEmbedding(nn.Embedding):
     pass
 
@@ -479,8 +485,10 @@ def test_what_is_left_and_why() -> None:
             "normed": parametrizations.weight_norm(nn.LSTM(_I, _H), "weight_hh_l0"),
             "cell": nn.LSTMCell(_I, _H),
             "quantized": torch.ao.nn.quantizable.LSTM(_I, _H),
+            "patched": _with_own_forward(nn.LSTM(_I, _H)),
             "words": nn.Embedding(_V, _I),
             "unit_words": nn.Embedding(_V, _I, max_norm=1.0),
+            "patched_words": _with_own_forward(nn.Embedding(_V, _I)),
             "own_words": _OwnEmbedding(_V, _I),
             "wide_words": nn.Embedding(_V, 7),
             "traced": torch.jit.trace(nn.LSTM(_I, _H), torch.randn(4, 2, _I)),
@@ -492,9 +500,9 @@ def test_what_is_left_and_why() -> None:
         "fused  plain",
         "fused  float16: takes PyTorch's own path for float16 on cpu",
         "fused  meta: takes PyTorch's own path for float32 on meta",
-        "pair   words -> plain: from token ids in inference",
-        "pair   words -> float16: from token ids in inference",
-        "pair   words -> meta: from token ids in inference",
+        "pair   words -> plain: in inference, where the one's output is the other's input",
+        "pair   words -> float16: in inference, where the one's output is the other's input",
+        "pair   words -> meta: in inference, where the one's output is the other's input",
         "left   projected: proj_size is 2, which our kernels do not cover",
         f"left   own: is a {__name__}._OwnLSTM, which may do something of its own",
         "left   ours: is a FusedLSTM already",
@@ -502,7 +510,9 @@ def test_what_is_left_and_why() -> None:
         "left   normed: is parametrized; fuse first, then parametrize",
         "left   cell: is a torch.nn.modules.rnn.LSTMCell, not an nn.LSTM",
         "left   quantized: is a torch.ao.nn.quantizable.modules.rnn.LSTM, not an nn.LSTM",
+        "left   patched: has a forward of its own, set on the module itself",
         "left   unit_words: has max_norm, with which a lookup changes the vectors",
+        "left   patched_words: has a forward of its own, set on the module itself",
         f"left   own_words: is a {__name__}._OwnEmbedding, which may do something of its own",
         "left   traced: is a torch.jit._trace.TopLevelTracedModule, not an nn.LSTM",
     ]

@@ -22,8 +22,9 @@ class FuseReport:
 
     Attributes:
         lstms: the LSTMs that are fused, each with a remark, mostly empty.
-        pairs: (embedding, lstm): run from token ids in inference where the embedding's output reaches the LSTM.
-        trained_pairs: those of them that are in training, too.
+        pairs: (embedding, lstm) that run as one in inference, in every call in which the LSTM is given what the
+            embedding returned; by their widths it may be, which of them it will be nobody knows.
+        trained_pairs: those of them that do in training, too.
         left: the modules that one might have expected among these, each with the reason why it is not.
     """
 
@@ -36,7 +37,7 @@ class FuseReport:
         lines = [f"fused  {name}{remark and f': {remark}'}" for name, remark in self.lstms.items()]
         for pair in self.pairs:
             when = "inference and training" if pair in self.trained_pairs else "inference"
-            lines.append(f"pair   {pair[0]} -> {pair[1]}: from token ids in {when}")
+            lines.append(f"pair   {pair[0]} -> {pair[1]}: in {when}, where the one's output is the other's input")
         lines += [f"left   {name}: {reason}" for name, reason in self.left.items()]
         return "\n".join(lines or ["no LSTM"])
 
@@ -132,10 +133,12 @@ def _named_modules(model: nn.Module) -> dict[str, nn.Module]:
 def _why_not_fused(module: nn.Module) -> str | None:
     """Why something that has to do with LSTMs is left as it is; None for others, and for those that are fused."""
     kind = type(module)
-    if isinstance(module, PairedLSTM) or (kind is nn.LSTM and module.proj_size == 0):
+    if isinstance(module, PairedLSTM):
         return None
     if kind is nn.LSTM:
-        return f"proj_size is {module.proj_size}, which our kernels do not cover"
+        if module.proj_size:
+            return f"proj_size is {module.proj_size}, which our kernels do not cover"
+        return _why_forward_is_not_ours(module)
     if isinstance(module, FusedLSTM):
         return "is a FusedLSTM already"
     if isinstance(module, nn.LSTM):
@@ -148,9 +151,15 @@ def _why_not_fused(module: nn.Module) -> str | None:
 def _why_not_paired(embedding: nn.Embedding) -> str | None:
     if embedding.max_norm is not None:
         return "has max_norm, with which a lookup changes the vectors"
-    if isinstance(embedding, PairedEmbedding) or type(embedding) is nn.Embedding:
+    if isinstance(embedding, PairedEmbedding):
         return None
+    if type(embedding) is nn.Embedding:
+        return _why_forward_is_not_ours(embedding)
     return _why_no_class_of_ours(embedding)
+
+
+def _why_forward_is_not_ours(module: nn.Module) -> str | None:
+    return "has a forward of its own, set on the module itself" if "forward" in module.__dict__ else None
 
 
 def _why_no_class_of_ours(module: nn.Module) -> str:
