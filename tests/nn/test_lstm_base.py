@@ -9,6 +9,7 @@ import io
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from collections.abc import Callable
 from typing import Any
 
@@ -120,10 +121,11 @@ def test_parametrize_changes_the_class_and_back() -> None:
     assert _same(lstm, halved)
 
 
-def test_dynamo_is_not_imported() -> None:
+def test_dynamo_is_not_imported(tmp_path: Path) -> None:
     code = "import sys, torch; before = 'torch._dynamo' in sys.modules\n"
     code += "from textclf_fast import TextClassifier; TextClassifier(9, 4, 6, 2)(torch.ones(3, 2, dtype=torch.int64))\n"
     code += "print(before, 'torch._dynamo' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Elsewhere: in the project's folder it would import the sources.
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     before, after = run.stdout.split()
     assert before == after
