@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textclf_fast.models import TextClassifier
+from textclf_fast.models import Classifier
 from textclf_fast.text import LengthBucketSampler, Vocabulary, WordTokenizer, encode_texts
 from textclf_fast.training.checkpoint import load_model
 
@@ -34,7 +34,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: TextClassifier,
+        model: Classifier,
         vocabulary: Vocabulary,
         labels: Sequence[str],
         tokenizer: Callable[[str], Sequence[str]] | None = None,
@@ -77,7 +77,7 @@ class Predictor:
         if not texts:
             return probabilities
         tokens = encode_texts(texts, self._tokenizer, self._vocabulary)
-        device = self._model.fc.weight.device
+        device = next(self._model.parameters()).device
         with torch.no_grad():
             for rows in LengthBucketSampler(tokens.lengths, _BATCH_SIZE, shuffle=False):
                 logits = self._model(tokens.packed(rows).to(device))  # type: ignore[arg-type]  # the hint lacks devices
@@ -97,4 +97,4 @@ def load(directory: str | Path, *, weights: Literal["int8"] | None = None) -> Pr
         textclf_fast.text.DataError: there is no such directory, or no whole model in it.
     """
     saved = load_model(directory)
-    return Predictor(saved.model, saved.vocabulary, saved.labels, weights=weights)
+    return Predictor(saved.model, saved.vocabulary, saved.labels, saved.tokenizer, weights=weights)

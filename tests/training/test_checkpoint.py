@@ -13,7 +13,7 @@ import torch
 from textclf_fast.text import DataError, Vocabulary
 from textclf_fast.training import check_target, load_model, save_model
 
-FILES = ["config.json", "model.safetensors", "vocabulary.json"]
+FILES = ["config.json", "model.safetensors", "tokenizer.json", "vocabulary.json"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -168,14 +168,20 @@ def damage(folder: Path, how: str) -> None:
     elif how == "foreign config":
         edit_config(folder, format="something else")
     elif how == "future config":
-        edit_config(folder, format_version=2)
+        edit_config(folder, format_version=3)
     elif how == "no labels":
         edit_config(folder, labels=None)
     elif how == "other size":
         config = json.loads((folder / "config.json").read_text())
         edit_config(folder, model=config["model"] | {"hidden_dim": 17})
     elif how == "unknown option":
-        edit_config(folder, model={"colour": "red"})
+        edit_config(folder, model={"kind": "lstm", "colour": "red"})
+    elif how == "unknown kind":
+        edit_config(folder, model={"kind": "oracle"})
+    elif how == "unknown tokenizer":
+        (folder / "tokenizer.json").write_text('{"kind": "syllables"}')
+    elif how == "foreign tokenizer":
+        (folder / "tokenizer.json").write_text("[]")
     elif how == "other labels":
         edit_config(folder, labels=["a", "b", "c"])
     elif how == "other vocabulary":
@@ -189,13 +195,17 @@ def damage(folder: Path, how: str) -> None:
     [
         ("no config.json", "not a model: there is no config.json in it"),
         ("no model.safetensors", "there is no model.safetensors in it"),
+        ("no tokenizer.json", "there is no tokenizer.json in it"),
         ("no vocabulary.json", "there is no vocabulary.json in it"),
         ("cut weights", "model.safetensors: cannot be read"),
         ("cut config", "config.json: not JSON"),
         ("foreign config", "config.json: not the configuration of a textclf_fast text classifier"),
-        ("future config", "config.json: is of format version 2, expected 1"),
+        ("future config", "config.json: is of format version 3, expected 2"),
         ("other size", "the files do not fit together: .*size mismatch"),
         ("unknown option", "the files do not fit together: .*colour"),
+        ("unknown kind", "the files do not fit together: kind: expected one of .*, got 'oracle'"),
+        ("unknown tokenizer", "the files do not fit together: kind: expected one of .*, got 'syllables'"),
+        ("foreign tokenizer", "tokenizer.json: expected an object"),
         ("other labels", "the files do not fit together: labels: expected 2"),
         ("other vocabulary", "the files do not fit together: vocabulary: expected"),
     ],

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from textclf_fast.models.classifier import Classifier
 from textclf_fast.nn import FusedEmbeddingLSTM
 
 
-class TextClassifier(nn.Module):
+class TextClassifier(Classifier):
     """Classifies texts, given as token ids, by the LSTM's hidden state after each text's own last token.
 
     Padding never matters: lengths are given, or counted from the trailing ``padding_idx`` of each row. (Reading the
@@ -36,6 +37,8 @@ class TextClassifier(nn.Module):
             such as :class:`textclf_fast.optim.DeferredAdam`.
     """
 
+    kind = "lstm"
+
     def __init__(
         self,
         vocab_size: int,
@@ -51,7 +54,7 @@ class TextClassifier(nn.Module):
         sparse: bool = False,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
+        self.config = {
             "vocab_size": vocab_size,
             "embedding_dim": embedding_dim,
             "hidden_dim": hidden_dim,

@@ -7,7 +7,7 @@ from textclf_fast.text.data import LabelledTexts, read_labelled, split
 from textclf_fast.text.datasets import DATASETS, fetch, load_dataset
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.ragged import RaggedTokens, encode_texts
-from textclf_fast.text.tokenizer import WordTokenizer
+from textclf_fast.text.tokenizer import Tokenizer, WordTokenizer, make_tokenizer
 from textclf_fast.text.vocabulary import PAD_ID, UNK_ID, Vocabulary
 
 __all__ = [
@@ -20,11 +20,13 @@ __all__ = [
     "LengthBucketSampler",
     "RaggedTokens",
     "ShuffledBatches",
+    "Tokenizer",
     "Vocabulary",
     "WordTokenizer",
     "encode_texts",
     "fetch",
     "load_dataset",
+    "make_tokenizer",
     "read_labelled",
     "split",
 ]

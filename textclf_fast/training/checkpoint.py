@@ -1,4 +1,4 @@
-"""A trained classifier as a directory: model.safetensors, config.json, vocabulary.json."""
+"""A trained classifier as a directory: weights, configuration, vocabulary and tokenizer; no pickle among them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textclf_fast.models import TextClassifier
-from textclf_fast.text import DataError, Vocabulary
+from textclf_fast.models import Classifier, make_classifier
+from textclf_fast.text import DataError, Tokenizer, Vocabulary, WordTokenizer, make_tokenizer
+from textclf_fast.text.files import write_atomically
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
 _VOCABULARY = "vocabulary.json"
-_FILES = (_WEIGHTS, _CONFIG, _VOCABULARY)
+_TOKENIZER = "tokenizer.json"
+_FILES = (_WEIGHTS, _CONFIG, _VOCABULARY, _TOKENIZER)
 _FORMAT = "textclf_fast text classifier"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,27 @@ class SavedModel:
     Attributes:
         model: in eval mode, on the CPU.
         vocabulary: of V tokens.
+        tokenizer: whose tokens these are.
         labels: the names of the C classes, by number.
         extra: what else was saved with it.
     """
 
-    model: TextClassifier
+    model: Classifier
     vocabulary: Vocabulary
+    tokenizer: Tokenizer
     labels: list[str]
     extra: dict[str, Any]
 
 
 def save_model(
     directory: str | Path,
-    model: TextClassifier,
+    model: Classifier,
     vocabulary: Vocabulary,
     labels: Sequence[str],
     extra: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    *,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Writes a model into a directory beside `directory`, then renames that: there is all of it or nothing.
 
@@ -57,10 +63,11 @@ def save_model(
         model, vocabulary, labels: that belong together.
         extra: anything more that JSON can hold.
         overwrite: a model that is already there is replaced.
+        tokenizer: the one the vocabulary was made with; WordTokenizer by default.
 
     Raises:
         ValueError: vocabulary or labels do not fit the model.
-        TypeError: JSON cannot hold `extra`.
+        TypeError: JSON cannot hold `extra`, or what the tokenizer is made of.
         OSError: as `check_target`, or the disk is full. What was there before is there still.
     """
     from safetensors.torch import save_file
@@ -70,11 +77,12 @@ def save_model(
     config = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
-        "model": model.config,
+        "model": {"kind": model.kind, **model.config},
         "labels": list(labels),
         "extra": dict(extra or {}),
     }
     config_text = json.dumps(config, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    tokenizer_text = json.dumps((tokenizer or WordTokenizer()).config, ensure_ascii=False, indent=2) + "\n"
     # Copies: safetensors refuses tensors that share memory, as some users tie weights.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     check_target(directory, overwrite)
@@ -82,7 +90,8 @@ def save_model(
     with _whole_or_nothing(directory) as folder:
         save_file(weights, folder / _WEIGHTS)
         vocabulary.save(folder / _VOCABULARY)
-        (folder / _CONFIG).write_text(config_text, encoding="utf-8")
+        write_atomically(folder / _TOKENIZER, tokenizer_text)
+        write_atomically(folder / _CONFIG, config_text)
         (folder / _WEIGHTS).chmod((folder / _CONFIG).stat().st_mode)  # safetensors writes for the owner alone
 
 
@@ -152,22 +161,30 @@ def load_model(directory: str | Path) -> SavedModel:
     weights = _read_weights(directory / _WEIGHTS)
     try:
         with torch.device("meta"):  # makes no weights: they are about to be read
-            model = TextClassifier(**config["model"])
+            model = make_classifier(config["model"])
         _check_fit(model.config, vocabulary, config["labels"])
         model.load_state_dict(weights, assign=True)
+        tokenizer = make_tokenizer(_read_json(directory / _TOKENIZER))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{directory}: the files do not fit together: {error}") from error
-    return SavedModel(model.eval(), vocabulary, config["labels"], config["extra"])
+    return SavedModel(model.eval(), vocabulary, tokenizer, config["labels"], config["extra"])
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != _FORMAT:
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected an object, {{...}}, got {type(content).__name__}")
+    return content
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = _read_json(path)
+    if config.get("format") != _FORMAT:
         raise DataError(f"{path}: not the configuration of a {_FORMAT}")
     if config.get("format_version") != _FORMAT_VERSION:
         raise DataError(

@@ -1,0 +1,34 @@
+"""What every text classifier has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+
+class Classifier(nn.Module):
+    """Scores the classes of texts, given as token ids.
+
+    Attributes:
+        kind: its name in the files of a model.
+        config: the arguments that made it, ``vocab_size`` (V) and ``output_dim`` (C) among them; JSON can hold them.
+    """
+
+    kind: ClassVar[str]
+    config: dict[str, Any]
+
+    def forward(self, ids: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Ids (T, B) with lengths (B,), or a PackedSequence of (N,) ids -> logits (B, C)."""
+        raise NotImplementedError
+
+    def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
+        """Makes what inference keeps now.
+
+        Raises:
+            ValueError: ``weights`` that this classifier does not have.
+        """
+        if weights is not None:
+            raise ValueError(f"weights: expected None for a {type(self).__name__}, got {weights!r}")
