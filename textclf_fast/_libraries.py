@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,10 +82,15 @@ def library_path() -> str:
 
 def cpu_isa() -> str:
     """The instruction set that the CPU kernels use here: one of CPU_ISAS."""
+    return str(_isa_function()().decode())
+
+
+@functools.cache
+def _isa_function() -> Any:
     load()
     isa = ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_cpu_isa
     isa.restype = ctypes.c_char_p
-    return str(isa().decode())
+    return isa
 
 
 def cuda_status() -> str:
