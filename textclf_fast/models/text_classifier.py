@@ -34,6 +34,7 @@ class TextClassifier(nn.Module):
         batch_first: ids are (B, T) instead of (T, B).
         sparse: the gradient of the embedding's weight is sparse, as in nn.Embedding, for an optimizer that takes it,
             such as :class:`textclf_fast.optim.DeferredAdam`.
+        proj_size: P, what the LSTM projects its hidden state to, as in nn.LSTM; 0 for none.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TextClassifier(nn.Module):
         padding_idx: int | None = 0,
         batch_first: bool = False,
         sparse: bool = False,
+        proj_size: int = 0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -62,6 +64,7 @@ class TextClassifier(nn.Module):
             "padding_idx": padding_idx,
             "batch_first": batch_first,
             "sparse": sparse,
+            "proj_size": proj_size,
         }
         self.padding_idx = padding_idx
         self.dropout = dropout
@@ -73,9 +76,10 @@ class TextClassifier(nn.Module):
             batch_first=batch_first,
             dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
+            proj_size=proj_size,
             sparse=sparse,
         )
-        self.fc = nn.Linear(hidden_dim * (2 if bidirectional else 1), output_dim)
+        self.fc = nn.Linear((proj_size or hidden_dim) * (2 if bidirectional else 1), output_dim)
         self.register_load_state_dict_pre_hook(_accept_plain_names)
 
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
