@@ -2,8 +2,11 @@
 //
 // Packed layout (that of torch.nn.utils.rnn.PackedSequence): the rows of a batch are sorted by length, longest first,
 // and stored time-major; batch_sizes[t] rows are alive at step t and start at position offsets[t]. Letters: T steps, B
-// rows, N positions = sum of lengths, D directions, H hidden units, R rows of the gate table. Gate order is PyTorch's:
-// i, f, g, o.  Direction 1 walks t downwards over the same positions.
+// rows, N positions = sum of lengths, D directions, H hidden units, P numbers of h, R rows of the gate table. Gate
+// order is PyTorch's: i, f, g, o.  Direction 1 walks t downwards over the same positions.
+//
+// P is H, unless h is projected (Sak, Senior and Beaufays, Long Short-Term Memory Based Recurrent Neural Network
+// Architectures for Large Vocabulary Speech Recognition, 2014): h = W_hr m, where m = o * tanh(c) is the cell's output.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +22,9 @@ struct LstmShape {
   int64_t gate_rows;           // R; equal to N where there is no index
   const int64_t* batch_sizes;  // (T), non-increasing, >= 1
   const int64_t* offsets;      // (T + 1), offsets[0] = 0, offsets[T] = N
+  int64_t projected = 0;       // P where h is projected; 0: it is not
+
+  int64_t width() const { return projected ? projected : hidden; }  // P
 };
 
 // The upper half of a float.
@@ -43,35 +49,38 @@ struct LstmForward {
   LstmShape shape;
   const Accumulator<T>* gates;  // (D, R, 4H): input half of every gate, biases included
   const int64_t* index;         // (N): the row of `gates` that a position reads; null: row n for position n
-  const T* w_hh;                // (D, 4H, H)
-  const T* h0;                  // (D, B, H), or null for zero
+  const T* w_hh;                // (D, 4H, P)
+  const T* h0;                  // (D, B, P), or null for zero
   const T* c0;                  // (D, B, H), or null for zero
-  T* output;                    // (N, D, H); null where it is not needed
+  T* output;                    // (N, D, P); null where it is not needed
   const int64_t* place;         // (N): the row of `output` that a position writes; null: row n for position n
-  T* h_n;                       // (D, B, H)
+  T* h_n;                       // (D, B, P)
   T* c_n;                       // (D, B, H)
   T* activations;               // (D, N, 4H): gates after their non-linearity, for the backward; null in inference
   T* cells;                     // (D, N, H): cell states, for the backward or the caller; else null
+  const T* w_hr = nullptr;      // (D, P, H); null where h is not projected
 };
 
 template <class T>
 struct LstmBackward {
   LstmShape shape;
-  const T* grad_output;        // (N, D, H), or null for zero
-  const T* grad_h_n;           // (D, B, H), or null for zero
-  const T* grad_c_n;           // (D, B, H), or null for zero
-  const T* grad_cells;         // (D, N, H), or null for zero
-  const T* activations;        // (D, N, 4H)
-  const T* cells;              // (D, N, H)
-  const T* output;             // (N, D, H)
-  const int64_t* index;        // (N), as in the forward
-  const T* w_hh;               // (D, 4H, H)
-  const T* h0;                 // (D, B, H)
-  const T* c0;                 // (D, B, H)
-  Accumulator<T>* grad_gates;  // (D, R, 4H), before their non-linearity; with an index: zero before, added to
-  Accumulator<T>* grad_w_hh;   // (D, 4H, H); null where it is not needed
-  T* grad_h0;                  // (D, B, H)
-  T* grad_c0;                  // (D, B, H)
+  const T* grad_output;                 // (N, D, P), or null for zero
+  const T* grad_h_n;                    // (D, B, P), or null for zero
+  const T* grad_c_n;                    // (D, B, H), or null for zero
+  const T* grad_cells;                  // (D, N, H), or null for zero
+  const T* activations;                 // (D, N, 4H)
+  const T* cells;                       // (D, N, H)
+  const T* output;                      // (N, D, P)
+  const int64_t* index;                 // (N), as in the forward
+  const T* w_hh;                        // (D, 4H, P)
+  const T* h0;                          // (D, B, P)
+  const T* c0;                          // (D, B, H)
+  Accumulator<T>* grad_gates;           // (D, R, 4H), before their non-linearity; with an index: zero before, added to
+  Accumulator<T>* grad_w_hh;            // (D, 4H, P); null where it is not needed
+  T* grad_h0;                           // (D, B, P)
+  T* grad_c0;                           // (D, B, H)
+  const T* w_hr = nullptr;              // (D, P, H); null where h is not projected
+  Accumulator<T>* grad_w_hr = nullptr;  // (D, P, H); null where it is not needed
 };
 
 }  // namespace textclf_fast

@@ -11,16 +11,18 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   gates (D, R, 4H): the input half of the gates, both biases included; index (N) int64: the row of `gates` that a
   //   position reads (None: R = N, row n); batch_sizes (T) int64 on the CPU; w_hh (D, 4H, H); h0, c0 (D, B, H)
   //   -> output (N, D * H), h_n (D, B, H), c_n (D, B, H)
-  //   panels: what pack_recurrent made of this w_hh (None: packed in the call);
+  //   panels: what pack_recurrent made of these weights (None: packed in the call);
   //   need_output: False leaves output (0, D * H)
+  //   w_hr (D, P, H): projects h to P numbers (None: it is not).  w_hh is (D, 4H, P) then, h0 and h_n (D, B, P), output
+  //   (N, D * P); likewise in the ops below
   m.def(
       "lstm_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
-      "Tensor? panels=None, bool need_output=True) -> (Tensor, Tensor, Tensor)");
+      "Tensor? panels=None, bool need_output=True, Tensor? w_hr=None) -> (Tensor, Tensor, Tensor)");
 
   // The same, and every position's cell state: cells (D, N, H).
   m.def(
       "lstm_cells_inference(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
-      "Tensor? panels=None) -> (Tensor, Tensor, Tensor, Tensor)");
+      "Tensor? panels=None, Tensor? w_hr=None) -> (Tensor, Tensor, Tensor, Tensor)");
 
   // The layer on a padded batch of token ids, from zero states: all that a frozen classifier does, in one call.
   //   table (D, V, 4H): the input half of the gates of every token; ids (T, B), or (B, T) where batch_first, int64;
@@ -28,7 +30,7 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   -> output (T, B, D * H), or (B, T, D * H), zero past the lengths, or (0) unless need_output; h_n, c_n (D, B, H)
   m.def(
       "embedding_lstm_inference(Tensor table, Tensor ids, Tensor? lengths, bool batch_first, Tensor w_hh, "
-      "Tensor? panels, bool need_output) -> (Tensor, Tensor, Tensor)");
+      "Tensor? panels, bool need_output, Tensor? w_hr=None) -> (Tensor, Tensor, Tensor)");
 
   // W_hh in int8 for inference, each of its 4H rows with a scale of its own: w_hh (D, 4H, H) float32
   //   -> numbers int8, scales float32, offsets int32: laid out as cpu/int8_kernels.h says
@@ -46,25 +48,27 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
 
   // The same as lstm_inference, and what the backward needs: activations (D, N, 4H), cells (D, N, H).
   m.def(
-      "lstm_training(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "lstm_training(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
+      "Tensor? w_hr=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // The same once more, without a formula for autograd: what textclf_fast/ops.py calls inside its own.
   m.def(
-      "lstm_training_forward(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "lstm_training_forward(Tensor gates, Tensor? index, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
+      "Tensor? w_hr=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.  grad_cells (D, N, H): of the
   // cell states, where something was made of them.
-  //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H)
+  //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H), grad_w_hr
+  //   (D, P, H; empty unless need_w_hr)
   m.def(
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
       "Tensor output, Tensor? index, SymInt gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
-      "bool need_w_hh, Tensor? grad_cells=None) -> (Tensor, Tensor, Tensor, Tensor)");
+      "bool need_w_hh, Tensor? grad_cells=None, Tensor? w_hr=None, bool need_w_hr=False) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
-  // W_hh in the order in which the CPU's forward reads it, for the chosen instruction set: opaque, valid in this
-  // process.
-  m.def("pack_recurrent(Tensor w_hh) -> Tensor");
+  // W_hh, and W_hr, in the order in which the CPU's forward reads them, for the chosen instruction set: opaque, valid
+  // in this process.
+  m.def("pack_recurrent(Tensor w_hh, Tensor? w_hr=None) -> Tensor");
 
   // The distinct token ids of a batch, in order of first appearance, and for every position its place among them.
   //   ids (N) int64 -> tokens (U) int64, index (N) int64 with tokens[index] == ids

@@ -56,14 +56,23 @@ struct CheckedShape {
   std::vector<int64_t> offsets;
 };
 
-// w_hh (D, 4H, H): D and H.
-inline std::pair<int64_t, int64_t> check_recurrent(const Tensor& w_hh) {
+// w_hh (D, 4H, H), or (D, 4H, P) beside w_hr (D, P, H): D and H.
+inline std::pair<int64_t, int64_t> check_recurrent(const Tensor& w_hh,
+                                                   const std::optional<Tensor>& w_hr = std::nullopt) {
   STD_TORCH_CHECK(w_hh.dim() == 3, "w_hh: expected shape (D, 4H, H), got ", shape_text(w_hh));
-  const int64_t directions = w_hh.size(0), hidden = w_hh.size(2);
+  const int64_t directions = w_hh.size(0), width = w_hh.size(2);
   STD_TORCH_CHECK(directions == 1 || directions == 2, "w_hh: expected 1 or 2 directions, got ", directions);
-  STD_TORCH_CHECK(hidden > 0, "w_hh: expected H > 0, got 0");
-  check_shape(w_hh, "w_hh", {directions, 4 * hidden, hidden});
-  return {directions, hidden};
+  STD_TORCH_CHECK(width > 0, "w_hh: expected ", w_hr ? "P" : "H", " > 0, got 0");
+  if (w_hr) {
+    const int64_t hidden = w_hr->dim() == 3 ? w_hr->size(2) : 0;
+    check_shape(*w_hr, "w_hr", {directions, width, hidden});
+    STD_TORCH_CHECK(hidden > 0, "w_hr: expected H > 0, got 0");
+    check_like(*w_hr, "w_hr", w_hh, "w_hh");
+    check_shape(w_hh, "w_hh", {directions, 4 * hidden, width});
+    return {directions, hidden};
+  }
+  check_shape(w_hh, "w_hh", {directions, 4 * width, width});
+  return {directions, width};
 }
 
 // batch_sizes (T), for `rows` rows: all of the shape but directions, hidden and gate_rows.
@@ -103,12 +112,13 @@ inline void check_index(const std::optional<Tensor>& index, const Tensor& gates,
 
 // gates is (D, R, 4H) or, in the backward, the activations (D, N, 4H).
 inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>& index, int64_t gate_rows,
-                                const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
-  const auto [directions, hidden] = check_recurrent(w_hh);
+                                const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0,
+                                const std::optional<Tensor>& w_hr = std::nullopt) {
+  const auto [directions, hidden] = check_recurrent(w_hh, w_hr);
   check_shape(gates, "gates", {directions, gates.dim() == 3 ? gates.size(1) : 0, 4 * hidden});
-  STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
+  STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, ", w_hr ? "P" : "H", "), got ", shape_text(h0));
   const int64_t rows = h0.size(1);
-  check_shape(h0, "h0", {directions, rows, hidden});
+  check_shape(h0, "h0", {directions, rows, w_hh.size(2)});
   check_shape(c0, "c0", {directions, rows, hidden});
   // bfloat16 layers have gates in float: a table is made once, and its rows are not rounded a second time.
   if (w_hh.scalar_type() == ScalarType::BFloat16 && gates.scalar_type() == ScalarType::Float) {
@@ -126,6 +136,7 @@ inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>
   checked.shape.directions = directions;
   checked.shape.hidden = hidden;
   checked.shape.gate_rows = gate_rows;
+  checked.shape.projected = w_hr ? w_hh.size(2) : 0;
   return checked;
 }
 

@@ -74,6 +74,7 @@ def plain_lstm(model: FusedEmbeddingLSTM) -> nn.LSTM:
         bias=lstm.bias,
         batch_first=lstm.batch_first,
         bidirectional=lstm.bidirectional,
+        proj_size=lstm.proj_size,
         dtype=lstm._flat_weights[0].dtype,  # type: ignore[union-attr]
     )
     with torch.no_grad():

@@ -19,7 +19,7 @@ from textclf_fast.reference import lstm_reference
 
 RESULTS = ("output", "h_n", "c_n")
 _V = 11  # few gate rows, so that each is read, and its gradient added to, many times
-_Layer = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+_Layer = Callable[..., tuple[Tensor, Tensor, Tensor]]  # the arguments of lstm_reference
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,19 @@ class Layer:
         lengths: of the rows, longest first.
         directions: 1 or 2.
         with_index: whether positions read a table of gates by index.
+        projected: P where h is projected.
     """
 
     hidden: int
     lengths: tuple[int, ...]
     directions: int
     with_index: bool
+    projected: int = 0
 
     def __str__(self) -> str:
         index = "index" if self.with_index else "rows"
-        return f"H{self.hidden}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}"
+        projected = f"P{self.projected}" if self.projected else ""
+        return f"H{self.hidden}{projected}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}"
 
     @property
     def positions(self) -> int:
@@ -55,18 +58,21 @@ class Layer:
             return torch.randn(shape, generator=generator, dtype=torch.float64)
 
         D, H, N, B = self.directions, self.hidden, self.positions, len(self.lengths)
+        P = self.projected or H
         lengths = torch.tensor(self.lengths)
         batch_sizes = (lengths.unsqueeze(1) > torch.arange(self.lengths[0])).sum(0)
         index = torch.randint(0, _V, (N,), generator=generator) if self.with_index else None
         inputs = {
             "gates": numbers(D, _V if self.with_index else N, 4 * H),
-            "w_hh": numbers(D, 4 * H, H) * H**-0.5,
-            "h0": numbers(D, B, H),
+            "w_hh": numbers(D, 4 * H, P) * P**-0.5,
+            "h0": numbers(D, B, P),
             "c0": numbers(D, B, H),
         }
-        grads = [numbers(N, D * H), numbers(D, B, H), numbers(D, B, H)]
+        if self.projected:
+            inputs["w_hr"] = numbers(D, P, H) * H**-0.5
+        grads = [numbers(N, D * P), numbers(D, B, P), numbers(D, B, H)]
         leaves = {name: t.to(dtype).requires_grad_() for name, t in inputs.items()}
-        results = layer(leaves["gates"], index, batch_sizes, leaves["w_hh"], leaves["h0"], leaves["c0"])
+        results = layer(index=index, batch_sizes=batch_sizes, **leaves)
         torch.autograd.backward(results, [g.to(dtype) for g in grads])
         found = dict(zip(RESULTS, results, strict=True)) | {f"grad {name}": t.grad for name, t in leaves.items()}
         return {name: t.detach() for name, t in found.items() if t is not None}

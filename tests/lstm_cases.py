@@ -29,6 +29,12 @@ class Case:
     batch_first: bool = False
     states: bool = False
     lengths: str = "none"
+    proj_size: int = 0
+
+    @property
+    def output_size(self) -> int:
+        """P: the numbers of h."""
+        return self.proj_size or self.hidden_size
 
     def __str__(self) -> str:
         flags = "".join(
@@ -36,7 +42,10 @@ class Case:
             for name in ("bidirectional", "n_bias", "f_batch_first", "states")
             if (not self.bias if name == "n_bias" else getattr(self, name.removeprefix("f_")))
         )
-        return f"I{self.input_size}-H{self.hidden_size}-B{self.rows}-L{self.num_layers}-{flags}-{self.lengths}"
+        projected = f"-P{self.proj_size}" if self.proj_size else ""
+        return (
+            f"I{self.input_size}-H{self.hidden_size}{projected}-B{self.rows}-L{self.num_layers}-{flags}-{self.lengths}"
+        )
 
     def options(self) -> dict[str, object]:
         return {
@@ -44,6 +53,7 @@ class Case:
             "bidirectional": self.bidirectional,
             "bias": self.bias,
             "batch_first": self.batch_first,
+            "proj_size": self.proj_size,
         }
 
     def make_lengths(self) -> Tensor | None:
@@ -59,12 +69,18 @@ class Case:
     def make_states(self) -> tuple[Tensor, Tensor] | None:
         if not self.states:
             return None
-        shape = (self.num_layers * (1 + self.bidirectional), self.rows, self.hidden_size)
-        return torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+        layers = self.num_layers * (1 + self.bidirectional)
+        return (
+            torch.randn(layers, self.rows, self.output_size, dtype=torch.float64),
+            torch.randn(layers, self.rows, self.hidden_size, dtype=torch.float64),
+        )
 
 
 def size_cases() -> Iterator[Case]:
-    """Every B with every H; every I in turn, and the other options mixed so that each meets each."""
+    """Every B with every H; every I in turn, and the other options mixed so that each meets each.
+
+    Every H above 1 once more with a projection, of every size in turn.
+    """
     for i, hidden in enumerate(SIZES):
         for j, rows in enumerate(BATCHES):
             k = i * len(BATCHES) + j
@@ -79,22 +95,34 @@ def size_cases() -> Iterator[Case]:
                 states=(k // 3) % 2 == 1,
                 lengths=LENGTHS[k % len(LENGTHS)],
             )
+    for i, hidden in enumerate(SIZES[1:]):
+        yield Case(
+            hidden_size=hidden,
+            proj_size=SIZES[(4 * i + 1) % (i + 1)],  # below H
+            rows=BATCHES[i % len(BATCHES)],
+            num_layers=1 + (i % 3 == 2),
+            bidirectional=i % 2 == 1,
+            states=(i // 2) % 2 == 1,
+            lengths=LENGTHS[i % len(LENGTHS)],
+        )
 
 
 def option_cases() -> Iterator[Case]:
-    """Every combination of the options, at a size that fills no vector."""
+    """Every combination of the options, at a size that fills no vector; a third of them again with a projection."""
     for layers in (1, 2, 3):
         for flags in range(16):
-            for lengths in LENGTHS:
-                yield Case(
-                    hidden_size=11,
-                    num_layers=layers,
-                    bidirectional=bool(flags & 1),
-                    bias=bool(flags & 2),
-                    batch_first=bool(flags & 4),
-                    states=bool(flags & 8),
-                    lengths=lengths,
-                )
+            for i, lengths in enumerate(LENGTHS):
+                for proj_size in (0, 7) if (flags + i) % 3 == 0 else (0,):
+                    yield Case(
+                        hidden_size=11,
+                        proj_size=proj_size,
+                        num_layers=layers,
+                        bidirectional=bool(flags & 1),
+                        bias=bool(flags & 2),
+                        batch_first=bool(flags & 4),
+                        states=bool(flags & 8),
+                        lengths=lengths,
+                    )
 
 
 Forward = Callable[[Tensor, tuple[Tensor, Tensor] | None, Tensor | None], tuple[Tensor, tuple[Tensor, Tensor]]]
@@ -137,9 +165,9 @@ class Problem:
         shape = (case.rows, case.steps) if case.batch_first else (case.steps, case.rows)
         x = torch.randn(*shape, case.input_size, dtype=torch.float64)
         directions = 1 + case.bidirectional
-        state = (case.num_layers * directions, case.rows, case.hidden_size)
-        grads = [torch.randn(*shape, directions * case.hidden_size, dtype=torch.float64)]
-        grads += [torch.randn(state, dtype=torch.float64) for _ in range(2)]
+        grads = [torch.randn(*shape, directions * case.output_size, dtype=torch.float64)]
+        for size in (case.output_size, case.hidden_size):
+            grads.append(torch.randn(case.num_layers * directions, case.rows, size, dtype=torch.float64))
         return cls(case, lstm, x, case.make_states(), case.make_lengths(), grads)
 
     def rounded_to(self, dtype: torch.dtype) -> Problem:

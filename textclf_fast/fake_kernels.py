@@ -24,11 +24,11 @@ def _(
     c0: Tensor,
     panels: Tensor | None = None,
     need_output: bool = True,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     positions = (gates.size(1) if index is None else index.size(0)) if need_output else 0
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    state = (directions, h0.size(1), hidden)
-    return w_hh.new_empty(positions, directions * hidden), w_hh.new_empty(state), w_hh.new_empty(state)
+    directions, width = w_hh.size(0), w_hh.size(2)
+    return w_hh.new_empty(positions, directions * width), w_hh.new_empty(h0.shape), w_hh.new_empty(c0.shape)
 
 
 @torch.library.register_fake("textclf_fast::lstm_cells_inference")
@@ -40,14 +40,14 @@ def _(
     h0: Tensor,
     c0: Tensor,
     panels: Tensor | None = None,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     positions = gates.size(1) if index is None else index.size(0)
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    state = (directions, h0.size(1), hidden)
+    directions, hidden, width = w_hh.size(0), w_hh.size(1) // 4, w_hh.size(2)
     return (
-        w_hh.new_empty(positions, directions * hidden),
-        w_hh.new_empty(state),
-        w_hh.new_empty(state),
+        w_hh.new_empty(positions, directions * width),
+        w_hh.new_empty(h0.shape),
+        w_hh.new_empty(c0.shape),
         w_hh.new_empty(directions, positions, hidden),
     )
 
@@ -61,24 +61,29 @@ def _(
     w_hh: Tensor,
     panels: Tensor | None,
     need_output: bool,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    state = (directions, ids.size(0 if batch_first else 1), hidden)
-    output = w_hh.new_empty((*ids.shape, directions * hidden) if need_output else 0)
-    return output, w_hh.new_empty(state), w_hh.new_empty(state)
+    directions, width, rows = w_hh.size(0), w_hh.size(2), ids.size(0 if batch_first else 1)
+    output = w_hh.new_empty((*ids.shape, directions * width) if need_output else 0)
+    return output, w_hh.new_empty(directions, rows, width), w_hh.new_empty(directions, rows, table.size(2) // 4)
 
 
 @torch.library.register_fake("textclf_fast::lstm_training")
 def _(
-    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     positions = gates.size(1) if index is None else index.size(0)
-    directions, hidden = w_hh.size(0), w_hh.size(2)
-    state = (directions, h0.size(1), hidden)
+    directions, hidden, width = w_hh.size(0), w_hh.size(1) // 4, w_hh.size(2)
     return (
-        w_hh.new_empty(positions, directions * hidden),
-        w_hh.new_empty(state),
-        w_hh.new_empty(state),
+        w_hh.new_empty(positions, directions * width),
+        w_hh.new_empty(h0.shape),
+        w_hh.new_empty(c0.shape),
         w_hh.new_empty(directions, positions, 4 * hidden),
         w_hh.new_empty(directions, positions, hidden),
     )
@@ -100,17 +105,20 @@ def _(
     c0: Tensor,
     need_w_hh: bool,
     grad_cells: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    w_hr: Tensor | None = None,
+    need_w_hr: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return (
         activations.new_empty(activations.size(0), gate_rows, activations.size(2), dtype=gates_dtype(w_hh.dtype)),
         activations.new_empty(w_hh.shape if need_w_hh else (0,)),
         activations.new_empty(h0.shape),
         activations.new_empty(c0.shape),
+        activations.new_empty(w_hr.shape if w_hr is not None and need_w_hr else (0,)),
     )
 
 
 @torch.library.register_fake("textclf_fast::pack_recurrent")
-def _(w_hh: Tensor) -> Tensor:
+def _(w_hh: Tensor, w_hr: Tensor | None = None) -> Tensor:
     return w_hh.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 

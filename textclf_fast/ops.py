@@ -1,7 +1,7 @@
 """Python face of the ops: one function each, and autograd. (Fake kernels: fake_kernels.py.)
 
 The schemas are in csrc/ops.cpp, the packed layout in csrc/lstm_problem.h.  Letters: T steps, B rows, N positions =
-sum of lengths, D directions, H hidden units, R gate rows, V vocabulary.
+sum of lengths, D directions, H hidden units, P numbers of h, R gate rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def lstm(
     c0: Tensor,
     panels: Tensor | None = None,
     need_output: bool = True,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer in the packed layout.
 
@@ -55,26 +56,28 @@ def lstm(
         gates: (D, R, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
         index: (N,) int64, the row of ``gates`` that each position reads, or None where R is N.
         batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
-        w_hh: (D, 4H, H) of the dtype of gates, or bfloat16 beside float32 gates; the states likewise.
-        h0: (D, B, H), rows in packed order.
+        w_hh: (D, 4H, P) of the dtype of gates, or bfloat16 beside float32 gates; the states likewise. P is H without
+            w_hr.
+        h0: (D, B, P), rows in packed order.
         c0: (D, B, H).
-        panels: what :func:`pack_recurrent` made of this very w_hh; spares inference the packing.
-        need_output: False lets inference leave the output out: it is (0, D * H) then.
+        panels: what :func:`pack_recurrent` made of these very weights; spares inference the packing.
+        need_output: False lets inference leave the output out: it is (0, D * P) then.
+        w_hr: (D, P, H), the projection of the cells' output to h, as in csrc/lstm_problem.h; None for none.
 
     Returns:
-        output (N, D * H), h_n (D, B, H) and c_n (D, B, H), of the dtype of w_hh.
+        output (N, D * P), h_n (D, B, P) and c_n (D, B, H), of the dtype of w_hh.
 
     Raises:
         RuntimeError: a shape, dtype, device, batch size or index that does not fit; the message names the argument.
     """
     if transformed():
-        return lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
-    if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
+        return lstm_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
+    if _recorded(gates, w_hh, h0, c0, w_hr):
         if not torch.compiler.is_compiling():
-            return _Lstm.apply(gates, index, batch_sizes, w_hh, h0, c0)
-        output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
+            return _Lstm.apply(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
+        output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
         return output, h_n, c_n
-    return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output)
+    return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, w_hr)
 
 
 def lstm_with_cells(
@@ -85,16 +88,28 @@ def lstm_with_cells(
     h0: Tensor,
     c0: Tensor,
     panels: Tensor | None = None,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`lstm`, and the cell state at every position: cells (D, N, H), differentiable as the others are."""
     if transformed():
-        return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)
-    if torch.is_grad_enabled() and (gates.requires_grad or w_hh.requires_grad or h0.requires_grad or c0.requires_grad):
+        return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
+    if _recorded(gates, w_hh, h0, c0, w_hr):
         if not torch.compiler.is_compiling():
-            return _LstmWithCells.apply(gates, index, batch_sizes, w_hh, h0, c0)
-        output, h_n, c_n, _, cells = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
+            return _LstmWithCells.apply(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
+        output, h_n, c_n, _, cells = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
         return output, h_n, c_n, cells
-    return _ops.lstm_cells_inference(gates, index, batch_sizes, w_hh, h0, c0, panels)
+    return _ops.lstm_cells_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, w_hr)
+
+
+def _recorded(gates: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, w_hr: Tensor | None) -> bool:
+    """Whether autograd records a layer."""
+    return torch.is_grad_enabled() and (
+        gates.requires_grad
+        or w_hh.requires_grad
+        or h0.requires_grad
+        or c0.requires_grad
+        or (w_hr is not None and w_hr.requires_grad)
+    )
 
 
 def embedding_lstm_inference(
@@ -105,6 +120,7 @@ def embedding_lstm_inference(
     w_hh: Tensor,
     panels: Tensor | None,
     need_output: bool = True,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer on a padded batch of token ids, from zero initial states.
 
@@ -113,22 +129,23 @@ def embedding_lstm_inference(
         ids: (T, B), or (B, T) where batch_first, int64 on the CPU, each in ``0 .. V - 1`` up to its row's length.
         lengths: (B,) int64 on the CPU, each in ``1 .. T``; None: all T.
         batch_first: the form of ids and output.
-        w_hh: (D, 4H, H).
-        panels: what :func:`pack_recurrent` made of this very w_hh.
+        w_hh: (D, 4H, P).
+        panels: what :func:`pack_recurrent` made of these very weights.
         need_output: False leaves the output out: it is (0,) then.
+        w_hr: (D, P, H), or None, as in :func:`lstm`.
 
     Returns:
-        output (T, B, D * H), or (B, T, D * H), zero past the lengths; h_n and c_n (D, B, H).
+        output (T, B, D * P), or (B, T, D * P), zero past the lengths; h_n (D, B, P) and c_n (D, B, H).
 
     Raises:
         RuntimeError: a shape, dtype, id or length that does not fit; the message names the argument.
     """
-    return _ops.embedding_lstm_inference(table, ids, lengths, batch_first, w_hh, panels, need_output)
+    return _ops.embedding_lstm_inference(table, ids, lengths, batch_first, w_hh, panels, need_output, w_hr)
 
 
-def pack_recurrent(w_hh: Tensor) -> Tensor:
-    """W_hh as the CPU kernels of the chosen instruction set read it: (D, 4H, H) -> one opaque vector."""
-    return _ops.pack_recurrent(w_hh)
+def pack_recurrent(w_hh: Tensor, w_hr: Tensor | None = None) -> Tensor:
+    """The weights as the CPU kernels of the chosen instruction set read them: one opaque vector."""
+    return _ops.pack_recurrent(w_hh, w_hr)
 
 
 def distinct_tokens(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
@@ -256,33 +273,39 @@ def adam_rows_(
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    gates, index, batch_sizes, w_hh, h0, c0 = inputs
     hidden_sequence, _, _, activations, cells = output
-    # AOTAutograd saves no None.
-    saved = [gates, batch_sizes, w_hh, h0, c0, hidden_sequence, activations, cells]
-    ctx.save_for_backward(*saved, *([] if index is None else [index]))
+    saved = (*inputs, hidden_sequence, activations, cells)
+    ctx.given = [t is not None for t in saved]
+    ctx.save_for_backward(*[t for t in saved if t is not None])  # AOTAutograd saves no None
     ctx.mark_non_differentiable(activations)
     ctx.set_materialize_grads(False)
 
 
 def _backward_of_training(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     output, h_n, c_n, _, cells = grads
-    return _backward(ctx, output, h_n, c_n, cells)
+    saved = iter(ctx.saved_tensors)
+    return _backward(ctx, [next(saved) if given else None for given in ctx.given], output, h_n, c_n, cells)
 
 
-def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    """From the gradients of output, h_n, c_n and, where they were given out, of cells."""
+def _backward(ctx: Any, saved: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    """From the gradients of output, h_n, c_n and, where they were given out, of cells.
+
+    saved: the inputs, output, activations and cells.
+    """
     if all(grad is None for grad in grads):
-        return (None,) * 6
-    gates, batch_sizes, w_hh, h0, c0, output, activations, cells, *rest = ctx.saved_tensors
-    index = rest[0] if rest else None
+        return (None,) * 7
+    *inputs, output, activations, cells = saved
     if _differentiated_in_turn():
-        return _differentiable_backward(ctx.needs_input_grad, grads, gates, index, batch_sizes, w_hh, h0, c0)
-    need_w_hh = ctx.needs_input_grad[3]
-    grad_gates, grad_w_hh, grad_h0, grad_c0 = _ops.lstm_backward(
-        *grads[:3], activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, need_w_hh, *grads[3:]
+        return _differentiable_backward(ctx.needs_input_grad, grads, *inputs)
+    gates, index, batch_sizes, w_hh, h0, c0, w_hr = inputs
+    need_w_hh, need_w_hr = ctx.needs_input_grad[3], w_hr is not None and ctx.needs_input_grad[6]
+    grad_cells = grads[3] if len(grads) > 3 else None
+    rest = need_w_hh, grad_cells, w_hr, need_w_hr
+    grad_gates, grad_w_hh, grad_h0, grad_c0, grad_w_hr = _ops.lstm_backward(
+        *grads[:3], activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, *rest
     )
-    return grad_gates, None, None, grad_w_hh if need_w_hh else None, grad_h0, grad_c0
+    grad_w_hh, grad_w_hr = grad_w_hh if need_w_hh else None, grad_w_hr if need_w_hr else None
+    return grad_gates, None, None, grad_w_hh, grad_h0, grad_c0, grad_w_hr
 
 
 def _differentiated_in_turn() -> bool:
@@ -299,17 +322,20 @@ def _differentiable_backward(
     w_hh: Tensor,
     h0: Tensor,
     c0: Tensor,
+    w_hr: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     """The same gradients by way of the plain-PyTorch reference, slower, with a graph and tangents of their own."""
     used = [i for i, grad in enumerate(grads) if grad is not None]
 
-    def layer(gates: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor) -> list[Tensor]:
-        outputs = lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)
+    def layer(gates: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, w_hr: Tensor | None = None) -> list[Tensor]:
+        outputs = lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
         return [outputs[i] for i in used]
 
     # Not torch.autograd.grad: the transforms that may be at work outside of this backward are nested around it.
-    found = torch.func.vjp(layer, gates, w_hh, h0, c0)[1]([grads[i] for i in used])
-    places = (found[0], None, None, *found[1:])  # among the arguments
+    inputs = (gates, w_hh, h0, c0) if w_hr is None else (gates, w_hh, h0, c0, w_hr)
+    found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
+    places = (found[0], None, None, *found[1:4], None if w_hr is None else found[4])  # among the arguments
+    needs_grad = (*needs_grad, False)[:7]  # in graphs a w_hr of None is no argument
     return tuple(grad if needed else None for grad, needed in zip(places, needs_grad, strict=True))
 
 
@@ -318,15 +344,14 @@ class _Lstm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        gates, index, *rest = inputs
         output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
-        ctx.save_for_backward(gates, *rest, output, activations, cells, index)
+        ctx.save_for_backward(*inputs, output, activations, cells)
         ctx.set_materialize_grads(False)
         return output, h_n, c_n
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, *grads)
+        return _backward(ctx, ctx.saved_tensors, *grads)
 
 
 class _LstmWithCells(torch.autograd.Function):
@@ -334,15 +359,14 @@ class _LstmWithCells(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        gates, index, *rest = inputs
         output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
-        ctx.save_for_backward(gates, *rest, output, activations, cells, index)
+        ctx.save_for_backward(*inputs, output, activations, cells)
         ctx.set_materialize_grads(False)
         return output, h_n, c_n, cells
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, *grads)
+        return _backward(ctx, ctx.saved_tensors, *grads)
 
 
 torch.library.register_autograd("textclf_fast::lstm_training", _backward_of_training, setup_context=_save_for_backward)

@@ -16,19 +16,35 @@ def gates_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def lstm_reference(
-    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`textclf_fast.ops.lstm` computes; same arguments and results."""
-    return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0)[:3]
+    return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)[:3]
 
 
 def lstm_cells_reference(
-    gates: Tensor, index: Tensor | None, batch_sizes: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor
+    gates: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What :func:`textclf_fast.ops.lstm_with_cells` computes; same arguments and results."""
     dtype = w_hh.dtype
     w_hh, h0, c0 = w_hh.to(gates.dtype), h0.to(gates.dtype), c0.to(gates.dtype)  # bfloat16 is computed in float32
-    results = _walk(gates, index, batch_sizes, [partial(functional.linear, weight=w) for w in w_hh], h0, c0)
+    products: list[Callable[[Tensor], Tensor]] = [partial(functional.linear, weight=w) for w in w_hh]
+    projections: list[Callable[[Tensor], Tensor]] = [_as_it_is] * len(w_hh)
+    if w_hr is not None:
+        projections = [partial(functional.linear, weight=w) for w in w_hr.to(gates.dtype)]
+    results = _walk(gates, index, batch_sizes, products, projections, h0, c0)
     return results[0].to(dtype), results[1].to(dtype), results[2].to(dtype), results[3].to(dtype)
 
 
@@ -55,7 +71,12 @@ def lstm_int8_reference(
         return lambda h: (h * 127).round() @ numbers.T * scales
 
     zeros = torch.zeros(w_hh.size(0), int(batch_sizes[0]), w_hh.size(2), dtype=torch.float64)
-    return _walk(gates.double(), index, batch_sizes, [product(w) for w in w_hh.double()], zeros, zeros)[:3]
+    products = [product(w) for w in w_hh.double()]
+    return _walk(gates.double(), index, batch_sizes, products, [_as_it_is] * len(products), zeros, zeros)[:3]
+
+
+def _as_it_is(m: Tensor) -> Tensor:
+    return m
 
 
 def _walk(
@@ -63,13 +84,14 @@ def _walk(
     index: Tensor | None,
     batch_sizes: Tensor,
     products: list[Callable[[Tensor], Tensor]],
+    projections: list[Callable[[Tensor], Tensor]],
     h0: Tensor,
     c0: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The layer, with each direction's (rows, H) -> (rows, 4H) product of h and W_hh."""
+    """The layer, with each direction's product of h and W_hh, (rows, P) -> (rows, 4H), and (rows, H) -> (rows, P)."""
     sizes = batch_sizes.tolist()
     outputs, states_h, states_c, cells = [], [], [], []
-    for direction, product in enumerate(products):
+    for direction, (product, projection) in enumerate(zip(products, projections, strict=True)):
         rows = gates[direction] if index is None else gates[direction, index]
         inputs = list(rows.split(sizes))
         h, c = h0[direction], c0[direction]
@@ -79,7 +101,7 @@ def _walk(
             alive = sizes[t]
             i, f, g, o = (inputs[t] + product(h[:alive])).chunk(4, dim=1)
             new_c = f.sigmoid() * c[:alive] + i.sigmoid() * g.tanh()
-            new_h = o.sigmoid() * new_c.tanh()
+            new_h = projection(o.sigmoid() * new_c.tanh())
             h, c = torch.cat([new_h, h[alive:]]), torch.cat([new_c, c[alive:]])
             steps[t], step_cells[t] = new_h, new_c
         outputs.append(torch.cat(steps))

@@ -1,5 +1,5 @@
-// What a chunk of positions adds to the gradients of W_hh and of the gate table, from the gradients of its gates while
-// they are in the cache.  Included once per instruction set, see simd.inl.
+// What a chunk of positions adds to the gradients of the weights and of the gate table, from the gradients of its gates
+// while they are in the cache.  Included once per instruction set, see simd.inl.
 #pragma once
 
 #include "tiles.inl"
@@ -21,22 +21,24 @@ static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t dire
   return t + 1 < s.steps && row < s.batch_sizes[t + 1] ? s.offsets[t + 1] + row : -1;
 }
 
-// Positions [first, end) are whole steps, from t on; their gates' gradients are at grad_gates, 4H a row.
+// Positions [first, end) are whole steps, from t on.  Their rows:
 template <class T>
 struct Chunk {
   int64_t t, first, end;
-  const T* grad_gates;
+  T* grad_gates;  // 4H each
+  T* grad_h;      // P each, where h is projected
+  T* m;           // H each, the cells' output, where h is projected
 };
 
 template <class T>
-static int64_t chunk_scratch_bytes(int64_t hidden) {
-  return line_bytes<T>(kRun * padded<T>(hidden)) + line_bytes<T>(kRun * kStrip);
+static int64_t chunk_scratch_bytes(int64_t columns) {
+  return line_bytes<T>(kRun * padded<T>(columns)) + line_bytes<T>(kRun * kStrip);
 }
 
-// to (R rows, NV vectors) = or += sum over `count` positions of a (R numbers) x h (NV vectors): both lie position after
-// position, kStrip numbers and NV vectors, kPair positions beside each other.
+// to (R rows, NV vectors; rows are `width` apart) = or += sum over `count` positions of a (R numbers) x b (NV vectors):
+// both lie position after position, kStrip numbers and NV vectors, kPair positions beside each other.
 template <class T, int R, int NV>
-static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidden, int64_t columns, bool set,
+static void weight_grad_tile(const T* a, const T* b, int64_t count, int64_t width, int64_t columns, bool set,
                              Accumulator<T>* to) {
   using M = Product<T>;
   using S = Simd<Accumulator<T>>;
@@ -44,47 +46,42 @@ static void weight_grad_tile(const T* a, const T* h, int64_t count, int64_t hidd
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) __builtin_prefetch(to + r * hidden + smaller(v * S::kLanes, columns - 1), 1);
+      for (int v = 0; v < NV; ++v) __builtin_prefetch(to + r * width + smaller(v * S::kLanes, columns - 1), 1);
   }
   typename S::V acc[R][NV] = {};
-  for (int64_t n = 0; n < count; n += M::kPair, a += kStrip * M::kPair, h += NV * S::kLanes * M::kPair) {
-    decltype(M::weights(h)) b[NV];
+  for (int64_t n = 0; n < count; n += M::kPair, a += kStrip * M::kPair, b += NV * S::kLanes * M::kPair) {
+    decltype(M::weights(b)) w[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) b[v] = M::weights(h + v * S::kLanes * M::kPair);
+    for (int v = 0; v < NV; ++v) w[v] = M::weights(b + v * S::kLanes * M::kPair);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto x = M::numbers(a + r * M::kPair);
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[r][v] = M::multiply_add(b[v], x, acc[r][v]);
+      for (int v = 0; v < NV; ++v) acc[r][v] = M::multiply_add(w[v], x, acc[r][v]);
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      Accumulator<T>* at = to + r * hidden + v * S::kLanes;
+      Accumulator<T>* at = to + r * width + v * S::kLanes;
       const int64_t lanes = smaller(S::kLanes, columns - v * S::kLanes);
       S::store_first(at, set ? acc[r][v] : S::load_first(at, lanes) + acc[r][v], lanes);
     }
 }
 
-// The h that `count` <= kRun positions from `start` on (t: a step not after it) started from, for weight_grad_tile: a
-// group of vectors after the other, as rows P apart would share a few sets of the cache at H = 512.
-template <class T>
-static void pack_states(const LstmBackward<T>& p, int64_t d, int64_t start, int64_t count, int64_t& t, T* h) {
+// What row(position) has at `count` <= kRun positions from `start` on, for weight_grad_tile: a group of vectors after
+// the other, as rows one below the other would share a few sets of the cache at 512 numbers.
+template <class T, class Row>
+static TEXTCLF_INLINE void pack_run(int64_t start, int64_t count, int64_t numbers, const Row& row, T* packed) {
   constexpr int64_t kPair = Product<T>::kPair, kWidth = kTileVectors * Simd<T>::kLanes;
-  const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H);
+  const int64_t stride = padded<T>(numbers);
   for (int64_t n = 0; n < count; n += kPair) {
     const T* from[2] = {nullptr, nullptr};
-    for (int64_t i = 0; i < smaller(kPair, count - n); ++i) {
-      while (start + n + i >= s.offsets[t + 1]) ++t;
-      const int64_t row = start + n + i - s.offsets[t], before = previous_position(s, d, t, row);
-      from[i] = before < 0 ? p.h0 + (d * s.rows + row) * H : p.output + (before * s.directions + d) * H;
-    }
-    for (int64_t column = 0; column < P; column += kWidth) {
-      const int64_t width = smaller(kWidth, P - column), columns = smaller(width, H - column);
-      T* to = h + column * kRun + n * width;
+    for (int64_t i = 0; i < smaller(kPair, count - n); ++i) from[i] = row(start + n + i);
+    for (int64_t column = 0; column < stride; column += kWidth) {
+      const int64_t width = smaller(kWidth, stride - column), columns = smaller(width, numbers - column);
+      T* to = packed + column * kRun + n * width;
       const T* other = from[1] ? from[1] + column : nullptr;
       if (columns == kWidth)  // a constant: moves instead of a call
         Product<T>::interleave(from[0] + column, other, kWidth, to);
@@ -95,44 +92,70 @@ static void pack_states(const LstmBackward<T>& p, int64_t d, int64_t start, int6
   }
 }
 
-// `rows` <= kStrip numbers of the gates' gradients of `count` positions, 4H apart, for weight_grad_tile.
+// Packs the h that positions started from.  t: a step not after theirs.
 template <class T>
-static void pack_strip(const T* gates, int64_t row_stride, int64_t count, int64_t rows, T* strip) {
+static void pack_h(const LstmBackward<T>& p, int64_t d, const Chunk<T>&, int64_t start, int64_t count, int64_t& t,
+                   T* packed) {
+  const LstmShape& s = p.shape;
+  const int64_t P = s.width();
+  const auto row = [&](int64_t n) {
+    while (n >= s.offsets[t + 1]) ++t;
+    const int64_t r = n - s.offsets[t], before = previous_position(s, d, t, r);
+    return before < 0 ? p.h0 + (d * s.rows + r) * P : p.output + (before * s.directions + d) * P;
+  };
+  pack_run(start, count, P, row, packed);
+}
+
+// Packs the cells' output at positions, from which h was projected.
+template <class T>
+static void pack_m(const LstmBackward<T>& p, int64_t, const Chunk<T>& chunk, int64_t start, int64_t count, int64_t&,
+                   T* packed) {
+  const int64_t H = p.shape.hidden;
+  pack_run(start, count, H, [&](int64_t n) { return chunk.m + (n - chunk.first) * H; }, packed);
+}
+
+// `rows` <= kStrip numbers of `count` positions, row_stride apart, for weight_grad_tile.
+template <class T>
+static void pack_strip(const T* numbers, int64_t row_stride, int64_t count, int64_t rows, T* strip) {
   constexpr int64_t kPair = Product<T>::kPair;
-  for (int64_t n = 0; n < count; n += kPair, gates += kPair * row_stride, strip += kPair * kStrip) {
-    const T* other = n + 1 < count ? gates + row_stride : nullptr;
+  for (int64_t n = 0; n < count; n += kPair, numbers += kPair * row_stride, strip += kPair * kStrip) {
+    const T* other = n + 1 < count ? numbers + row_stride : nullptr;
     if (rows == kStrip)  // a constant, as above
-      Product<T>::interleave(gates, other, kStrip, strip);
+      Product<T>::interleave(numbers, other, kStrip, strip);
     else
-      Product<T>::interleave(gates, other, rows, strip);
+      Product<T>::interleave(numbers, other, rows, strip);
   }
 }
 
-// Rows [begin, end) of the gradient of the direction's W_hh: set by the first chunk, added to by the others.
+// Rows [begin, end) of the gradient of a direction's weight (rows, columns), of y = W x: the sum over positions of
+// grad_y, the chunk's (positions, rows), times the x that `pack` packs.  Set by the first chunk, added to by the
+// others.
 template <class T>
-static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, int64_t begin, int64_t end,
-                        bool set, char* scratch) {
+static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, const T* grad_y,
+                        int64_t rows_in_all, decltype(&pack_h<T>) pack, int64_t columns, int64_t begin, int64_t end,
+                        bool set, Accumulator<T>* grad, char* scratch) {
   constexpr int64_t L = Simd<T>::kLanes;
-  const int64_t H = p.shape.hidden, P = padded<T>(H);
-  T* h = take<T>(scratch, kRun * P);
+  const int64_t stride = padded<T>(columns);
+  T* x = take<T>(scratch, kRun * stride);
   T* strip = take<T>(scratch, kRun * kStrip);
   // As many rows at a time as stay in the second-level cache from run to run: 512 kB.
-  const int64_t rows_at_once = larger(1, (int64_t(1) << 19) / (kStrip * P * int64_t(sizeof(Accumulator<T>)))) * kStrip;
+  const int64_t rows_at_once =
+      larger(1, (int64_t(1) << 19) / (kStrip * stride * int64_t(sizeof(Accumulator<T>)))) * kStrip;
   for (; begin < end; begin += rows_at_once) {
     const int64_t stop = smaller(begin + rows_at_once, end);
     int64_t t = chunk.t;
     for (int64_t start = chunk.first; start < chunk.end; start += kRun) {
       const int64_t count = smaller(kRun, chunk.end - start);
-      pack_states(p, d, start, count, t, h);
+      pack(p, d, chunk, start, count, t, x);
       for (int64_t row = begin; row < stop; row += kStrip) {
         const int64_t rows = smaller(kStrip, stop - row);
-        pack_strip(chunk.grad_gates + (start - chunk.first) * kGates * H + row, kGates * H, count, rows, strip);
-        for (int64_t column = 0; column < P; column += kTileVectors * L)
+        pack_strip(grad_y + (start - chunk.first) * rows_in_all + row, rows_in_all, count, rows, strip);
+        for (int64_t column = 0; column < stride; column += kTileVectors * L)
           for_tiles(rows, [&]<int R>(int64_t r) {
-            with_vectors<T, kTileVectors>(P - column, [&]<int NV>() {
-              weight_grad_tile<T, R, NV>(strip + r * Product<T>::kPair, h + column * kRun, count, H, H - column,
-                                         set && start == chunk.first,
-                                         p.grad_w_hh + (d * kGates * H + row + r) * H + column);
+            with_vectors<T, kTileVectors>(stride - column, [&]<int NV>() {
+              weight_grad_tile<T, R, NV>(strip + r * Product<T>::kPair, x + column * kRun, count, columns,
+                                         columns - column, set && start == chunk.first,
+                                         grad + (row + r) * columns + column);
             });
           });
       }

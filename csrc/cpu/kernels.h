@@ -19,14 +19,14 @@ struct Team {
 
 template <class T>
 struct KernelTable {
-  // Number of T in the packed copy of one direction's W_hh, and the packing itself, one of forward_blocks(H) resp.
-  // backward_groups(H) at a time, so that threads can share it.
-  int64_t (*forward_panel_size)(int64_t hidden);
-  int64_t (*forward_blocks)(int64_t hidden);
-  void (*pack_forward)(const T* w_hh, int64_t hidden, int64_t block, T* panels);
-  int64_t (*backward_panel_size)(int64_t hidden);
-  int64_t (*backward_groups)(int64_t hidden);
-  void (*pack_backward)(const T* w_hh, int64_t hidden, int64_t group, T* panels);
+  // Number of T in the packed copy of one direction's W_hh and W_hr (projected = 0: there is none), and the packing
+  // itself, one of forward_pieces resp. backward_pieces at a time, so that threads can share it.
+  int64_t (*forward_panel_size)(int64_t hidden, int64_t projected);
+  int64_t (*forward_pieces)(int64_t hidden, int64_t projected);
+  void (*pack_forward)(const T* w_hh, const T* w_hr, int64_t hidden, int64_t projected, int64_t piece, T* panels);
+  int64_t (*backward_panel_size)(int64_t hidden, int64_t projected);
+  int64_t (*backward_pieces)(int64_t hidden, int64_t projected);
+  void (*pack_backward)(const T* w_hh, const T* w_hr, int64_t hidden, int64_t projected, int64_t piece, T* panels);
 
   // One direction, by each member of its team; and the bytes that the team needs as scratch, of whole lines.
   int64_t (*forward_scratch_bytes)(const LstmShape& shape);

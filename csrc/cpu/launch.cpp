@@ -17,13 +17,19 @@ namespace {
 // about 2^19 of them (100 G a second).
 constexpr int64_t kWorthAThread = int64_t(1) << 19;
 
-// Calls pack(direction, unit, panels of the direction) for every unit of every direction, in threads where that pays:
-// copying is bound by memory, from about 2^17 numbers on.
-template <class T, class Pack>
-void pack_all(int64_t directions, int64_t panel_size, int64_t units, T* panels, const Pack& pack) {
-  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 17) * units / std::max<int64_t>(panel_size, 1));
-  torch::stable::parallel_for(0, directions * units, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) pack(i / units, i % units, panels + (i / units) * panel_size);
+// Packs every piece of every direction, panel_size numbers each, in threads where that pays: copying is bound by
+// memory, from about 2^17 numbers on.
+template <class T>
+void pack_all(decltype(KernelTable<T>::pack_forward) pack, int64_t panel_size, int64_t pieces, const T* w_hh,
+              const T* w_hr, int64_t directions, int64_t hidden, int64_t projected, T* panels) {
+  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 17) * pieces / std::max<int64_t>(panel_size, 1));
+  const int64_t hh_size = 4 * hidden * (projected ? projected : hidden), hr_size = projected * hidden;
+  torch::stable::parallel_for(0, directions * pieces, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t direction = i / pieces;
+      pack(w_hh + direction * hh_size, w_hr + direction * hr_size, hidden, projected, i % pieces,
+           panels + direction * panel_size);
+    }
   });
 }
 
@@ -32,7 +38,7 @@ void pack_all(int64_t directions, int64_t panel_size, int64_t units, T* panels, 
 template <class ScratchBytes, class Run>
 void run_teams(const LstmShape& shape, int64_t units, const ScratchBytes& scratch_bytes, const Run& run) {
   const int64_t D = shape.directions;
-  const int64_t work = D * shape.positions * 4 * shape.hidden * shape.hidden;
+  const int64_t work = D * shape.positions * shape.hidden * (4 * shape.width() + shape.projected);
   const int64_t threads = std::clamp<int64_t>(work / kWorthAThread, 1, torch::stable::get_num_threads());
   const int64_t parts = std::min((threads + D - 1) / D, std::max(units, shape.rows));
   const int64_t own_bytes = scratch_bytes(parts);
@@ -67,33 +73,32 @@ bool panels_fit(const T* last) {
 }  // namespace
 
 template <class T>
-int64_t panels_size(int64_t directions, int64_t hidden) {
-  return directions * kernels<T>().forward_panel_size(hidden) + 1;
+int64_t panels_size(int64_t directions, int64_t hidden, int64_t projected) {
+  return directions * kernels<T>().forward_panel_size(hidden, projected) + 1;
 }
 
 template <class T>
-void pack_panels(const T* w_hh, int64_t directions, int64_t hidden, T* panels) {
+void pack_panels(const T* w_hh, const T* w_hr, int64_t directions, int64_t hidden, int64_t projected, T* panels) {
   const KernelTable<T>& k = kernels<T>();
-  const int64_t size = k.forward_panel_size(hidden);
-  pack_all<T>(directions, size, k.forward_blocks(hidden), panels, [&](int64_t direction, int64_t block, T* to) {
-    k.pack_forward(w_hh + direction * 4 * hidden * hidden, hidden, block, to);
-  });
+  const int64_t size = k.forward_panel_size(hidden, projected);
+  pack_all(k.pack_forward, size, k.forward_pieces(hidden, projected), w_hh, w_hr, directions, hidden, projected,
+           panels);
   panels[directions * size] = isa_mark<T>();
 }
 
 template <class T>
 void run_forward(const LstmForward<T>& p, const T* panels) {
   const KernelTable<T>& k = kernels<T>();
-  const int64_t H = p.shape.hidden, D = p.shape.directions, size = k.forward_panel_size(H);
+  const int64_t H = p.shape.hidden, P = p.shape.projected, D = p.shape.directions, size = k.forward_panel_size(H, P);
   if (p.shape.rows == 0) return;
   const bool pack = !panels || !panels_fit(panels + D * size);
-  const Scratch packed(ScratchUse::kPanels, pack ? size_t(panels_size<T>(D, H)) * sizeof(T) : 0);
+  const Scratch packed(ScratchUse::kPanels, pack ? size_t(panels_size<T>(D, H, P)) * sizeof(T) : 0);
   if (pack) {
-    pack_panels(p.w_hh, D, H, packed.data<T>());
+    pack_panels(p.w_hh, p.w_hr, D, H, P, packed.data<T>());
     panels = packed.data<T>();
   }
   run_teams(
-      p.shape, k.forward_blocks(H), [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
+      p.shape, k.forward_pieces(H, P), [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.forward(p, direction, panels + direction * size, scratch, team, member);
       });
@@ -102,15 +107,13 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
 template <class T>
 void run_backward(const LstmBackward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
-  const int64_t H = p.shape.hidden, D = p.shape.directions, size = k.backward_panel_size(H);
+  const int64_t H = p.shape.hidden, P = p.shape.projected, D = p.shape.directions, size = k.backward_panel_size(H, P);
   if (p.shape.rows == 0) return;
   const Scratch packed(ScratchUse::kPanels, size_t(D * size) * sizeof(T));
   T* panels = packed.data<T>();
-  pack_all<T>(D, size, k.backward_groups(H), panels, [&](int64_t direction, int64_t group, T* to) {
-    k.pack_backward(p.w_hh + direction * 4 * H * H, H, group, to);
-  });
+  pack_all(k.pack_backward, size, k.backward_pieces(H, P), p.w_hh, p.w_hr, D, H, P, panels);
   run_teams(
-      p.shape, k.forward_blocks(H), [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
+      p.shape, k.forward_pieces(H, P), [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.backward(p, direction, panels + direction * size, scratch, team, member);
       });
@@ -126,10 +129,10 @@ void run_int8_forward(const LstmForward<float>& p, const Int8Weights& weights) {
       });
 }
 
-#define TEXTCLF_INSTANTIATE(T)                                \
-  template int64_t panels_size<T>(int64_t, int64_t);          \
-  template void pack_panels(const T*, int64_t, int64_t, T*);  \
-  template void run_forward(const LstmForward<T>&, const T*); \
+#define TEXTCLF_INSTANTIATE(T)                                                  \
+  template int64_t panels_size<T>(int64_t, int64_t, int64_t);                   \
+  template void pack_panels(const T*, const T*, int64_t, int64_t, int64_t, T*); \
+  template void run_forward(const LstmForward<T>&, const T*);                   \
   template void run_backward(const LstmBackward<T>&);
 TEXTCLF_INSTANTIATE(float)
 TEXTCLF_INSTANTIATE(double)

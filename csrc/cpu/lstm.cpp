@@ -18,23 +18,23 @@ struct Results {
 
 Results forward(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes, const Tensor& w_hh,
                 const Tensor& h0, const Tensor& c0, const std::optional<Tensor>& panels, bool need_output,
-                bool need_activations, bool need_cells) {
-  const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
+                bool need_activations, bool need_cells, const std::optional<Tensor>& w_hr) {
+  const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0, w_hr);
   const LstmShape& s = checked.shape;
   check_gates_dtype(gates, "gates", w_hh);
   check_index_range(index, s.gate_rows);
-  if (computes_as_float(w_hh)) {
+  if (computes_as_float(w_hh, w_hr)) {
     constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
     const Results r = forward(gates, index, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), std::nullopt,
-                              need_output, need_activations, need_cells);
+                              need_output, need_activations, need_cells, as(kFloat, w_hr));
     return {as(kBFloat16, r.output), as(kBFloat16, r.h_n), as(kBFloat16, r.c_n), as(kBFloat16, r.activations),
             as(kBFloat16, r.cells)};
   }
   const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
-  const auto index_c = contiguous(index);
-  Results r{new_output(w_hh, {need_output ? s.positions : 0, s.directions * s.hidden}),
-            torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}),
+  const auto index_c = contiguous(index), w_hr_c = contiguous(w_hr);
+  Results r{new_output(w_hh, {need_output ? s.positions : 0, s.directions * s.width()}),
+            torch::stable::new_empty(w_hh, {s.directions, s.rows, s.width()}),
             torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
   if (need_activations) r.activations = new_passing(w_hh, {s.directions, s.positions, 4 * s.hidden});
   if (need_cells) {  // for a training step, or for the caller to keep
@@ -42,11 +42,11 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
     r.cells = need_activations ? new_passing(w_hh, shape) : new_output(w_hh, shape);
   }
   dispatch(w_hh, "w_hh", [&]<class T>(T) {
-    if (panels) check_panels<T>(*panels, w_hh, s.directions, s.hidden);
+    if (panels) check_panels<T>(*panels, w_hh, s.directions, s.hidden, s.projected);
     run_forward<T>({s, data<Accumulator<T>>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c),
                     data<T>(c0_c), need_output ? mutable_data<T>(r.output) : nullptr, nullptr, mutable_data<T>(r.h_n),
                     mutable_data<T>(r.c_n), need_activations ? mutable_data<T>(*r.activations) : nullptr,
-                    need_cells ? mutable_data<T>(*r.cells) : nullptr},
+                    need_cells ? mutable_data<T>(*r.cells) : nullptr, data<T>(w_hr_c)},
                    data<T>(panels));
   });
   return r;
@@ -55,85 +55,94 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
                                                   const Tensor& c0, const std::optional<Tensor>& panels,
-                                                  bool need_output) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, false, false);
+                                                  bool need_output, const std::optional<Tensor>& w_hr) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, false, false, w_hr);
   return {r.output, r.h_n, r.c_n};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_cells_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                                 const Tensor& batch_sizes, const Tensor& w_hh,
                                                                 const Tensor& h0, const Tensor& c0,
-                                                                const std::optional<Tensor>& panels) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, true, false, true);
+                                                                const std::optional<Tensor>& panels,
+                                                                const std::optional<Tensor>& w_hr) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, panels, true, false, true, w_hr);
   return {r.output, r.h_n, r.c_n, *r.cells};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& gates,
                                                                  const std::optional<Tensor>& index,
                                                                  const Tensor& batch_sizes, const Tensor& w_hh,
-                                                                 const Tensor& h0, const Tensor& c0) {
-  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, std::nullopt, true, true, true);
+                                                                 const Tensor& h0, const Tensor& c0,
+                                                                 const std::optional<Tensor>& w_hr) {
+  Results r = forward(gates, index, batch_sizes, w_hh, h0, c0, std::nullopt, true, true, true, w_hr);
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
 }
 
-Tensor pack_recurrent(const Tensor& w_hh) {
-  const auto [directions, hidden] = check_recurrent(w_hh);
-  if (computes_as_float(w_hh)) return torch::stable::new_empty(w_hh, {panels_size<BFloat16>(directions, hidden)});
+Tensor pack_recurrent(const Tensor& w_hh, const std::optional<Tensor>& w_hr) {
+  const auto [directions, hidden] = check_recurrent(w_hh, w_hr);
+  const int64_t P = w_hr ? w_hh.size(2) : 0;
+  if (computes_as_float(w_hh, w_hr))
+    return torch::stable::new_empty(w_hh, {panels_size<BFloat16>(directions, hidden, P)});
   const Tensor w_hh_c = torch::stable::contiguous(w_hh);
+  const auto w_hr_c = contiguous(w_hr);
   Tensor panels;
   dispatch(w_hh, "w_hh", [&, D = directions, H = hidden]<class T>(T) {
-    panels = torch::stable::new_empty(w_hh, {panels_size<T>(D, H)});
-    pack_panels<T>(data<T>(w_hh_c), D, H, mutable_data<T>(panels));
+    panels = torch::stable::new_empty(w_hh, {panels_size<T>(D, H, P)});
+    pack_panels<T>(data<T>(w_hh_c), data<T>(w_hr_c), D, H, P, mutable_data<T>(panels));
   });
   return panels;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
     const std::optional<Tensor>& grad_output, const std::optional<Tensor>& grad_h_n,
     const std::optional<Tensor>& grad_c_n, const Tensor& activations, const Tensor& cells, const Tensor& output,
     const std::optional<Tensor>& index, int64_t gate_rows, const Tensor& batch_sizes, const Tensor& w_hh,
-    const Tensor& h0, const Tensor& c0, bool need_w_hh, const std::optional<Tensor>& grad_cells) {
+    const Tensor& h0, const Tensor& c0, bool need_w_hh, const std::optional<Tensor>& grad_cells,
+    const std::optional<Tensor>& w_hr, bool need_w_hr) {
   STD_TORCH_CHECK(gate_rows >= 0, "gate_rows: expected at least 0, got ", gate_rows);
-  const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0);
+  STD_TORCH_CHECK(w_hr || !need_w_hr, "need_w_hr: expected False without w_hr, got True");
+  const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0, w_hr);
   const LstmShape& s = checked.shape;
   check_like(w_hh, "w_hh", activations, "activations");
   check_index_range(index, s.gate_rows);
   check_shape(activations, "activations", {s.directions, s.positions, 4 * s.hidden});
   check_shape(cells, "cells", {s.directions, s.positions, s.hidden});
-  check_shape(output, "output", {s.positions, s.directions * s.hidden});
+  check_shape(output, "output", {s.positions, s.directions * s.width()});
   check_like(cells, "cells", activations);
   check_like(output, "output", activations);
-  if (computes_as_float(w_hh)) {
+  if (computes_as_float(w_hh, w_hr)) {
     constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
-    const auto [gates, weight, h, c] =
+    const auto [gates, weight, h, c, projection] =
         lstm_backward(as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations),
                       as(kFloat, cells), as(kFloat, output), index, gate_rows, batch_sizes, as(kFloat, w_hh),
-                      as(kFloat, h0), as(kFloat, c0), need_w_hh, as(kFloat, grad_cells));
-    return {gates, as(kBFloat16, weight), as(kBFloat16, h), as(kBFloat16, c)};
+                      as(kFloat, h0), as(kFloat, c0), need_w_hh, as(kFloat, grad_cells), as(kFloat, w_hr), need_w_hr);
+    return {gates, as(kBFloat16, weight), as(kBFloat16, h), as(kBFloat16, c), as(kBFloat16, projection)};
   }
   const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name,
                                 const std::vector<int64_t>& shape) {
     if (grad) check_shape(*grad, name, shape), check_like(*grad, name, activations);
     return contiguous(grad);
   };
-  const auto grad_output_c = checked_grad(grad_output, "grad_output", {s.positions, s.directions * s.hidden});
-  const auto grad_h_n_c = checked_grad(grad_h_n, "grad_h_n", {s.directions, s.rows, s.hidden});
+  const auto grad_output_c = checked_grad(grad_output, "grad_output", {s.positions, s.directions * s.width()});
+  const auto grad_h_n_c = checked_grad(grad_h_n, "grad_h_n", {s.directions, s.rows, s.width()});
   const auto grad_c_n_c = checked_grad(grad_c_n, "grad_c_n", {s.directions, s.rows, s.hidden});
   const auto grad_cells_c = checked_grad(grad_cells, "grad_cells", {s.directions, s.positions, s.hidden});
   const Tensor activations_c = torch::stable::contiguous(activations), cells_c = torch::stable::contiguous(cells);
   const Tensor output_c = torch::stable::contiguous(output), w_hh_c = torch::stable::contiguous(w_hh);
   const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
-  const auto index_c = contiguous(index);
+  const auto index_c = contiguous(index), w_hr_c = contiguous(w_hr);
 
   // Sums are made, and the gates' gradients given out, in the type that they are summed in.
   const ScalarType given = activations.scalar_type();
   const auto summed = given == ScalarType::BFloat16 ? ScalarType::Float : given;
   Tensor grad_gates = new_passing(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed);
-  Tensor grad_w_hh = need_w_hh ? new_passing(activations, {s.directions, 4 * s.hidden, s.hidden}, summed)
+  Tensor grad_w_hh = need_w_hh ? new_passing(activations, {s.directions, 4 * s.hidden, s.width()}, summed)
+                               : torch::stable::new_empty(activations, {0}, summed);
+  Tensor grad_w_hr = need_w_hr ? new_passing(activations, {s.directions, s.projected, s.hidden}, summed)
                                : torch::stable::new_empty(activations, {0}, summed);
   if (index_c || s.rows == 0) torch::stable::zero_(grad_gates);
-  if (s.rows == 0) torch::stable::zero_(grad_w_hh);
-  Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
+  if (s.rows == 0) torch::stable::zero_(grad_w_hh), torch::stable::zero_(grad_w_hr);
+  Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.width()});
   Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
   dispatch(activations, "activations", [&]<class T>(T) {
     using A = Accumulator<T>;
@@ -141,10 +150,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_backward(
                      data<T>(activations_c), data<T>(cells_c), data<T>(output_c), data<int64_t>(index_c),
                      data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c), mutable_data<A>(grad_gates),
                      need_w_hh ? mutable_data<A>(grad_w_hh) : nullptr, mutable_data<T>(grad_h0),
-                     mutable_data<T>(grad_c0)});
+                     mutable_data<T>(grad_c0), data<T>(w_hr_c), need_w_hr ? mutable_data<A>(grad_w_hr) : nullptr});
   });
-  if (summed != given) grad_w_hh = as(given, grad_w_hh);
-  return {grad_gates, grad_w_hh, grad_h0, grad_c0};
+  if (summed != given) grad_w_hh = as(given, grad_w_hh), grad_w_hr = as(given, grad_w_hr);
+  return {grad_gates, grad_w_hh, grad_h0, grad_c0, grad_w_hr};
 }
 
 }  // namespace

@@ -1,11 +1,12 @@
 // The backward of one direction of a layer.  Included once per instruction set, see simd.inl.
 //
 // The steps are walked against the forward's order, in chunks: first the gradients of the gates, step by step, then
-// what they add to the gradients of W_hh and of the gate table (chunk_grads.inl).
+// what they add to the gradients of W_hh, W_hr and the gate table (chunk_grads.inl).
 #pragma once
 
 #include "chunk_grads.inl"
 #include "lstm_cell.inl"
+#include "lstm_projection.inl"
 #include "team.inl"
 #include "tiles.inl"
 
@@ -15,16 +16,17 @@
 template <class T>
 struct BackwardState {
   using A = Accumulator<T>;
-  int64_t rows, stride;  // of each block, (B, P)
-  A* grad_c;
-  A* sums;
-  int64_t parts;       // sums in a set
-  int64_t valid = 0;   // of them, written by the last step
-  int64_t set = 0;     // the one to be read
-  int64_t walked = 0;  // rows that have come alive
+  int64_t rows, stride, h_stride;  // rows padded to whole vectors
+  A* grad_c;                       // (B, H)
+  A* grad_m;                       // (B, H), of the cell's output, where h is projected: for one step
+  A* sums;                         // of (B, P)
+  int64_t parts;                   // sums in a set
+  int64_t valid = 0;               // of them, written by the last step
+  int64_t set = 0;                 // the one to be read
+  int64_t walked = 0;              // rows that have come alive
 
   TEXTCLF_INLINE A* grad_h(int64_t which, int64_t part, int64_t row) const {
-    return sums + ((which * parts + part) * rows + row) * stride;
+    return sums + ((which * parts + part) * rows + row) * h_stride;
   }
 };
 
@@ -36,17 +38,21 @@ static TEXTCLF_INLINE bool buffers_chunk(bool has_index) {
 
 template <class T>
 static int64_t backward_scratch_bytes(const LstmShape& s, int64_t parts, bool has_index) {
-  const int64_t state = s.rows * padded<T>(s.hidden);
-  const int64_t chunk = buffers_chunk<T>(has_index) ? larger(chunk_size(s.hidden), s.rows) * kGates * s.hidden : 0;
-  return line_bytes<Accumulator<T>>(state) + line_bytes<Accumulator<T>>(2 * parts * state) + line_bytes<T>(chunk) +
-         parts * chunk_scratch_bytes<T>(s.hidden);
+  using A = Accumulator<T>;
+  const int64_t positions = larger(chunk_size(s.hidden), s.rows), state = s.rows * padded<T>(s.hidden);
+  const int64_t bytes = line_bytes<A>(state) + line_bytes<A>(2 * parts * s.rows * padded<T>(s.width())) +
+                        line_bytes<T>(buffers_chunk<T>(has_index) ? positions * kGates * s.hidden : 0) +
+                        parts * chunk_scratch_bytes<T>(larger(s.hidden, s.width()));
+  if (!s.projected) return bytes;
+  return bytes + line_bytes<A>(state) + line_bytes<T>(parts * positions * s.projected) +
+         line_bytes<T>(positions * s.hidden);
 }
 
-// Gradients of one row's gates at one step, which started from position `before` (-1: c0), from those of its h (what
-// later steps and h_n ask) and c.
-template <class T>
+// Gradients of one row's gates at one step, which started from position `before` (-1: c0), from those of c and of the
+// cell's output m, which is h (what later steps and h_n ask) where it is not projected.  Where it is, m is given out.
+template <class T, bool kProjected>
 static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t position, int64_t row, int64_t before,
-                          const BackwardState<T>& state, int64_t first_unit, int64_t end_unit, T* grad_gates) {
+                          const BackwardState<T>& state, int64_t first_unit, int64_t end_unit, T* grad_gates, T* m) {
   using S = Simd<T>;
   using A = Accumulator<T>;
   using V = typename S::V;
@@ -57,33 +63,68 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
   const T* grad_output = p.grad_output ? p.grad_output + (position * p.shape.directions + direction) * H : nullptr;
   for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
     const int64_t count = smaller(S::kLanes, H - unit);
-    V dh = {}, dc = {};
+    V dm = {}, dc = {};
     if (row < state.walked) {
-      for (int64_t part = 0; part < state.valid; ++part) dh += Simd<A>::load(state.grad_h(state.set, part, row) + unit);
+      if constexpr (!kProjected)
+        for (int64_t part = 0; part < state.valid; ++part)
+          dm += Simd<A>::load(state.grad_h(state.set, part, row) + unit);
       dc = Simd<A>::load(state.grad_c + row * state.stride + unit);
     } else {
-      if (p.grad_h_n) dh = S::load_first(p.grad_h_n + state_row + unit, count);
+      if (!kProjected && p.grad_h_n) dm = S::load_first(p.grad_h_n + state_row + unit, count);
       if (p.grad_c_n) dc = S::load_first(p.grad_c_n + state_row + unit, count);
     }
     const V i = S::load_first(saved + unit, count), f = S::load_first(saved + H + unit, count);
     const V g = S::load_first(saved + 2 * H + unit, count), o = S::load_first(saved + 3 * H + unit, count);
     const V tanh_c = Cell<A>::tanh(S::load_first(p.cells + n * H + unit, count));
-    if (grad_output) dh += S::load_first(grad_output + unit, count);
+    if constexpr (kProjected) {
+      dm = Simd<A>::load(state.grad_m + row * state.stride + unit);
+      S::store_first(m + unit, o * tanh_c, count);
+    } else if (grad_output) {
+      dm += S::load_first(grad_output + unit, count);
+    }
     if (p.grad_cells) dc += S::load_first(p.grad_cells + n * H + unit, count);
-    dc += dh * o * (A(1) - tanh_c * tanh_c);
+    dc += dm * o * (A(1) - tanh_c * tanh_c);
     Simd<A>::store(state.grad_c + row * state.stride + unit, dc * f);
     S::store_first(grad_gates + unit, dc * g * i * (A(1) - i), count);
     S::store_first(grad_gates + H + unit, dc * S::load_first(c_before + unit, count) * f * (A(1) - f), count);
     S::store_first(grad_gates + 2 * H + unit, dc * i * (A(1) - g * g), count);
-    S::store_first(grad_gates + 3 * H + unit, dh * tanh_c * o * (A(1) - o), count);
+    S::store_first(grad_gates + 3 * H + unit, dm * tanh_c * o * (A(1) - o), count);
   }
 }
 
-// grad_h (R rows, NV vectors of columns) = grad_gates (R, 4H) W_hh over the units [first, end), a gate at a time: four
-// sums of H terms each round less than one of 4H.
+// Of rows [share.row, share.row_end) of a step: the gradient of h, to grad_h (rows, P), and from it that of the cells'
+// output m, of the units in the groups [share.block, share.block_end).
+template <class T>
+static void backward_projection(const LstmBackward<T>& p, int64_t direction, int64_t position, const Share& share,
+                                const BackwardState<T>& state, const T* panels, T* grad_h) {
+  using S = Simd<T>;
+  constexpr int64_t L = S::kLanes;
+  const int64_t H = p.shape.hidden, P = p.shape.projected;
+  for (int64_t r = share.row; r < share.row_end; ++r) {
+    const T* const from_h_n = p.grad_h_n ? p.grad_h_n + (direction * p.shape.rows + r) * P : nullptr;
+    const T* const from_output =
+        p.grad_output ? p.grad_output + ((position + r) * p.shape.directions + direction) * P : nullptr;
+    for (int64_t column = 0; column < P; column += L) {
+      const int64_t count = smaller(L, P - column);
+      typename S::V dh = {};
+      if (r < state.walked)
+        for (int64_t part = 0; part < state.valid; ++part)
+          dh += Simd<Accumulator<T>>::load(state.grad_h(state.set, part, r) + column);
+      else if (from_h_n)
+        dh = S::load_first(from_h_n + column, count);
+      if (from_output) dh += S::load_first(from_output + column, count);
+      S::store_first(grad_h + r * P + column, dh, count);
+    }
+  }
+  multiply_groups(grad_h + share.row * P, P, P, panels, H, share.row_end - share.row, share.block, share.block_end,
+                  state.grad_m + share.row * state.stride, state.stride);
+}
+
+// grad_h (R rows, NV vectors of columns; rows are `stride` apart) = grad_gates (R, 4H) W_hh over the units [first,
+// end), a gate at a time: four sums of H terms each round less than one of 4H.
 template <class T, int R, int NV>
 static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, int64_t first, int64_t end,
-                          bool backwards, Accumulator<T>* grad_h) {
+                          bool backwards, Accumulator<T>* grad_h, int64_t stride) {
   using S = Simd<Accumulator<T>>;
   for (int64_t k = 0; k < kGates; ++k) {
     const int64_t gate = backwards ? kGates - 1 - k : k, start = gate * hidden + first;
@@ -97,46 +138,58 @@ static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, i
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int n = 0; n < NV; ++n) {
-        Accumulator<T>* to = grad_h + r * padded<T>(hidden) + n * S::kLanes;
+        Accumulator<T>* to = grad_h + r * stride + n * S::kLanes;
         S::store(to, k ? S::load(to) + acc[r][n] : acc[r][n]);
       }
   }
 }
 
-// Gives out grad_h0 and grad_c0 of rows [row, end), all of whose steps have been walked: the part's share of the units.
+// Gives out grad_h0 and grad_c0 of rows [row, end), all of whose steps have been walked: a part's share of the columns.
 template <class T>
 static void finish_rows(const LstmBackward<T>& p, int64_t direction, const BackwardState<T>& state, int64_t row,
-                        int64_t end, int64_t first_unit, int64_t end_unit) {
+                        int64_t end, int64_t part, int64_t parts) {
   using S = Simd<T>;
   using A = Simd<Accumulator<T>>;
-  const int64_t H = p.shape.hidden;
+  constexpr int64_t L = S::kLanes;
+  const int64_t H = p.shape.hidden, P = p.shape.width();
   for (; row < end; ++row) {
-    const int64_t at = (direction * p.shape.rows + row) * H;
-    for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
-      const int64_t count = smaller(S::kLanes, H - unit);
+    const int64_t at = direction * p.shape.rows + row;
+    const auto share = [&](int64_t columns, int64_t index) {
+      return smaller(divide_up(columns, L) * index / parts * L, columns);
+    };
+    for (int64_t column = share(P, part); column < share(P, part + 1); column += L) {
       typename S::V dh = {};
-      for (int64_t part = 0; part < state.valid; ++part) dh += A::load(state.grad_h(state.set, part, row) + unit);
-      S::store_first(p.grad_h0 + at + unit, dh, count);
-      S::store_first(p.grad_c0 + at + unit, A::load(state.grad_c + row * state.stride + unit), count);
+      for (int64_t i = 0; i < state.valid; ++i) dh += A::load(state.grad_h(state.set, i, row) + column);
+      S::store_first(p.grad_h0 + at * P + column, dh, smaller(L, P - column));
     }
+    for (int64_t unit = share(H, part); unit < share(H, part + 1); unit += L)
+      S::store_first(p.grad_c0 + at * H + unit, A::load(state.grad_c + row * state.stride + unit),
+                     smaller(L, H - unit));
   }
 }
 
-template <class T>
-static void backward(const LstmBackward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
-                     int64_t member) {
+template <class T, bool kProjected>
+static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T* panels, char* scratch,
+                           const Team& team, int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
+  const int64_t H = s.hidden, stride = padded<T>(H);
+  const int64_t P = kProjected ? s.projected : H, h_stride = padded<T>(P);
+  // W_hr's panels hold its columns, the units, in groups: parts share those then.
+  const int64_t block_units = kProjected ? kGroup * L : L, blocks = divide_up(H, block_units);
+  const T* const w_hr_panels = panels + kGates * H * h_stride;
   using A = Accumulator<T>;
-  A* const grad_c = take<A>(scratch, s.rows * P);
-  BackwardState<T> state{s.rows, P, grad_c, take<A>(scratch, 2 * team.parts * s.rows * P), team.parts};
+  A* const grad_c = take<A>(scratch, s.rows * stride);
+  A* const grad_m = take<A>(scratch, kProjected ? s.rows * stride : 0);
+  A* const sums = take<A>(scratch, 2 * team.parts * s.rows * h_stride);
+  BackwardState<T> state{s.rows, stride, h_stride, grad_c, grad_m, sums, team.parts};
   const bool buffered = buffers_chunk<T>(p.index);
-  T* chunk_buffer = take<T>(scratch, buffered ? larger(chunk_size(H), s.rows) * kGates * H : 0);
+  const int64_t most_positions = larger(chunk_size(H), s.rows);  // of a chunk
+  T* const gates_buffer = take<T>(scratch, buffered ? most_positions * kGates * H : 0);
+  T* const h_buffer = take<T>(scratch, kProjected ? team.parts * most_positions * P : 0);
+  T* const m_buffer = take<T>(scratch, kProjected ? most_positions * H : 0);
   char* own_scratch = scratch;  // of each part
   const auto time = [&](int64_t step) { return direction ? step : s.steps - 1 - step; };
-  const auto first_unit = [&](int64_t part) { return blocks * part / team.parts * L; };
-  const auto end_unit = [&](int64_t part) { return smaller(blocks * (part + 1) / team.parts * L, H); };
 
   int64_t phase = 0;
   for (int64_t step = 0; step < s.steps;) {
@@ -147,10 +200,11 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
     chunk.t = direction ? step : time(chunk_end - 1);
     chunk.first = s.offsets[chunk.t];
     chunk.end = s.offsets[chunk.t + chunk_end - step];
-    T* grad_gates = chunk_buffer;
+    chunk.grad_gates = gates_buffer;
     if constexpr (sizeof(T) == sizeof(A))
-      if (!buffered) grad_gates = p.grad_gates + (direction * s.positions + chunk.first) * kGates * H;
-    chunk.grad_gates = grad_gates;
+      if (!buffered) chunk.grad_gates = p.grad_gates + (direction * s.positions + chunk.first) * kGates * H;
+    chunk.grad_h = h_buffer;
+    chunk.m = m_buffer;
     const bool first_chunk = step == 0;
 
     for (; step < chunk_end; ++step) {
@@ -158,30 +212,36 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
       const bool rows_shared = team.parts == 1 || by_rows(team, alive, blocks);
       const bool backwards = s.rows <= kFewRows && t % 2;  // as in the forward
       run_phase(team, member, phase++, [&](int64_t part) {
-        if (alive < state.walked)
-          finish_rows(p, direction, state, alive, state.walked, first_unit(part), end_unit(part));
+        if (alive < state.walked) finish_rows(p, direction, state, alive, state.walked, part, team.parts);
         const Share share = share_step(team, part, alive, blocks);
-        const int64_t unit = share.block * L, unit_end = smaller(share.block_end * L, H);
-        T* gates = grad_gates + (position - chunk.first) * kGates * H;
+        const int64_t unit = share.block * block_units, unit_end = smaller(share.block_end * block_units, H);
+        const int64_t in_chunk = position - chunk.first;
+        T* const gates = chunk.grad_gates + in_chunk * kGates * H;
+        // Each part that has some of the units needs all of h's gradient, and sums it up for itself: into rows of its
+        // own, those of the first being the chunk's.
+        if constexpr (kProjected)
+          backward_projection(p, direction, position, share, state, w_hr_panels,
+                              chunk.grad_h + ((rows_shared ? 0 : part) * most_positions + in_chunk) * P);
         for (int64_t r = share.row; r < share.row_end; ++r) {
           const int64_t before = previous_position(s, direction, t, r);
-          backward_cell(p, direction, position + r, r, before, state, unit, unit_end, gates + r * kGates * H);
+          backward_cell<T, kProjected>(p, direction, position + r, r, before, state, unit, unit_end,
+                                       gates + r * kGates * H, chunk.m + (in_chunk + r) * H);
         }
         const int64_t rows = share.row_end - share.row;
         const auto tile = [&]<int R, int NV>(int64_t r, int64_t column) {
           r += share.row;
           backward_tile<T, R, NV>(gates + r * kGates * H, panels + column * kGates * H, H, unit, unit_end, backwards,
-                                  state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column);
+                                  state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column, h_stride);
         };
-        const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(P, width);
+        const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(h_stride, width);
         for (int64_t i = 0; i < columns; ++i) {
           const int64_t column = (backwards ? columns - 1 - i : i) * width;
           if (rows == 1)
-            with_vectors<T, kOneRowGroups * kGroup>(P - column,
+            with_vectors<T, kOneRowGroups * kGroup>(h_stride - column,
                                                     [&]<int NV>() { tile.template operator()<1, NV>(0, column); });
           else
             for_tiles(rows, [&]<int R>(int64_t r) {
-              with_vectors<T>(P - column, [&]<int NV>() { tile.template operator()<R, NV>(r, column); });
+              with_vectors<T>(h_stride - column, [&]<int NV>() { tile.template operator()<R, NV>(r, column); });
             });
         }
       });
@@ -190,18 +250,29 @@ static void backward(const LstmBackward<T>& p, int64_t direction, const T* panel
       state.walked = alive;
     }
 
-    if (!p.grad_w_hh && !buffered) continue;
+    if (!p.grad_w_hh && !(kProjected && p.grad_w_hr) && !buffered) continue;
     run_phase(team, member, phase++, [&](int64_t part) {
-      const int64_t strips = divide_up(kGates * H, kTileRows), vectors = divide_up(kGates * H, L);
-      const auto share = [&](int64_t of, int64_t size, int64_t index) {
-        return smaller(of * index / team.parts * size, kGates * H);
+      char* const own = own_scratch + part * chunk_scratch_bytes<T>(larger(H, P));
+      const auto share = [&](int64_t rows, int64_t size, int64_t index) {
+        return smaller(divide_up(rows, size) * index / team.parts * size, rows);
       };
+      const int64_t R = kTileRows, rows = kGates * H;
       if (p.grad_w_hh)
-        weight_grad(p, direction, chunk, share(strips, kTileRows, part), share(strips, kTileRows, part + 1),
-                    first_chunk, own_scratch + part * chunk_scratch_bytes<T>(H));
-      if (buffered) table_grad(p, direction, chunk, share(vectors, L, part), share(vectors, L, part + 1));
+        weight_grad<T>(p, direction, chunk, chunk.grad_gates, rows, pack_h<T>, P, share(rows, R, part),
+                       share(rows, R, part + 1), first_chunk, p.grad_w_hh + direction * rows * P, own);
+      if (kProjected && p.grad_w_hr)
+        weight_grad<T>(p, direction, chunk, chunk.grad_h, P, pack_m<T>, H, share(P, R, part), share(P, R, part + 1),
+                       first_chunk, p.grad_w_hr + direction * P * H, own);
+      if (buffered) table_grad(p, direction, chunk, share(rows, L, part), share(rows, L, part + 1));
     });
   }
   run_phase(team, member, phase++,
-            [&](int64_t part) { finish_rows(p, direction, state, 0, state.walked, first_unit(part), end_unit(part)); });
+            [&](int64_t part) { finish_rows(p, direction, state, 0, state.walked, part, team.parts); });
+}
+
+template <class T>
+static void backward(const LstmBackward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
+                     int64_t member) {
+  const auto steps = p.shape.projected ? backward_steps<T, true> : backward_steps<T, false>;
+  steps(p, direction, panels, scratch, team, member);
 }

@@ -2,24 +2,28 @@
 #pragma once
 
 #include "lstm_cell.inl"
+#include "lstm_projection.inl"
 #include "team.inl"
 #include "tiles.inl"
 
-// h now, h next, c: each (rows, P)
+// h now, h next; c; the cells' output where h is projected from it: each with its rows padded to whole vectors
 template <class T>
 static int64_t forward_scratch_bytes(const LstmShape& s) {
   const int64_t count = s.rows * padded<T>(s.hidden);
-  return 2 * line_bytes<T>(count) + line_bytes<Accumulator<T>>(count);
+  return 2 * line_bytes<T>(s.rows * padded<T>(s.width())) + line_bytes<Accumulator<T>>(count) +
+         (s.projected ? line_bytes<T>(count) : 0);
 }
 
-// kBlocks blocks of kLanes units for R rows of a step: the product, the activations, the new c and h.
-template <class T, int R, int kBlocks>
+// kBlocks blocks of kLanes units for R rows of a step: the product, the activations, the new c and the cell's output m,
+// which is h where it is not projected.
+template <class T, int R, int kBlocks, bool kProjected>
 static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t first_block,
-                         const T* panels, bool backwards, const T* h, T* h_next, Accumulator<T>* c) {
+                         const T* panels, bool backwards, const T* h, T* m, Accumulator<T>* c) {
   using A = Accumulator<T>;
   using S = Simd<T>;
   using V = typename S::V;
-  const int64_t H = p.shape.hidden, D = p.shape.directions, P = padded<T>(H);
+  const int64_t H = p.shape.hidden, D = p.shape.directions, stride = padded<T>(H);
+  const int64_t P = kProjected ? p.shape.projected : H, h_stride = kProjected ? padded<T>(P) : stride;
   // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
   const A* table[R];
 #pragma GCC unroll 8
@@ -30,11 +34,11 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
   }
   V acc[R][kBlocks * kGates] = {};
-  const T* panel = panels + first_block * S::kLanes * kGates * H;
+  const T* panel = panels + first_block * S::kLanes * kGates * P;
   if (R <= kFewRows && backwards)
-    multiply_add<T, R, kBlocks * kGates, -1>(acc, h, P, {panel, H, 0, H});
+    multiply_add<T, R, kBlocks * kGates, -1>(acc, h, h_stride, {panel, P, 0, P});
   else
-    multiply_add<T, R, kBlocks * kGates>(acc, h, P, {panel, H, 0, H});
+    multiply_add<T, R, kBlocks * kGates>(acc, h, h_stride, {panel, P, 0, P});
 
 #pragma GCC unroll 2
   for (int block = 0; block < kBlocks; ++block) {
@@ -50,11 +54,11 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
         gates[r][g] = acc[r][block * kGates + g] + Simd<A>::load_first(table[r] + g * H + unit, count);
 #pragma GCC unroll 1
     for (int r = 0; r < R; ++r) {
-      A* cell_state = c + r * P + unit;
+      A* cell_state = c + r * stride + unit;
       const Cell<A> cell = Cell<A>::forward(gates[r], Simd<A>::load(cell_state));
       Simd<A>::store(cell_state, cell.c);
-      S::store(h_next + r * P + unit, cell.h);
-      if (p.output) {
+      S::store(m + r * stride + unit, cell.h);
+      if (!kProjected && p.output) {
         const int64_t place = p.place ? p.place[position + r] : position + r;
         S::store_first(p.output + (place * D + direction) * H + unit, cell.h, count);
       }
@@ -72,26 +76,32 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   }
 }
 
-template <class T>
-static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
-                    int64_t member) {
+template <class T, bool kProjected>
+static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
+                          int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
   const LstmShape& s = p.shape;
-  const int64_t H = s.hidden, P = padded<T>(H), blocks = forward_blocks<T>(H);
-  const int64_t state = direction * s.rows * H;  // where this direction starts in h0, c0, h_n, c_n
-  T* const h0 = take<T>(scratch, s.rows * P);
-  T* const h[2] = {h0, take<T>(scratch, s.rows * P)};
-  auto* const c = take<Accumulator<T>>(scratch, s.rows * P);
+  const int64_t H = s.hidden, stride = padded<T>(H), blocks = forward_blocks<T>(H);
+  const int64_t P = kProjected ? s.projected : H, h_stride = padded<T>(P);
+  // Where this direction starts in h0 and h_n, c0 and c_n.
+  const int64_t h_state = direction * s.rows * P, c_state = direction * s.rows * H;
+  T* const h0 = take<T>(scratch, s.rows * h_stride);
+  T* const h[2] = {h0, take<T>(scratch, s.rows * h_stride)};
+  auto* const c = take<Accumulator<T>>(scratch, s.rows * stride);
+  T* const unprojected = kProjected ? take<T>(scratch, s.rows * stride) : nullptr;
+  const T* const w_hr_panels = panels + kGates * P * stride;
+  const int64_t groups = column_groups<T>(P);
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
     if (part > 0) return;
-    for (int64_t i = 0; i < s.rows * P; ++i) h[0][i] = h[1][i] = T{}, c[i] = 0;
+    for (int64_t i = 0; i < s.rows * h_stride; ++i) h[0][i] = h[1][i] = T{};
+    for (int64_t i = 0; i < s.rows * stride; ++i) c[i] = 0;
     // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
     if (p.h0) {
-      copy_rows(p.h0 + state, H, h[0], P, s.rows, H);
-      copy_rows(p.h0 + state, H, h[1], P, s.rows, H);
+      copy_rows(p.h0 + h_state, P, h[0], h_stride, s.rows, P);
+      copy_rows(p.h0 + h_state, P, h[1], h_stride, s.rows, P);
     }
-    if (p.c0) convert_rows(p.c0 + state, H, c, P, s.rows, H);
+    if (p.c0) convert_rows(p.c0 + c_state, H, c, stride, s.rows, H);
   });
 
   int now = 0;
@@ -101,14 +111,17 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
     const bool backwards = s.rows <= kFewRows && t % 2;
     // Rows from here on end with this step.
     const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
+    T* const m = kProjected ? unprojected : h[1 - now];
+    // Parts that share a step by rows project theirs at once; by units, once the others' are there.
+    const bool one_phase = !kProjected || team.parts == 1 || by_rows(team, alive, blocks);
     run_phase(team, member, phase++, [&](int64_t part) {
       const Share share = share_step(team, part, alive, blocks);
       const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
       const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t i) {
         const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
         r += share.row;
-        forward_tile<T, R, kBlocks>(p, direction, position + r, block, panels, backwards, h[now] + r * P,
-                                    h[1 - now] + r * P, c + r * P);
+        forward_tile<T, R, kBlocks, kProjected>(p, direction, position + r, block, panels, backwards,
+                                                h[now] + r * h_stride, m + r * stride, c + r * stride);
       };
       int64_t i = 0;
       if (rows == 1)
@@ -116,10 +129,25 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
       for (; i < span; ++i) for_tiles(rows, [&]<int R>(int64_t r) { tile.template operator()<R, 1>(r, i); });
       const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
       for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
-        __builtin_memcpy(p.h_n + state + r * H + unit, h[1 - now] + r * P + unit, units * sizeof(T));
-        convert_rows(c + r * P + unit, P, p.c_n + state + r * H + unit, H, 1, units);
+        if (!kProjected) __builtin_memcpy(p.h_n + h_state + r * H + unit, m + r * stride + unit, units * sizeof(T));
+        convert_rows(c + r * stride + unit, stride, p.c_n + c_state + r * H + unit, H, 1, units);
       }
+      if (kProjected && one_phase)
+        project_rows(p, direction, position, {share.row, share.row_end, 0, groups}, going_on, w_hr_panels, m,
+                     h[1 - now]);
     });
+    if (!one_phase)
+      run_phase(team, member, phase++, [&](int64_t part) {
+        const Share share{0, alive, groups * part / team.parts, groups * (part + 1) / team.parts};
+        project_rows(p, direction, position, share, going_on, w_hr_panels, m, h[1 - now]);
+      });
     now = 1 - now;
   }
+}
+
+template <class T>
+static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
+                    int64_t member) {
+  const auto steps = p.shape.projected ? forward_steps<T, true> : forward_steps<T, false>;
+  steps(p, direction, panels, scratch, team, member);
 }

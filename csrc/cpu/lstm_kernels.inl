@@ -8,26 +8,29 @@
 //
 // Backward: grad_h (rows, H) = grad_gates (rows, 4H) W_hh.  A panel holds up to four vectors of columns.
 //
+// A projected h takes one more product a step, each way (lstm_projection.inl).
+//
 // The register budget: kTileRows * kTileVectors accumulators + kTileVectors of W + 1 broadcast.
 //
-// h and c live in scratch with rows padded to whole vectors (P = H rounded up to kLanes); padding lanes of the panels
-// are zero, and what the padding lanes of h and c hold is never read back into a real lane.
+// h and c live in scratch with rows padded to whole vectors (`stride`); padding lanes of the panels are zero, and what
+// the padding lanes of h and c hold is never read back into a real lane.
 #pragma once
 
 #include "adam_rows.inl"
 #include "chunk_grads.inl"
 #include "lstm_backward.inl"
 #include "lstm_forward.inl"
+#include "panels.inl"
 #include "team.inl"
 #include "tiles.inl"
 
 template <class T>
 static constexpr KernelTable<T> kernel_table() {
   KernelTable<T> table{forward_panel_size<T>,
-                       forward_blocks<T>,
+                       forward_pieces<T>,
                        pack_forward<T>,
                        backward_panel_size<T>,
-                       backward_groups<T>,
+                       backward_pieces<T>,
                        pack_backward<T>,
                        forward_scratch_bytes<T>,
                        forward<T>,

@@ -41,7 +41,7 @@ void clear_padding(T* output, const PaddedIds& ids, int64_t width) {
       std::fill_n(output + (t * ids.batch.step_stride + b * ids.batch.row_stride) * width, width, T{});
 }
 
-// Rows of (D, B, H) from packed order to the caller's.
+// Rows of (D, B, H), or (D, B, P), from packed order to the caller's.
 template <class T>
 void unsort_rows(Tensor& state, const PaddedIds& ids) {
   if (ids.place.empty()) return;
@@ -53,21 +53,24 @@ void unsort_rows(Tensor& state, const PaddedIds& ids) {
       std::copy_n(packed.data() + (d * rows + ids.place[size_t(b)]) * hidden, hidden, at + (d * rows + b) * hidden);
 }
 
-// output (T, B, D * H), or (B, T, D * H), zero past the lengths, or (0); h_n, c_n (D, B, H)
+// output (T, B, D * P), or (B, T, D * P), zero past the lengths, or (0); h_n (D, B, P), c_n (D, B, H); P is H unless h
+// is projected.
 using Inferred = std::tuple<Tensor, Tensor, Tensor>;
 
 // Has run(problem) compute the layer from zero states; table (D, V, 4H), contiguous, with the ids' V; results are like
-// `like`.  The problem has no w_hh: that is the caller's.
+// `like`.  The problem has no weights: those are the caller's.
 template <class T, class Run>
-Inferred infer_padded(const PaddedIds& ids, const Tensor& table, const Tensor& like, bool need_output, const Run& run) {
+Inferred infer_padded(const PaddedIds& ids, const Tensor& table, const Tensor& like, bool need_output, const Run& run,
+                      int64_t projected = 0) {
   const int64_t directions = table.size(0), hidden = table.size(2) / 4, rows = ids.batch.rows;
+  const int64_t width = projected ? projected : hidden;
   Tensor output =
-      new_output(like, need_output ? std::vector<int64_t>{ids.ids.size(0), ids.ids.size(1), directions * hidden}
+      new_output(like, need_output ? std::vector<int64_t>{ids.ids.size(0), ids.ids.size(1), directions * width}
                                    : std::vector<int64_t>{0});
-  Tensor h_n = torch::stable::new_empty(like, {directions, rows, hidden});
+  Tensor h_n = torch::stable::new_empty(like, {directions, rows, width});
   Tensor c_n = torch::stable::new_empty(like, {directions, rows, hidden});
   T* out = need_output ? mutable_data<T>(output) : nullptr;
-  if (out) clear_padding(out, ids, directions * hidden);
+  if (out) clear_padding(out, ids, directions * width);
   const LstmShape shape{int64_t(ids.batch_sizes.size()),
                         rows,
                         ids.count,
@@ -75,7 +78,8 @@ Inferred infer_padded(const PaddedIds& ids, const Tensor& table, const Tensor& l
                         hidden,
                         table.size(1),
                         ids.batch_sizes.data(),
-                        ids.offsets.data()};
+                        ids.offsets.data(),
+                        projected};
   run(LstmForward<T>{shape, data<Accumulator<T>>(table), ids.index(), nullptr, nullptr, nullptr, out,
                      ids.positions.empty() ? nullptr : ids.positions.data(), mutable_data<T>(h_n), mutable_data<T>(c_n),
                      nullptr, nullptr});

@@ -67,9 +67,10 @@ void dispatch(const Tensor& t, const char* name, const F& f) {
 }
 
 // Whether a layer of bfloat16 has to be computed as one of float: sets that do not multiply bfloat16 store it and no
-// more; and pairs of units want an even number of them.
-inline bool computes_as_float(const Tensor& w_hh) {
-  return w_hh.scalar_type() == ScalarType::BFloat16 && (!has_bfloat16() || w_hh.size(w_hh.dim() - 1) % 2 != 0);
+// more; and pairs of numbers of h, or of units where those are projected, want an even number of them.
+inline bool computes_as_float(const Tensor& w_hh, const std::optional<Tensor>& w_hr = std::nullopt) {
+  const auto is_odd = [](const Tensor& w) { return w.size(w.dim() - 1) % 2 != 0; };
+  return w_hh.scalar_type() == ScalarType::BFloat16 && (!has_bfloat16() || is_odd(w_hh) || (w_hr && is_odd(*w_hr)));
 }
 inline Tensor as(ScalarType dtype, const Tensor& t) { return torch::stable::to(t, dtype); }
 inline std::optional<Tensor> as(ScalarType dtype, const std::optional<Tensor>& t) {
@@ -84,9 +85,9 @@ inline void check_gates_dtype(const Tensor& gates, const char* name, const Tenso
 }
 
 template <class T>
-void check_panels(const Tensor& panels, const Tensor& like, int64_t directions, int64_t hidden) {
+void check_panels(const Tensor& panels, const Tensor& like, int64_t directions, int64_t hidden, int64_t projected) {
   check_like(panels, "panels", like);
-  check_shape(panels, "panels", {panels_size<T>(directions, hidden)});
+  check_shape(panels, "panels", {panels_size<T>(directions, hidden, projected)});
   STD_TORCH_CHECK(panels.is_contiguous(), "panels: expected a contiguous tensor");
 }
 

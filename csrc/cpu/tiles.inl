@@ -1,4 +1,5 @@
-// Packed panels of W_hh and the product of a tile of rows with one.  Included once per instruction set, see simd.inl.
+// Tiles of rows, and the product of one with a packed panel of weights (panels.inl).  Included once per instruction
+// set, see simd.inl.
 #pragma once
 
 #include "simd.inl"
@@ -54,63 +55,12 @@ constexpr int kOneRowGroups = kTileVectors < kGroup ? 2 : 1;
 constexpr int64_t kFewRows = 2;
 
 template <class T>
-static int64_t forward_blocks(int64_t hidden) {
+static TEXTCLF_INLINE int64_t forward_blocks(int64_t hidden) {
   return divide_up(hidden, Simd<T>::kLanes);
 }
 template <class T>
-static int64_t forward_panel_size(int64_t hidden) {
-  return kGates * hidden * padded<T>(hidden);
-}
-
-// panels: (blocks, kGroup / kTileVectors, H / kPair, kTileVectors, kLanes, kPair)
-template <class T>
-static void pack_forward(const T* w_hh, int64_t hidden, int64_t block, T* panels) {
-  constexpr int64_t L = Simd<T>::kLanes, kPair = Product<T>::kPair;
-  T* panel = panels + block * hidden * kGates * L;
-  const int64_t units = smaller(L, hidden - block * L);
-  for (int64_t gate = 0; gate < kGates; ++gate) {
-    const T* from[L];  // rows of W_hh: those of lanes past the last unit are within it too, and not used
-    for (int64_t lane = 0; lane < L; ++lane)
-      from[lane] = w_hh + (gate * hidden + smaller(block * L + lane, hidden - 1)) * hidden;
-    // Whole lines are written: across the lanes first.
-    for (int64_t k = 0; k < hidden; ++k) {
-      T* to = panel +
-              ((gate / kTileVectors * hidden + k / kPair * kPair) * kTileVectors + gate % kTileVectors * kPair) * L +
-              k % kPair;
-      if (units == L)
-        for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = from[lane][k];
-      else
-        for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = lane < units ? from[lane][k] : T{};
-    }
-  }
-}
-
-template <class T>
-static int64_t backward_groups(int64_t hidden) {
-  return divide_up(hidden, kGroup * Simd<T>::kLanes);
-}
-template <class T>
-static int64_t backward_panel_size(int64_t hidden) {
-  return kGates * hidden * padded<T>(hidden);
-}
-
-// panels: a group of up to 4 vectors of columns after the other, each in streams of up to kTileVectors, each of these
-// (4H / kPair, vectors, kLanes, kPair)
-template <class T>
-static void pack_backward(const T* w_hh, int64_t hidden, int64_t group, T* panels) {
-  constexpr int64_t kPair = Product<T>::kPair, kStream = kTileVectors * Simd<T>::kLanes;
-  const int64_t first = group * kGroup * Simd<T>::kLanes;
-  const int64_t end = smaller(first + kGroup * Simd<T>::kLanes, padded<T>(hidden));
-  for (int64_t column = first; column < end; column += kStream) {
-    const int64_t width = smaller(kStream, end - column), columns = smaller(width, hidden - column);
-    T* panel = panels + column * kGates * hidden;
-    for (int64_t k = 0; k < kGates * hidden; ++k) {
-      T* to = panel + k / kPair * kPair * width + k % kPair;
-      const T* from = w_hh + k * hidden + column;
-      for (int64_t j = 0; j < columns; ++j) to[j * kPair] = from[j];
-      for (int64_t j = columns; j < width; ++j) to[j * kPair] = T{};
-    }
-  }
+static TEXTCLF_INLINE int64_t column_groups(int64_t columns) {
+  return divide_up(columns, kGroup * Simd<T>::kLanes);
 }
 
 // The rows [first, first + count) of a panel of `depth` rows.

@@ -72,7 +72,8 @@ void walk(const LstmShape& shape, const Tensor& gates, const std::optional<Tenso
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
                                                   const Tensor& c0, const std::optional<Tensor>& panels,
-                                                  bool need_output) {
+                                                  bool need_output, const std::optional<Tensor>& w_hr) {
+  STD_TORCH_CHECK(!w_hr, "w_hr: expected None on CUDA tensors, whose kernel does not project");
   STD_TORCH_CHECK(!panels, "panels: expected None on CUDA tensors, whose kernels read w_hh itself");
   STD_TORCH_CHECK(gates.is_cuda(), "gates: expected a CUDA tensor, as the others are");
   const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);

@@ -193,7 +193,16 @@ def test_vmap_of_unbatched(lstm_class: type[nn.LSTM]) -> None:
 @pytest.mark.compat("transforms", "per-sample gradients: vmap of grad over functional_call")
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
 def test_per_sample_gradients(lstm_class: type[nn.LSTM], options: dict[str, Any]) -> None:
-    module, x = lstm_class(E, H, **options), torch.randn(T, 4, E)
+    _check_per_sample_gradients(lstm_class(E, H, **options))
+
+
+@pytest.mark.compat("transforms", "per-sample gradients with proj_size", nn_lstm="raises: no rule for it")
+def test_per_sample_gradients_with_a_projection(lstm_class: type[nn.LSTM]) -> None:
+    _check_per_sample_gradients(lstm_class(E, H, proj_size=2))
+
+
+def _check_per_sample_gradients(module: nn.LSTM) -> None:
+    x = torch.randn(T, 4, E)
     weights = {name: p.detach() for name, p in module.named_parameters()}
 
     def loss(weights: dict[str, Tensor], row: Tensor) -> Tensor:

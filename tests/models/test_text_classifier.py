@@ -38,7 +38,7 @@ def test_padding_never_matters_here_but_does_in_the_usual_code(texts: list[Tenso
         assert torch.allclose(usual[[1, 4]], alone[[1, 4]], atol=1e-6) == (extra == 0)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"proj_size": 4}], ids=str)
 def test_all_forms_of_a_batch_agree(texts: list[Tensor], options: dict[str, int]) -> None:
     ours = TextClassifier(V, E, H, C, **options)
     ids, lengths = pad_sequence(texts), _lengths(texts)
@@ -67,6 +67,15 @@ def test_against_the_packed_plain_classifier(texts: list[Tensor]) -> None:
         torch.testing.assert_close(gradients[name], p.grad, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def test_against_the_packed_plain_classifier_with_a_projection(texts: list[Tensor]) -> None:
+    ours = TextClassifier(V, E, H, C, bidirectional=True, proj_size=4).double()
+    lstm = torch.nn.LSTM(E, H, bidirectional=True, proj_size=4).double()
+    lstm.load_state_dict(ours.encoder.lstm.state_dict())
+    embedded = [ours.encoder.embedding(text) for text in texts]
+    _, (h_n, _) = lstm(pack_sequence(embedded, enforce_sorted=False))
+    torch.testing.assert_close(ours(pad_sequence(texts)), ours.fc(torch.cat([h_n[0], h_n[1]], 1)))
+
+
 def test_state_dict_of_its_own_and_within_a_larger_model(texts: list[Tensor]) -> None:
     ours, other = TextClassifier(V, E, H, C), TextClassifier(V, E, H, C)
     other.load_state_dict(ours.state_dict())
@@ -81,7 +90,7 @@ def test_state_dict_of_its_own_and_within_a_larger_model(texts: list[Tensor]) ->
 
 def test_config_makes_the_same_model() -> None:
     model = TextClassifier(
-        V, E, H, C, num_layers=2, bidirectional=True, dropout=0.1, padding_idx=None, batch_first=True
+        V, E, H, C, num_layers=2, bidirectional=True, dropout=0.1, padding_idx=None, batch_first=True, proj_size=4
     )
     again = TextClassifier(**model.config)
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}

@@ -72,7 +72,7 @@ def test_the_forms_of_a_batch() -> None:
     torch.testing.assert_close(row_cells, dense[:, 1])
 
 
-@pytest.mark.parametrize("options", SHAPES[:3], ids=str)
+@pytest.mark.parametrize("options", SHAPES, ids=str)
 def test_token_ids(options: dict[str, object]) -> None:
     module = FusedEmbeddingLSTM(9, 3, 5, **options, dtype=torch.float64)
     ids = torch.randint(0, 9, (6, 4))

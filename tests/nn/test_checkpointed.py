@@ -14,45 +14,54 @@ from textclf_fast.nn.stepwise import DirectionWeights
 
 pytestmark = pytest.mark.usefixtures("_poisoned")
 
-INPUTS, H = 3, 5
+INPUTS, H, P = 3, 5, 2
 # Rows that end within segments, at their ends, all at once; one row; more steps than a segment has, and fewer.
 BATCHES = ([5, 5, 4, 4, 2, 1, 1], [3, 3, 3, 3, 3, 3], [1, 1, 1, 1, 1], [6], [7, 3, 3, 3])
 EVERY = (1, 2, 3, 100)
 
 
-def _layer(directions: int, with_index: bool, sizes: list[int], dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+def _layer(
+    directions: int, with_index: bool, sizes: list[int], dtype: torch.dtype = torch.float64, projected: bool = False
+) -> dict[str, Any]:
     def numbers(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.float64).to(dtype).requires_grad_()
 
-    positions = sum(sizes)
+    def weights() -> DirectionWeights:
+        w_ih, w_hh, bias = numbers(4 * H, INPUTS), numbers(4 * H, width), numbers(4 * H)
+        return DirectionWeights(w_ih, w_hh, bias, numbers(P, H) if projected else None)
+
+    positions, width = sum(sizes), P if projected else H
     return {
         "rows": numbers(4 if with_index else positions, INPUTS),
         "index": torch.randint(0, 4, (positions,)) if with_index else None,
         "batch_sizes": torch.tensor(sizes),
-        "weights": [
-            DirectionWeights(numbers(4 * H, INPUTS), numbers(4 * H, H), numbers(4 * H)) for _ in range(directions)
-        ],
-        "h0": numbers(directions, sizes[0], H),
+        "weights": [weights() for _ in range(directions)],
+        "h0": numbers(directions, sizes[0], width),
         "c0": numbers(directions, sizes[0], H),
     }
 
 
 def _leaves(a: dict[str, Any]) -> list[Tensor]:
-    return [a["rows"], a["h0"], a["c0"], *(w for own in a["weights"] for w in own[:3])]
+    return [a["rows"], a["h0"], a["c0"], *(w for own in a["weights"] for w in own if w is not None)]
 
 
 def _plain(a: dict[str, Any]) -> tuple[Tensor, ...]:
     rows, weights = a["rows"].to(ops.gates_dtype(a["rows"].dtype)), a["weights"]
     gates = torch.stack([rows @ own.w_ih.T.to(rows.dtype) + own.bias for own in weights])
     w_hh = torch.stack([own.w_hh for own in weights])
-    return ops.lstm_with_cells(gates, a["index"], a["batch_sizes"], w_hh, a["h0"], a["c0"])
+    w_hr = None if weights[0].w_hr is None else torch.stack([own.w_hr for own in weights])
+    return ops.lstm_with_cells(gates, a["index"], a["batch_sizes"], w_hh, a["h0"], a["c0"], w_hr=w_hr)
+
+
+with_and_without_projection = pytest.mark.parametrize("projected", [False, True], ids=["", "projected"])
 
 
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("with_index", [False, True])
 @pytest.mark.parametrize("sizes", BATCHES, ids=str)
-def test_results_and_gradients(isa: str, directions: int, with_index: bool, sizes: list[int]) -> None:
-    a = _layer(directions, with_index, sizes)
+@with_and_without_projection
+def test_results_and_gradients(isa: str, directions: int, with_index: bool, sizes: list[int], projected: bool) -> None:
+    a = _layer(directions, with_index, sizes, projected=projected)
     want = _plain(a)
     grads = [torch.randn_like(t) for t in want]
     expected = torch.autograd.grad(want, _leaves(a), grads)
@@ -79,8 +88,9 @@ def test_one_gradient_alone(used: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_other_dtypes(isa: str, dtype: torch.dtype) -> None:
-    a = _layer(2, False, BATCHES[0], dtype)
+@with_and_without_projection
+def test_other_dtypes(isa: str, dtype: torch.dtype, projected: bool) -> None:
+    a = _layer(2, False, BATCHES[0], dtype, projected)
     want, got = _plain(a), lstm_checkpointed(**a, every=2, need_cells=True)
     grads = [torch.randn_like(t) for t in want]
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.2}
@@ -92,11 +102,13 @@ def test_other_dtypes(isa: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("with_index", [False, True])
-def test_gradcheck_and_gradgradcheck(with_index: bool) -> None:
-    a = _layer(2, with_index, BATCHES[0])
+@with_and_without_projection
+def test_gradcheck_and_gradgradcheck(with_index: bool, projected: bool) -> None:
+    a = _layer(2, with_index, BATCHES[0], projected=projected)
+    each = 3 + projected
 
     def run(*leaves: Tensor) -> tuple[Tensor, ...]:
-        weights = [DirectionWeights(*leaves[3 + 3 * d : 6 + 3 * d]) for d in range(2)]
+        weights = [DirectionWeights(*leaves[3 + each * d : 3 + each * (d + 1)]) for d in range(2)]
         return lstm_checkpointed(
             leaves[0], a["index"], a["batch_sizes"], weights, leaves[1], leaves[2], every=3, need_cells=True
         )
@@ -108,7 +120,9 @@ def test_gradcheck_and_gradgradcheck(with_index: bool) -> None:
 @pytest.mark.compat(
     "options", "checkpoint_every=k: the backward computes again what the forward did not keep", nn_lstm="no"
 )
-@pytest.mark.parametrize("shape", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}], ids=str)
+@pytest.mark.parametrize(
+    "shape", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}, {"num_layers": 2, "proj_size": 2}], ids=str
+)
 @pytest.mark.parametrize("lengths", [None, [3, 9, 1, 5]])
 def test_modules(shape: dict[str, Any], lengths: list[int] | None) -> None:
     plain = FusedEmbeddingLSTM(7, 3, 5, **shape, dropout=0.3 * (shape.get("num_layers", 1) - 1), dtype=torch.float64)

@@ -60,6 +60,7 @@ class Alone(FusedLSTM):
 MODELS = {
     "tagger": lambda: Tagger(num_layers=2, bidirectional=True),
     "lstm": lambda: Alone(E, H, bias=False),
+    "lstm, projected": lambda: Alone(E, H, num_layers=2, bidirectional=True, proj_size=3),
     "embedding": lambda: FusedEmbeddingLSTM(V, E, H, padding_idx=0),
     "classifier": lambda: TextClassifier(V, E, H, 2),
     "classifier, deep": lambda: TextClassifier(V, E, H, 2, num_layers=2, bidirectional=True),
@@ -94,6 +95,8 @@ def _gradients(model: nn.Module, outputs: Any) -> list[Tensor]:
         ("tagger", False, True),
         ("lstm", True, False),
         ("lstm", False, True),
+        ("lstm, projected", True, True),
+        ("lstm, projected", False, True),
         ("embedding", True, False),
         ("embedding", False, True),
         ("embedding", False, False),
@@ -182,7 +185,7 @@ def test_inference_in_int8(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("need_output", [True, False])
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True, "proj_size": 2}])
 def test_the_op(options: dict[str, Any], need_output: bool) -> None:
     model = FusedEmbeddingLSTM(V, E, H, **options).requires_grad_(False)
     weights = [model.embedding.weight, *model.lstm._flat_weights]

@@ -22,6 +22,7 @@ V, E, H = 50, 4, 6
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: FusedLSTM(E, H),
     "lstm, deep": lambda: FusedLSTM(E, H, num_layers=2, bidirectional=True),
+    "lstm, projected": lambda: FusedLSTM(E, H, num_layers=2, proj_size=3),
     "embedding": lambda: FusedEmbeddingLSTM(V, E, H),
     "classifier": lambda: TextClassifier(V, E, H, 2, bidirectional=True),
 }

@@ -54,6 +54,19 @@ def test_taken_and_right(
         assert torch.equal(a, c)
 
 
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "bias": False}], ids=str)
+@pytest.mark.usefixtures("_poisoned")
+def test_taken_with_a_projection(isa: str, calls: Calls, options: dict[str, bool]) -> None:
+    model, ids = make_model(proj_size=4, **options), make_ids()
+    assert calls.of(lambda: assert_right(model, ids, LENGTHS)) == 1
+    assert calls.of(lambda: assert_right(model, ids)) == 1
+    for change in (model.lstm.weight_hh_l0, model.lstm.weight_hr_l0):
+        change.mul_(2)
+        assert calls.of(lambda: assert_right(model, ids)) == 0
+        model.prepare_inference()
+        assert calls.of(lambda: assert_right(model, ids)) == 1
+
+
 def test_taken_once_the_table_is_there(calls: Calls) -> None:
     model = FusedEmbeddingLSTM(V, E, H)
     assert calls.of(lambda: [model(torch.zeros(V - 1, 1, dtype=torch.int64)) for _ in range(1)]) == 0
@@ -173,7 +186,7 @@ def test_left_under_transforms(calls: Calls) -> None:
 
 
 def test_left_with_layers_or_without_a_table(calls: Calls) -> None:
-    for options in ({"num_layers": 2}, {"max_table_bytes": 0}, {"proj_size": 3}, {"dtype": torch.float16}):
+    for options in ({"num_layers": 2}, {"max_table_bytes": 0}, {"dtype": torch.float16}):
         model = make_model(**options)
         model.projected_table.max_bytes = options.get("max_table_bytes", 2**20)
         for _ in range(3):

@@ -500,10 +500,11 @@ def test_what_is_left_and_why() -> None:
         "fused  plain",
         "fused  float16: takes PyTorch's own path for float16 on cpu",
         "fused  meta: takes PyTorch's own path for float32 on meta",
+        "fused  projected",
         "pair   words -> plain: in inference, where the one's output is the other's input",
         "pair   words -> float16: in inference, where the one's output is the other's input",
         "pair   words -> meta: in inference, where the one's output is the other's input",
-        "left   projected: proj_size is 2, which our kernels do not cover",
+        "pair   words -> projected: in inference, where the one's output is the other's input",
         f"left   own: is a {__name__}._OwnLSTM, which may do something of its own",
         "left   ours: is a FusedLSTM already",
         "left   both.lstm: is a FusedLSTM already",
@@ -517,7 +518,7 @@ def test_what_is_left_and_why() -> None:
         "left   traced: is a torch.jit._trace.TopLevelTracedModule, not an nn.LSTM",
     ]
     changed = {name for name, module in model.items() if type(module) is not classes[name]}
-    assert changed == {"plain", "float16", "meta", "words"}
+    assert changed == {"plain", "float16", "meta", "projected", "words"}
     assert type(model["both"].embedding) is nn.Embedding
 
 

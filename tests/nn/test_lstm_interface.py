@@ -176,8 +176,9 @@ def test_lengths_of_any_integer_kind() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"fused": True}], ids=str)
-def test_kept_panels_follow_the_weights(options: dict[str, bool]) -> None:
-    plain, fused = _pair(4, 6, num_layers=2, bidirectional=True)
+@pytest.mark.parametrize("proj_size", [0, 4])
+def test_kept_panels_follow_the_weights(options: dict[str, bool], proj_size: int) -> None:
+    plain, fused = _pair(4, 6, num_layers=2, bidirectional=True, proj_size=proj_size)
     x = torch.randn(5, 3, 4)
     optimizer = torch.optim.SGD(fused.parameters(), lr=1.0, **options)
     for _ in range(3):
@@ -192,6 +193,30 @@ def test_kept_panels_follow_the_weights(options: dict[str, bool]) -> None:
             after = fused(x)[0]
             torch.testing.assert_close(after, plain(x)[0])
         assert not torch.allclose(before, after)
+
+
+def test_kept_panels_follow_the_projection_alone() -> None:
+    plain, fused = _pair(4, 6, proj_size=3)
+    x = torch.randn(5, 3, 4)
+    with torch.no_grad():
+        for _ in range(2):
+            _assert_same(fused(x), plain(x))
+            for module in (plain, fused):
+                module.weight_hr_l0.add_(0.5)
+
+
+@pytest.mark.compat("options", "proj_size, on our kernels: h projected to fewer numbers, in any layer and direction")
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True}], ids=str)
+def test_projections_run_on_our_kernels(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, fused = _pair(4, 256, proj_size=5, **options)
+    x = torch.randn(8, 8, 4)
+    layers = plain.num_layers * (1 + plain.bidirectional)
+    hx = torch.randn(layers, 8, 5), torch.randn(layers, 8, 256)
+    want = plain(x, hx)
+    monkeypatch.setattr(nn.LSTM, "forward", None)  # PyTorch's way: must not be taken
+    _assert_same(fused(x, hx), want)
+    with torch.no_grad():
+        _assert_same(fused(x, hx), want)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

@@ -141,9 +141,9 @@ def test_statistics_of_weight_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     real = ops.lstm
 
-    def spy(gates: Tensor, index: Any, batch_sizes: Tensor, w_hh: Tensor, *rest: Any) -> Any:
+    def spy(gates: Tensor, index: Any, batch_sizes: Tensor, w_hh: Tensor, *rest: Any, **named: Any) -> Any:
         seen.append(w_hh)
-        return real(gates, index, batch_sizes, w_hh, *rest)
+        return real(gates, index, batch_sizes, w_hh, *rest, **named)
 
     monkeypatch.setattr(ops, "lstm", spy)
     module = FusedLSTM(3, 64, num_layers=2, bidirectional=True, weight_dropout=0.4)

@@ -32,8 +32,13 @@ def _arguments(
     hidden: int = H,
     dtype: torch.dtype = torch.float64,
     need_output: bool = True,
+    projected: int = 0,
 ) -> dict[str, Any]:
-    w_hh = torch.randn(directions, 4 * hidden, hidden, dtype=torch.float64).mul(hidden**-0.5).to(dtype)
+    width = projected or hidden
+    w_hh = torch.randn(directions, 4 * hidden, width, dtype=torch.float64).mul(width**-0.5).to(dtype)
+    w_hr = None
+    if projected:
+        w_hr = torch.randn(directions, width, hidden, dtype=torch.float64).mul(hidden**-0.5).to(dtype)
     given = LENGTHS[lengths]
     return {
         "table": torch.randn(directions, V, 4 * hidden, dtype=torch.float64).to(dtype),
@@ -41,8 +46,9 @@ def _arguments(
         "lengths": None if given is None else torch.tensor(given),
         "batch_first": batch_first,
         "w_hh": w_hh,
-        "panels": ops.pack_recurrent(w_hh),
+        "panels": ops.pack_recurrent(w_hh, w_hr),
         "need_output": need_output,
+        "w_hr": w_hr,
     }
 
 
@@ -53,9 +59,9 @@ def _reference(a: dict[str, Any], dtype: torch.dtype = torch.float64) -> dict[st
     rows = a["ids"].size(0 if batch_first else 1)
     lengths = torch.full((rows,), steps) if a["lengths"] is None else a["lengths"]
     packed = pack_padded_sequence(a["ids"], lengths, batch_first=batch_first, enforce_sorted=False)
-    table, w_hh = a["table"].to(dtype), a["w_hh"].to(dtype)
-    zero = table.new_zeros(w_hh.size(0), rows, w_hh.size(2))
-    output, h_n, c_n = lstm_reference(table, packed.data, packed.batch_sizes, w_hh, zero, zero)
+    table, w_hh, w_hr = (None if a[name] is None else a[name].to(dtype) for name in ("table", "w_hh", "w_hr"))
+    h0, c0 = (table.new_zeros(w_hh.size(0), rows, size) for size in (w_hh.size(2), w_hh.size(1) // 4))
+    output, h_n, c_n = lstm_reference(table, packed.data, packed.batch_sizes, w_hh, h0, c0, w_hr)
     padded, _ = pad_packed_sequence(PackedSequence(output, *packed[1:]), batch_first, total_length=steps)
     assert packed.unsorted_indices is not None
     states = {"h_n": h_n[:, packed.unsorted_indices], "c_n": c_n[:, packed.unsorted_indices]}
@@ -86,8 +92,8 @@ every_lengths = pytest.mark.parametrize("lengths", LENGTHS)
 @both_forms
 @pytest.mark.parametrize("need_output", [False, True])
 def test_opcheck(directions: int, batch_first: bool, need_output: bool) -> None:
-    for lengths in ("none", "unsorted"):
-        arguments = _arguments(directions, lengths, batch_first, need_output=need_output)
+    for lengths, projected in (("none", 3), ("unsorted", 0)):
+        arguments = _arguments(directions, lengths, batch_first, need_output=need_output, projected=projected)
         torch.library.opcheck(OP.default, tuple(arguments.values()))
 
 
@@ -95,9 +101,12 @@ def test_opcheck(directions: int, batch_first: bool, need_output: bool) -> None:
 @both_forms
 @every_lengths
 @pytest.mark.parametrize("need_output", [False, True])
+@pytest.mark.parametrize("projected", [0, 3])
 @pytest.mark.usefixtures("_poisoned")
-def test_against_the_reference(isa: str, directions: int, batch_first: bool, lengths: str, need_output: bool) -> None:
-    a = _arguments(directions, lengths, batch_first, need_output=need_output)
+def test_against_the_reference(
+    isa: str, directions: int, batch_first: bool, lengths: str, need_output: bool, projected: int
+) -> None:
+    a = _arguments(directions, lengths, batch_first, need_output=need_output, projected=projected)
     got = _run(a)
     for name, want in _reference(a).items():
         torch.testing.assert_close(got[name], want, rtol=1e-12, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}")
@@ -129,14 +138,17 @@ def test_sizes(isa: str, hidden: int) -> None:
 @both_directions
 @both_forms
 @every_lengths
-def test_same_bits_as_the_layer_on_packed_ids(isa: str, directions: int, batch_first: bool, lengths: str) -> None:
+@pytest.mark.parametrize("projected", [0, 100])
+def test_same_bits_as_the_layer_on_packed_ids(
+    isa: str, directions: int, batch_first: bool, lengths: str, projected: int
+) -> None:
     """And on any number of threads: what is computed for a row does not depend on how it was come by."""
     hidden = 130  # 24 positions of 4 * 130 * 130 multiply-adds: three threads are worth waking
-    a = _arguments(directions, lengths, batch_first, hidden, torch.float32)
+    a = _arguments(directions, lengths, batch_first, hidden, torch.float32, projected=projected)
     given = torch.full((B,), T) if a["lengths"] is None else a["lengths"]
     packed = pack_padded_sequence(a["ids"], given, batch_first=batch_first, enforce_sorted=False)
-    zero = torch.zeros(directions, B, hidden)
-    output, h_n, c_n = ops.lstm(a["table"], packed.data, packed.batch_sizes, a["w_hh"], zero, zero)
+    h0, c0 = torch.zeros(directions, B, projected or hidden), torch.zeros(directions, B, hidden)
+    output, h_n, c_n = ops.lstm(a["table"], packed.data, packed.batch_sizes, a["w_hh"], h0, c0, w_hr=a["w_hr"])
     padded, _ = pad_packed_sequence(PackedSequence(output, *packed[1:]), batch_first, total_length=T)
     assert packed.unsorted_indices is not None
     want = {"output": padded, "h_n": h_n[:, packed.unsorted_indices], "c_n": c_n[:, packed.unsorted_indices]}
@@ -167,7 +179,7 @@ def test_forms_of_batches(isa: str, steps: int, rows: int, batch_first: bool) ->
 @pytest.mark.usefixtures("_poisoned")
 def test_strided_arguments(isa: str, batch_first: bool) -> None:
     """Views with gaps, and starts off any alignment; the panels alone have to be contiguous."""
-    a = _arguments(2, "unsorted", batch_first)
+    a = _arguments(2, "unsorted", batch_first, projected=3)
     want = _run(a)
     tensors = {k: v for k, v in a.items() if isinstance(v, Tensor)}
     gaps = {k: torch.stack([v, torch.full_like(v, 77)], -1)[..., 0] for k, v in tensors.items() if k != "panels"}

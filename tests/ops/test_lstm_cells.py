@@ -16,23 +16,30 @@ from textclf_fast.reference import lstm_cells_reference
 pytestmark = pytest.mark.usefixtures("_poisoned")
 
 OPS = torch.ops.textclf_fast
-T, H, V = 4, 5, 9
+T, H, P, V = 4, 5, 3, 9
 BATCH_SIZES = [4, 4, 2, 1]
 N = sum(BATCH_SIZES)
 LAYERS = [
-    Layer(hidden, lengths, directions, with_index)
-    for hidden, lengths in ((7, (9, 4, 4, 1)), (33, (200, 90, 31)), (150, (40, 2)))
+    Layer(hidden, lengths, directions, with_index, projected)
+    for hidden, projected, lengths in (
+        (7, 0, (9, 4, 4, 1)),
+        (33, 0, (200, 90, 31)),
+        (150, 0, (40, 2)),
+        (33, 18, (90, 31)),
+    )
     for directions in (1, 2)
     for with_index in (False, True)
 ]
 
 
 def _with_cells_in_output(layer: Callable[..., Any], weight: float = 1.0) -> Callable[..., Any]:
-    """A layer whose output is ``weight`` times its own plus its cell states."""
+    """A layer whose output is ``weight`` times its own plus its cell states, those without a place there as a sum."""
 
-    def run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output, h_n, c_n, cells = layer(*arguments)
-        return weight * output + cells.transpose(0, 1).flatten(1), h_n, c_n
+    def run(**arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        output, h_n, c_n, cells = layer(**arguments)
+        cells = cells.transpose(0, 1).flatten(1)
+        width = output.size(1)
+        return weight * output + cells[:, :width] + cells[:, width:].sum(1, keepdim=True), h_n, c_n
 
     return run
 
@@ -59,8 +66,8 @@ def test_a_gradient_by_the_cell_states_alone(isa: str) -> None:
     layer = Layer(33, (200, 90, 31), 2, True)
 
     def alone(function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> tuple[Tensor, ...]:
-            _, h_n, c_n, cells = function(*arguments)
+        def run(**arguments: Any) -> tuple[Tensor, ...]:
+            _, h_n, c_n, cells = function(**arguments)
             rest = [t.detach().requires_grad_() for t in (h_n, c_n)]
             return cells.transpose(0, 1).flatten(1), *rest
 
@@ -75,28 +82,36 @@ def test_a_gradient_by_the_cell_states_alone(isa: str) -> None:
 
 def test_without_a_gradient_by_the_cell_states_the_bits_are_the_same(isa: str) -> None:
     layer = Layer(33, (200, 90, 31), 2, True)
-    assert equal_bits(layer.run(lambda *a: ops.lstm_with_cells(*a)[:3], torch.float32), layer.run_ours(torch.float32))
+    assert equal_bits(layer.run(lambda **a: ops.lstm_with_cells(**a)[:3], torch.float32), layer.run_ours(torch.float32))
 
 
-def _arguments(directions: int, with_index: bool, dtype: torch.dtype) -> dict[str, Any]:
+def _arguments(directions: int, with_index: bool, dtype: torch.dtype, projected: bool = False) -> dict[str, Any]:
     gates_dtype = torch.float32 if dtype == torch.bfloat16 else dtype
-    return {
+    width = P if projected else H
+    arguments = {
         "gates": torch.randn(directions, V if with_index else N, 4 * H, dtype=gates_dtype),
         "index": torch.randint(0, V, (N,)) if with_index else None,
         "batch_sizes": torch.tensor(BATCH_SIZES),
-        "w_hh": torch.randn(directions, 4 * H, H, dtype=dtype),
-        "h0": torch.randn(directions, BATCH_SIZES[0], H, dtype=dtype),
+        "w_hh": torch.randn(directions, 4 * H, width, dtype=dtype),
+        "h0": torch.randn(directions, BATCH_SIZES[0], width, dtype=dtype),
         "c0": torch.randn(directions, BATCH_SIZES[0], H, dtype=dtype),
     }
+    return arguments | {"w_hr": torch.randn(directions, P, H, dtype=dtype)} if projected else arguments
+
+
+with_and_without_projection = pytest.mark.parametrize("projected", [False, True], ids=["", "projected"])
 
 
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("with_index", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_inference_is_training_without_saving(isa: str, directions: int, with_index: bool, dtype: torch.dtype) -> None:
-    a = _arguments(directions, with_index, dtype)
+@with_and_without_projection
+def test_inference_is_training_without_saving(
+    isa: str, directions: int, with_index: bool, dtype: torch.dtype, projected: bool
+) -> None:
+    a = _arguments(directions, with_index, dtype, projected)
     output, h_n, c_n, _, cells = OPS.lstm_training(**a)
-    panels = ops.pack_recurrent(a["w_hh"])
+    panels = ops.pack_recurrent(a["w_hh"], a.get("w_hr"))
     for kept in (None, panels):
         for got, want in zip(ops.lstm_with_cells(**a, panels=kept), (output, h_n, c_n, cells), strict=True):
             assert torch.equal(got, want)
@@ -105,35 +120,44 @@ def test_inference_is_training_without_saving(isa: str, directions: int, with_in
 
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("with_index", [False, True])
-def test_opcheck(directions: int, with_index: bool) -> None:
+@with_and_without_projection
+def test_opcheck(directions: int, with_index: bool, projected: bool) -> None:
     torch.use_deterministic_algorithms(False)
-    a = _arguments(directions, with_index, torch.float64)
-    torch.library.opcheck(OPS.lstm_cells_inference.default, tuple(a.values()))
+    a = _arguments(directions, with_index, torch.float64, projected)
+    w_hr = {"w_hr": a["w_hr"]} if projected else {}
+    torch.library.opcheck(OPS.lstm_cells_inference.default, tuple(a.values())[:6], w_hr)
     output, h_n, _, activations, cells = OPS.lstm_training(**a)
     torch.library.opcheck(
         OPS.lstm_backward.default,
         (None, torch.randn_like(h_n), None, activations, cells, output, a["index"], a["gates"].size(1)),
         {name: a[name] for name in ("batch_sizes", "w_hh", "h0", "c0")}
-        | {"need_w_hh": True, "grad_cells": torch.randn_like(cells)},
+        | {"need_w_hh": True, "grad_cells": torch.randn_like(cells), "need_w_hr": projected}
+        | w_hr,
     )
 
 
 @pytest.mark.parametrize("with_index", [False, True])
-def test_gradcheck_and_gradgradcheck(isa: str, with_index: bool) -> None:
-    a = _arguments(2, with_index, torch.float64)
-    leaves = tuple(a[name].requires_grad_() for name in ("gates", "w_hh", "h0", "c0"))
+@with_and_without_projection
+def test_gradcheck_and_gradgradcheck(isa: str, with_index: bool, projected: bool) -> None:
+    a = _arguments(2, with_index, torch.float64, projected)
+    leaves = tuple(a[name].requires_grad_() for name in _leaves(projected))
 
-    def run(gates: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, ...]:
-        return ops.lstm_with_cells(gates, a["index"], a["batch_sizes"], w_hh, h0, c0)
+    def run(gates: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, w_hr: Tensor | None = None) -> tuple[Tensor, ...]:
+        return ops.lstm_with_cells(gates, a["index"], a["batch_sizes"], w_hh, h0, c0, w_hr=w_hr)
 
     assert torch.autograd.gradcheck(run, leaves, fast_mode=True)
     assert torch.autograd.gradgradcheck(run, leaves, fast_mode=True)
 
 
-def test_the_registered_formula_knows_the_cell_states() -> None:
+def _leaves(projected: bool) -> list[str]:
+    return ["gates", "w_hh", "h0", "c0", *(["w_hr"] if projected else [])]
+
+
+@with_and_without_projection
+def test_the_registered_formula_knows_the_cell_states(projected: bool) -> None:
     """The one that torch.compile takes."""
-    a = _arguments(2, False, torch.float64)
-    leaves = [a[name].requires_grad_() for name in ("gates", "w_hh", "h0", "c0")]
+    a = _arguments(2, False, torch.float64, projected)
+    leaves = [a[name].requires_grad_() for name in _leaves(projected)]
     weight = torch.randn(2, N, H, dtype=torch.float64)
     got = torch.autograd.grad((OPS.lstm_training(**a)[4] * weight).sum(), leaves)
     want = torch.autograd.grad((lstm_cells_reference(**a)[3] * weight).sum(), leaves)

@@ -53,12 +53,36 @@ def test_chunks_longer_than_128_positions(isa: str) -> None:
 def test_without_the_gradient_of_the_recurrent_weights(isa: str, with_index: bool) -> None:
     layer = Layer(33, (200, 90, 31), 2, with_index)
 
-    def frozen(gates, index, batch_sizes, w_hh, h0, c0):  # type: ignore[no-untyped-def]
-        return ops.lstm(gates, index, batch_sizes, w_hh.detach(), h0, c0)
+    def frozen(w_hh, **arguments):  # type: ignore[no-untyped-def]
+        return ops.lstm(w_hh=w_hh.detach(), **arguments)
 
     want = layer.run_ours(torch.float64)
     got = layer.run(frozen, torch.float64)
     assert want.keys() - got.keys() == {"grad w_hh"}
+    assert equal_bits(got, {name: want[name] for name in got})
+
+
+@pytest.mark.parametrize("with_index", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_with_a_projection(isa: str, lengths: str, with_index: bool) -> None:
+    for directions in (1, 2):
+        layer = Layer(33, LENGTHS[lengths], directions, with_index, projected=18)
+        for dtype, count in ((torch.float64, 1), (torch.float32, 3)):
+            with threads(count):
+                layer.check(layer.run_ours(dtype))
+
+
+@pytest.mark.parametrize("frozen", [{"w_hh"}, {"w_hr"}, {"w_hh", "w_hr"}], ids=str)
+def test_with_a_projection_without_some_gradients(isa: str, frozen: set[str]) -> None:
+    layer = Layer(150, (200, 90, 31), 2, False, projected=70)  # more rows of either than are summed at a time
+
+    def run(**arguments):  # type: ignore[no-untyped-def]
+        return ops.lstm(**{name: a.detach() if name in frozen else a for name, a in arguments.items()})
+
+    want = layer.run_ours(torch.float64)
+    layer.check(want)
+    got = layer.run(run, torch.float64)
+    assert want.keys() - got.keys() == {f"grad {name}" for name in frozen}
     assert equal_bits(got, {name: want[name] for name in got})
 
 
@@ -68,8 +92,8 @@ def test_one_gradient_alone_reaches_every_chunk(isa: str, used: int) -> None:
     layer = Layer(33, (200, 90, 31), 2, True)
 
     def only(function):  # type: ignore[no-untyped-def]
-        def run(*arguments):  # type: ignore[no-untyped-def]
-            results = function(*arguments)
+        def run(**arguments):  # type: ignore[no-untyped-def]
+            results = function(**arguments)
             return tuple(r if i == used else r.detach().requires_grad_() for i, r in enumerate(results))
 
         return run

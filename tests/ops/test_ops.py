@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,21 +13,24 @@ from textclf_fast import ops
 from textclf_fast.reference import lstm_reference
 
 OPS = torch.ops.textclf_fast
-T, H, V = 4, 5, 9
+T, H, P, V = 4, 5, 3, 9
 BATCH_SIZES = [4, 4, 2, 1]
 N = sum(BATCH_SIZES)
 
 
-def _arguments(directions: int, with_index: bool, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
-    rows = V if with_index else N
-    return {
+def _arguments(
+    directions: int, with_index: bool, dtype: torch.dtype = torch.float64, projected: bool = False
+) -> dict[str, Any]:
+    rows, width = V if with_index else N, P if projected else H
+    arguments = {
         "gates": torch.randn(directions, rows, 4 * H, dtype=dtype),
         "index": torch.randint(0, V, (N,)) if with_index else None,
         "batch_sizes": torch.tensor(BATCH_SIZES),
-        "w_hh": torch.randn(directions, 4 * H, H, dtype=dtype),
-        "h0": torch.randn(directions, BATCH_SIZES[0], H, dtype=dtype),
+        "w_hh": torch.randn(directions, 4 * H, width, dtype=dtype),
+        "h0": torch.randn(directions, BATCH_SIZES[0], width, dtype=dtype),
         "c0": torch.randn(directions, BATCH_SIZES[0], H, dtype=dtype),
     }
+    return arguments | {"w_hr": torch.randn(directions, P, H, dtype=dtype)} if projected else arguments
 
 
 def _differentiable(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -36,8 +40,10 @@ def _differentiable(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _backward_arguments(directions: int, with_index: bool, need_w_hh: bool = True) -> dict[str, Any]:
-    a = _arguments(directions, with_index)
+def _backward_arguments(
+    directions: int, with_index: bool, need_weights: bool = True, projected: bool = False
+) -> dict[str, Any]:
+    a = _arguments(directions, with_index, projected=projected)
     output, h_n, c_n, activations, cells = OPS.lstm_training(**a)
     return {
         "grad_output": torch.randn_like(output),
@@ -52,31 +58,38 @@ def _backward_arguments(directions: int, with_index: bool, need_w_hh: bool = Tru
         "w_hh": a["w_hh"],
         "h0": a["h0"],
         "c0": a["c0"],
-        "need_w_hh": need_w_hh,
+        "need_w_hh": need_weights,
+        "grad_cells": None,
+        "w_hr": a.get("w_hr"),
+        "need_w_hr": need_weights and projected,
     }
 
 
 both_directions = pytest.mark.parametrize("directions", [1, 2])
 with_and_without_index = pytest.mark.parametrize("with_index", [False, True])
+with_and_without_projection = pytest.mark.parametrize("projected", [False, True])
 
 
 @both_directions
 @with_and_without_index
+@with_and_without_projection
 @pytest.mark.parametrize("name", ["lstm_inference", "lstm_training"])
-def test_opcheck_forward(name: str, directions: int, with_index: bool) -> None:
-    arguments = _arguments(directions, with_index)
+def test_opcheck_forward(name: str, directions: int, with_index: bool, projected: bool) -> None:
+    arguments = _arguments(directions, with_index, projected=projected)
     if name == "lstm_training":
         arguments = _differentiable(arguments)
-    else:
-        torch.library.opcheck(OPS.lstm_inference.default, (*arguments.values(), None, False))
-    torch.library.opcheck(getattr(OPS, name).default, tuple(arguments.values()))
+    w_hr = {"w_hr": arguments.pop("w_hr")} if projected else {}
+    if name == "lstm_inference":
+        torch.library.opcheck(OPS.lstm_inference.default, (*arguments.values(), None, False), w_hr)
+    torch.library.opcheck(getattr(OPS, name).default, tuple(arguments.values()), w_hr)
 
 
 @both_directions
 @with_and_without_index
-@pytest.mark.parametrize("need_w_hh", [False, True])
-def test_opcheck_backward(directions: int, with_index: bool, need_w_hh: bool) -> None:
-    arguments = _backward_arguments(directions, with_index, need_w_hh)
+@with_and_without_projection
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_opcheck_backward(directions: int, with_index: bool, projected: bool, need_weights: bool) -> None:
+    arguments = _backward_arguments(directions, with_index, need_weights, projected)
     torch.library.opcheck(OPS.lstm_backward.default, tuple(arguments.values()))
     arguments.update(grad_output=None, grad_c_n=None)
     torch.library.opcheck(OPS.lstm_backward.default, tuple(arguments.values()))
@@ -84,15 +97,17 @@ def test_opcheck_backward(directions: int, with_index: bool, need_w_hh: bool) ->
 
 def test_opcheck_layout_ops() -> None:
     torch.library.opcheck(OPS.pack_recurrent.default, (torch.randn(2, 4 * H, H),))
+    torch.library.opcheck(OPS.pack_recurrent.default, (torch.randn(2, 4 * H, P), torch.randn(2, P, H)))
     torch.library.opcheck(OPS.distinct_tokens.default, (torch.tensor([3, 1, 3, 0, 1]), 4))
     torch.library.opcheck(OPS.packed_layout.default, (torch.tensor([3, 1, 4]), 4, 3, 1))
 
 
 @both_directions
 @with_and_without_index
+@with_and_without_projection
 @pytest.mark.usefixtures("_poisoned")
-def test_against_the_reference(isa: str, directions: int, with_index: bool) -> None:
-    ours = _differentiable(_arguments(directions, with_index))
+def test_against_the_reference(isa: str, directions: int, with_index: bool, projected: bool) -> None:
+    ours = _differentiable(_arguments(directions, with_index, projected=projected))
     reference = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in ours.items()}
     reference = _differentiable(reference)
     results, expected = ops.lstm(**ours), lstm_reference(**reference)
@@ -101,25 +116,30 @@ def test_against_the_reference(isa: str, directions: int, with_index: bool) -> N
     torch.autograd.backward(expected, grads)
     for got, want in zip(results, expected, strict=True):
         torch.testing.assert_close(got, want)
-    for name in ("gates", "w_hh", "h0", "c0"):
+    for name in ours.keys() - {"index", "batch_sizes"}:
         torch.testing.assert_close(ours[name].grad, reference[name].grad, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def _of_what_is_differentiable(a: dict[str, Any]) -> tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """ops.lstm, as a function of those arguments alone, and they."""
+    leaves = {name: value for name, value in a.items() if isinstance(value, Tensor) and value.requires_grad}
+    rest = {name: value for name, value in a.items() if name not in leaves}
+    return lambda *values: ops.lstm(**rest, **dict(zip(leaves, values, strict=True))), tuple(leaves.values())
 
 
 @both_directions
 @with_and_without_index
-def test_gradcheck(isa: str, directions: int, with_index: bool) -> None:
-    a = _differentiable(_arguments(directions, with_index))
-    assert torch.autograd.gradcheck(
-        lambda gates, w_hh, h0, c0: ops.lstm(gates, a["index"], a["batch_sizes"], w_hh, h0, c0),
-        (a["gates"], a["w_hh"], a["h0"], a["c0"]),
-        fast_mode=True,
-    )
+@with_and_without_projection
+def test_gradcheck(isa: str, directions: int, with_index: bool, projected: bool) -> None:
+    arguments = _differentiable(_arguments(directions, with_index, projected=projected))
+    assert torch.autograd.gradcheck(*_of_what_is_differentiable(arguments), fast_mode=True)
 
 
+@with_and_without_projection
 @pytest.mark.usefixtures("_poisoned")
-def test_strided_arguments(isa: str) -> None:
+def test_strided_arguments(isa: str, projected: bool) -> None:
     """Every argument as a view with gaps, a start off any alignment, or expanded."""
-    a = _arguments(2, True, torch.float32)
+    a = _arguments(2, True, torch.float32, projected)
     want = OPS.lstm_inference(**a)
     gaps = {k: torch.stack([v, torch.full_like(v, 77)], -1)[..., 0] if v is not None else v for k, v in a.items()}
     for got, expected in zip(OPS.lstm_inference(**gaps), want, strict=True):
@@ -132,23 +152,22 @@ def test_strided_arguments(isa: str) -> None:
 
 
 @with_and_without_index
-def test_gradgradcheck(with_index: bool) -> None:
-    a = _differentiable(_arguments(2, with_index))
+@with_and_without_projection
+def test_gradgradcheck(with_index: bool, projected: bool) -> None:
+    arguments = _differentiable(_arguments(2, with_index, projected=projected))
     # The gradient in one direction of everything at once: the whole Jacobian of the gradients takes a minute.
-    assert torch.autograd.gradgradcheck(
-        lambda gates, w_hh, h0, c0: ops.lstm(gates, a["index"], a["batch_sizes"], w_hh, h0, c0),
-        (a["gates"], a["w_hh"], a["h0"], a["c0"]),
-        fast_mode=True,
-    )
+    assert torch.autograd.gradgradcheck(*_of_what_is_differentiable(arguments), fast_mode=True)
 
 
 @both_directions
+@with_and_without_projection
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_kept_panels_give_the_same_bits(isa: str, directions: int, dtype: torch.dtype) -> None:
-    a = _arguments(directions, False, dtype)
-    panels = ops.pack_recurrent(a["w_hh"])
+def test_kept_panels_give_the_same_bits(isa: str, directions: int, dtype: torch.dtype, projected: bool) -> None:
+    a = _arguments(directions, False, dtype, projected)
+    panels = ops.pack_recurrent(a["w_hh"], a.get("w_hr"))
     want = OPS.lstm_inference(**a)
-    a["w_hh"] = torch.full_like(a["w_hh"], float("nan"))  # so that it is the panels that are read
+    for name in a.keys() & {"w_hh", "w_hr"}:
+        a[name] = torch.full_like(a[name], float("nan"))  # so that it is the panels that are read
     for got, expected in zip(OPS.lstm_inference(**a, panels=panels), want, strict=True):
         assert torch.equal(got, expected)
 
@@ -168,6 +187,8 @@ def test_bad_panels() -> None:
     for bad, message in ((panels[:-1], "panels: expected shape"), (panels.float(), "panels: its dtype differs")):
         with pytest.raises(RuntimeError, match=message):
             OPS.lstm_inference(**a, panels=bad)
+    with pytest.raises(RuntimeError, match="panels: expected shape"):
+        OPS.lstm_inference(**_arguments(1, False, projected=True), panels=panels)
     with pytest.raises(RuntimeError, match="w_hh: expected shape"):
         ops.pack_recurrent(torch.zeros(3, 4))
     with pytest.raises(RuntimeError, match="w_hh: expected dtype float32, float64 or bfloat16"):
@@ -233,6 +254,45 @@ BAD_LAYERS: list[tuple[dict[str, Any], str]] = [
 def test_bad_layer_arguments(name: str, change: dict[str, Any], message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         getattr(OPS, name)(**_arguments(1, False) | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"w_hr": torch.zeros(P, H).double()}, r"w_hr: expected shape \(1, 3, 0\), got \(3, 5\)"),
+        ({"w_hr": torch.zeros(2, P, H).double()}, r"w_hr: expected shape \(1, 3, 5\), got \(2, 3, 5\)"),
+        ({"w_hr": torch.zeros(1, P + 1, H).double()}, r"w_hr: expected shape \(1, 3, 5\), got \(1, 4, 5\)"),
+        ({"w_hr": torch.zeros(1, P, 0).double()}, "w_hr: expected H > 0, got 0"),
+        ({"w_hr": torch.zeros(1, P, H)}, "w_hr: its dtype differs from that of w_hh"),
+        ({"w_hr": torch.zeros(1, P, H + 1).double()}, r"w_hh: expected shape \(1, 24, 3\), got \(1, 20, 3\)"),
+        ({"w_hr": None}, r"w_hh: expected shape \(1, 12, 3\), got \(1, 20, 3\)"),
+        ({"w_hh": torch.zeros(1, 4 * H, 0).double()}, "w_hh: expected P > 0, got 0"),
+        ({"h0": torch.zeros(1, 4, H).double()}, r"h0: expected shape \(1, 4, 3\), got \(1, 4, 5\)"),
+        ({"h0": torch.zeros(4, P).double()}, r"h0: expected shape \(D, B, P\)"),
+        ({"c0": torch.zeros(1, 4, P).double()}, r"c0: expected shape \(1, 4, 5\), got \(1, 4, 3\)"),
+    ],
+)
+def test_bad_projections(change: dict[str, Any], message: str) -> None:
+    for name in ("lstm_inference", "lstm_training"):
+        with pytest.raises(RuntimeError, match=message):
+            getattr(OPS, name)(**_arguments(1, False, projected=True) | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grad_output": torch.zeros(N, H).double()}, r"grad_output: expected shape \(11, 3\), got \(11, 5\)"),
+        ({"grad_h_n": torch.zeros(1, 4, H).double()}, r"grad_h_n: expected shape \(1, 4, 3\)"),
+        ({"output": torch.zeros(N, H).double()}, r"output: expected shape \(11, 3\)"),
+        ({"cells": torch.zeros(1, N, P).double()}, r"cells: expected shape \(1, 11, 5\)"),
+        ({"w_hr": torch.zeros(1, P, H)}, "w_hr: its dtype differs"),
+    ],
+)
+def test_bad_backward_of_projections(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        OPS.lstm_backward(**_backward_arguments(1, False, projected=True) | change)
+    with pytest.raises(RuntimeError, match="need_w_hr: expected False without w_hr, got True"):
+        OPS.lstm_backward(**_backward_arguments(1, False) | {"need_w_hr": True})
 
 
 def test_float16_has_no_kernel_yet() -> None:

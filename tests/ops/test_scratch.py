@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("_poisoned")
 
 BIG = Layer(130, (90, 60, 33, 8), 2, True)
 SMALL = Layer(9, (7, 3, 3), 1, True)
-MIDDLE = Layer(50, (20, 10), 2, False)
+MIDDLE = Layer(50, (20, 10), 2, False, projected=20)
 _KEPT = 64 * 2**20  # bytes, the most that stay: csrc/cpu/memory.cpp
 
 

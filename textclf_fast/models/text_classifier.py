@@ -35,6 +35,7 @@ class TextClassifier(Classifier):
         batch_first: ids are (B, T) instead of (T, B).
         sparse: the gradient of the embedding's weight is sparse, as in nn.Embedding, for an optimizer that takes it,
             such as :class:`textclf_fast.optim.DeferredAdam`.
+        proj_size: P, what the LSTM projects its hidden state to, as in nn.LSTM; 0 for none.
     """
 
     kind = "lstm"
@@ -52,6 +53,7 @@ class TextClassifier(Classifier):
         padding_idx: int | None = 0,
         batch_first: bool = False,
         sparse: bool = False,
+        proj_size: int = 0,
     ) -> None:
         super().__init__()
         self.config = {
@@ -65,6 +67,7 @@ class TextClassifier(Classifier):
             "padding_idx": padding_idx,
             "batch_first": batch_first,
             "sparse": sparse,
+            "proj_size": proj_size,
         }
         self.padding_idx = padding_idx
         self.dropout = dropout
@@ -76,9 +79,10 @@ class TextClassifier(Classifier):
             batch_first=batch_first,
             dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
+            proj_size=proj_size,
             sparse=sparse,
         )
-        self.fc = nn.Linear(hidden_dim * (2 if bidirectional else 1), output_dim)
+        self.fc = nn.Linear((proj_size or hidden_dim) * (2 if bidirectional else 1), output_dim)
         self.register_load_state_dict_pre_hook(_accept_plain_names)
 
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:

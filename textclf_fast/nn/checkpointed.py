@@ -56,21 +56,22 @@ def lstm_checkpointed(
         rows: (R, I), the layer's input.
         index: (N,) the row that each position reads; or None where R is N: projection is done in segments, too, then.
         batch_sizes: (T,) int64 on the CPU, rows alive at each step.
-        weights: of each direction, without projection of h and norms.
-        h0: (D, B, H) in packed order.
+        weights: of each direction, without norms.
+        h0: (D, B, P) in packed order; P is H where h is not projected.
         c0: (D, B, H).
         every: k, steps in a segment.
         need_cells: whether the cell states are wanted.
 
     Returns:
-        output (N, D * H), h_n and c_n (D, B, H), and cells (D, N, H), or (D, 0, H) where they are not wanted.
+        output (N, D * P), h_n (D, B, P), c_n (D, B, H), and cells (D, N, H), or (D, 0, H) where they are not wanted.
     """
     results = []
     for d, own in enumerate(weights):
         segments = _segments(batch_sizes, every, reverse=d == 1)
         table = None if index is None else _project(rows, own.w_ih, own.bias)
-        inputs = (rows, own.w_ih, own.bias) if table is None else (table, None, None)
-        results.append(_Checkpointed.apply(*inputs, own.w_hh, h0[d], c0[d], index, batch_sizes, segments, need_cells))
+        inputs = [rows, own.w_ih, own.bias] if table is None else [table, None, None]
+        inputs += own.w_hh, own.w_hr, h0[d], c0[d]
+        results.append(_Checkpointed.apply(*inputs, index, batch_sizes, segments, need_cells))
     outputs, *states = zip(*results, strict=True)
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
     h_n, c_n, cells = (torch.stack(parts) for parts in states)
@@ -133,21 +134,30 @@ def _run(
     w_ih: Tensor | None,
     bias: Tensor | None,
     w_hh: Tensor,
+    w_hr: Tensor | None,
     h: Tensor,
     c: Tensor,
     panels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """output and cells (n, H) in the order of the walk, h and c (rows, H) after it."""
+    """output (n, P) and cells (n, H) in the order of the walk, h (rows, P) and c (rows, H) after it."""
     gates = rows if w_ih is None else _project(rows, w_ih, bias)
     own_index = segment.turned if index is None else segment.turn(index[segment.first : segment.end])
+    gates, w_hh, h, c = gates.unsqueeze(0), w_hh.unsqueeze(0), h.unsqueeze(0), c.unsqueeze(0)
     output, h_n, c_n, cells = ops.lstm_with_cells(
-        gates.unsqueeze(0), own_index, segment.batch_sizes, w_hh.unsqueeze(0), h.unsqueeze(0), c.unsqueeze(0), panels
+        gates, own_index, segment.batch_sizes, w_hh, h, c, panels, _one_direction(w_hr)
     )
     return output, h_n[0], c_n[0], cells[0]
 
 
+def _one_direction(w_hr: Tensor | None) -> Tensor | None:
+    return None if w_hr is None else w_hr.unsqueeze(0)
+
+
 class _Checkpointed(torch.autograd.Function):
-    """One direction: rows (N, I) and their weights, or (R, 4H) gates and an index; w_hh (4H, H); h0, c0 (B, H)."""
+    """One direction: rows (N, I) and their weights, or (R, 4H) gates and an index; w_hh (4H, P); w_hr (P, H) or None.
+
+    h0 (B, P), c0 (B, H).
+    """
 
     @staticmethod
     def forward(
@@ -156,6 +166,7 @@ class _Checkpointed(torch.autograd.Function):
         w_ih: Tensor | None,
         bias: Tensor | None,
         w_hh: Tensor,
+        w_hr: Tensor | None,
         h0: Tensor,
         c0: Tensor,
         index: Tensor | None,
@@ -163,37 +174,37 @@ class _Checkpointed(torch.autograd.Function):
         segments: list[_Segment],
         need_cells: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        positions, hidden = max(s.end for s in segments), h0.size(1)
-        output = h0.new_empty(positions, hidden)
-        cells = h0.new_empty(positions if need_cells else 0, hidden)
+        positions = max(s.end for s in segments)
+        output = h0.new_empty(positions, h0.size(1))
+        cells = h0.new_empty(positions if need_cells else 0, c0.size(1))
         h, c = h0.clone(), c0.clone()
-        panels = ops.pack_recurrent(w_hh.unsqueeze(0))
+        panels = ops.pack_recurrent(w_hh.unsqueeze(0), _one_direction(w_hr))
         kept: list[Tensor] = []  # h and c at the start of each segment
         for s in segments:
             kept += h[: s.rows].clone(), c[: s.rows].clone()
-            found = _run(s, index, _part(rows, s, index), w_ih, bias, w_hh, kept[-2], kept[-1], panels)
+            found = _run(s, index, _part(rows, s, index), w_ih, bias, w_hh, w_hr, kept[-2], kept[-1], panels)
             output[s.first : s.end], h[: s.rows], c[: s.rows] = s.turn(found[0]), found[1], found[2]
             if need_cells:
                 cells[s.first : s.end] = s.turn(found[3])
-        ctx.save_for_backward(rows, w_ih, bias, w_hh, h0, c0, index, batch_sizes, *kept)
+        ctx.save_for_backward(rows, w_ih, bias, w_hh, w_hr, h0, c0, index, batch_sizes, *kept)
         ctx.segments = segments
         ctx.set_materialize_grads(False)
         return output, h, c, cells
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *inputs, index, batch_sizes = ctx.saved_tensors[:8]
-        needed = ctx.needs_input_grad[:6]
+        *inputs, index, batch_sizes = ctx.saved_tensors[:9]
+        needed = ctx.needs_input_grad[:7]
         if torch.is_grad_enabled():  # create_graph=True: these gradients will be differentiated in turn
             (whole,) = _segments(batch_sizes, batch_sizes.numel(), ctx.segments[0].turned is not None)
             output, h_n, c_n, cells = _run(whole, index, *inputs)
             results = whole.turn(output), h_n, c_n, whole.turn(cells)
             return *_gradients(results, inputs, needed, grads, create_graph=True), None, None, None, None
-        kept = list(ctx.saved_tensors[8:])
-        rows, w_ih, bias, w_hh, h0, c0 = inputs
+        kept = list(ctx.saved_tensors[9:])
+        rows, w_ih, bias, w_hh, w_hr, h0, c0 = inputs
         sums = [
             torch.zeros_like(t, dtype=ops.gates_dtype(t.dtype)) if t is not None and need else None
-            for t, need in zip((rows, w_ih, bias, w_hh), needed, strict=False)
+            for t, need in zip((rows, w_ih, bias, w_hh, w_hr), needed, strict=False)
         ]
         grad_output, grad_h_n, grad_c_n, grad_cells = grads
         grad_h = torch.zeros_like(h0) if grad_h_n is None else grad_h_n.clone()
@@ -203,7 +214,7 @@ class _Checkpointed(torch.autograd.Function):
             own_needed = [*(total is not None for total in sums), True, True]
             own: list[Any] = [
                 None if t is None else t.detach().requires_grad_(need)
-                for t, need in zip((_part(rows, s, index), w_ih, bias, w_hh, h, c), own_needed, strict=True)
+                for t, need in zip((_part(rows, s, index), w_ih, bias, w_hh, w_hr, h, c), own_needed, strict=True)
             ]
             with torch.enable_grad():
                 results = _run(s, index, *own)
@@ -214,7 +225,7 @@ class _Checkpointed(torch.autograd.Function):
                 None if grad_cells is None else s.turn(grad_cells[s.first : s.end]),
             )
             found = _gradients(results, own, own_needed, own_grads)
-            grad_h[: s.rows], grad_c[: s.rows] = found[4], found[5]
+            grad_h[: s.rows], grad_c[: s.rows] = found[-2:]
             for i, total in enumerate(sums):
                 if total is not None:
                     part = _part(total, s, index) if i == 0 else total

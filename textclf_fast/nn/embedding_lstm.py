@@ -214,7 +214,8 @@ class FusedEmbeddingLSTM(nn.Module):
 
         Returns:
             output in the form of ids, (T, B, D * H), None where it is not needed; (h_n, c_n), each (L * D, B, H); and
-            the last layer's cell states, in the form of output, with return_cell_states.
+            the last layer's cell states, in the form of output, with return_cell_states. Where proj_size is P, output
+            and h_n have P for H.
 
         Raises:
             IndexError: an id out of range; names the id, where it is, and the size of the vocabulary.
@@ -352,7 +353,7 @@ class FusedEmbeddingLSTM(nn.Module):
         return None if output is None else output.squeeze(batch_dim), final
 
     def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool) -> tuple[Tensor, States]:
-        """(N,) ids in packed order and states in the caller's -> (N, D * H) and states in the caller's order."""
+        """(N,) ids in packed order and states in the caller's -> (N, D * P) and states in the caller's order."""
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
         if not ids.is_cpu or not self._kernels_apply():
             return lstm._run(embedding(ids), layout, hx)

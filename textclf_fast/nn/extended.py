@@ -21,7 +21,7 @@ from textclf_fast.nn.layout import (
     to_padded,
 )
 from textclf_fast.nn.options import as_pair
-from textclf_fast.nn.stack import kernels_apply, project, transforms_are_off
+from textclf_fast.nn.stack import kernels_apply, project, transforms_are_off, weights_each
 from textclf_fast.nn.stepwise import DirectionWeights, LayerNorms, StepOptions, lstm_stepwise
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _run_layer(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One layer, in whichever way there is: output (N, D * P), h_n, c_n and cells (D, N, H), empty where not needed."""
     options, training = lstm.options, lstm.training
-    directions, each = 2 if lstm.bidirectional else 1, (4 if lstm.bias else 2) + bool(lstm.proj_size)
+    directions, each = 2 if lstm.bidirectional else 1, weights_each(lstm)
     start = layer * directions * each
     flat: Any = lstm._flat_weights[start : start + directions * each]
     weights: list[list[Tensor]] = [flat[d * each : (d + 1) * each] for d in range(directions)]
@@ -240,19 +240,20 @@ def _run_layer(
         for own in weights:
             own[1] = functional.dropout(own[1], options.weight_dropout)
     without_cells = h0.new_empty(directions, 0, lstm.hidden_size)
-    by_kernels = lstm.proj_size == 0 and rows.is_cpu and kernels_apply(lstm, h0, c0)
+    by_kernels = rows.is_cpu and kernels_apply(lstm, h0, c0)
     if not options.steps_differ and by_kernels:
         if options.checkpoint_every and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             named = [_named(lstm, layer, d, own) for d, own in enumerate(weights)]
             rows = rows.to(h0.dtype)
             return lstm_checkpointed(rows, index, batch_sizes, named, h0, c0, options.checkpoint_every, need_cells)
         w_hh = torch.stack([own[1] for own in weights])
+        w_hr = torch.stack([own[-1] for own in weights]) if lstm.proj_size else None
         kept = not (masked or torch.is_grad_enabled() or torch.compiler.is_compiling())
         panels = lstm._panels.get(lstm, layer) if kept else None
         gates = project(rows, lstm, layer)
         if need_cells:
-            return ops.lstm_with_cells(gates, index, batch_sizes, w_hh, h0, c0, panels)
-        return *ops.lstm(gates, index, batch_sizes, w_hh, h0, c0, panels), without_cells
+            return ops.lstm_with_cells(gates, index, batch_sizes, w_hh, h0, c0, panels, w_hr)
+        return *ops.lstm(gates, index, batch_sizes, w_hh, h0, c0, panels, w_hr=w_hr), without_cells
     if not (options.steps_differ or need_cells) and transforms_are_off():
         data = rows if index is None else rows.index_select(0, index)
         flat = [w for own in weights for w in own]  # masked

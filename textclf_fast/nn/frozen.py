@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from textclf_fast import int8, ops
 from textclf_fast.nn.derived import Derived
-from textclf_fast.nn.stack import recurrent_weights, transforms_are_off
+from textclf_fast.nn.stack import projection_weights, recurrent_weights, transforms_are_off
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM
@@ -21,14 +21,16 @@ class FrozenLayer(NamedTuple):
 
     Attributes:
         table: (D, V, 4H), the projected table.
-        w_hh: (D, 4H, H).
-        panels: W_hh as the CPU kernels read it.
+        w_hh: (D, 4H, P).
+        panels: W_hh and W_hr as the CPU kernels read them.
+        w_hr: (D, P, H) where h is projected.
         w_int8: W_hh in int8, where that is to be used instead.
     """
 
     table: Tensor
     w_hh: Tensor
     panels: Tensor
+    w_hr: Tensor | None = None
     w_int8: int8.Int8Recurrent | None = None
 
 
@@ -63,7 +65,8 @@ class FrozenRun:
 
         def make(changed: bool) -> FrozenLayer:
             w_hh = recurrent_weights(lstm, 0)
-            return FrozenLayer(table, w_hh, panels, int8.quantize_recurrent(w_hh) if in_int8 else None)
+            w_int8 = int8.quantize_recurrent(w_hh) if in_int8 else None
+            return FrozenLayer(table, w_hh, panels, projection_weights(lstm, 0), w_int8)
 
         return self._layer.get(weights, make)
 
@@ -97,7 +100,7 @@ class FrozenRun:
                     layer.table, ids, lengths, lstm.batch_first, layer.w_int8, need_output
                 )
             return ops.embedding_lstm_inference(
-                layer.table, ids, lengths, lstm.batch_first, layer.w_hh, layer.panels, need_output
+                layer.table, ids, lengths, lstm.batch_first, layer.w_hh, layer.panels, need_output, layer.w_hr
             )
         except RuntimeError:  # an id or a length out of range: the general way says which
             return None

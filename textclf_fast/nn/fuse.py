@@ -136,8 +136,6 @@ def _why_not_fused(module: nn.Module) -> str | None:
     if isinstance(module, PairedLSTM):
         return None
     if kind is nn.LSTM:
-        if module.proj_size:
-            return f"proj_size is {module.proj_size}, which our kernels do not cover"
         return _why_forward_is_not_ours(module)
     if isinstance(module, FusedLSTM):
         return "is a FusedLSTM already"

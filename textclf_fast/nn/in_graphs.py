@@ -100,6 +100,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     lstm, like = _modules[module].lstm, weights[1]
     directions, hidden = 2 if lstm.bidirectional else 1, lstm.hidden_size
-    state = (lstm.num_layers * directions, ids.size(0 if lstm.batch_first else 1), hidden)
-    output = like.new_empty((*ids.shape, directions * hidden) if need_output else 0)
-    return output, like.new_empty(state), like.new_empty(state)
+    width = lstm.proj_size or hidden
+    states = lstm.num_layers * directions, ids.size(0 if lstm.batch_first else 1)
+    output = like.new_empty((*ids.shape, directions * width) if need_output else 0)
+    return output, like.new_empty(*states, width), like.new_empty(*states, hidden)

@@ -48,8 +48,9 @@ class FusedLSTM(LSTMBase):
     every call that nn.LSTM answers is answered.
 
     Source of the method: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9(8), 1997,
-    with the forget gate of F. Gers, J. Schmidhuber and F. Cummins, Learning to Forget, 2000; equations as in the docs
-    of nn.LSTM.
+    with the forget gate of F. Gers, J. Schmidhuber and F. Cummins, Learning to Forget, 2000; proj_size: H. Sak, A.
+    Senior and F. Beaufays, Long Short-Term Memory Based Recurrent Neural Network Architectures for Large Vocabulary
+    Speech Recognition, 2014. Equations as in the docs of nn.LSTM.
     """
 
     # Of the class: instances have their own where they are not these.
@@ -179,9 +180,9 @@ class FusedLSTM(LSTMBase):
             return_cell_states: whether c of every step is wanted, too.
 
         Returns:
-            output in the form of the input, (T, B, D * H), and (h_n, c_n), each (L * D, B, H). With return_cell_states,
-            a third: the last layer's c of every step, (T, B, D * H), in the form of output, zero past the lengths; it
-            can be differentiated as output can.
+            output in the form of the input, (T, B, D * H), and (h_n, c_n), each (L * D, B, H); where proj_size is P,
+            output and h_n have P for H. With return_cell_states, a third: the last layer's c of every step, (T, B,
+            D * H), in the form of output, zero past the lengths; it can be differentiated as output can.
 
         Raises:
             TypeError: lengths that are not integers.
@@ -243,6 +244,7 @@ class FusedLSTM(LSTMBase):
             and not torch.compiler.is_compiling()  # which would unroll it, for each T anew
             and 128 <= self.hidden_size <= 256
             and rows * self.hidden_size >= 2**11
+            and self.proj_size == 0  # oneDNN projects no h
             and input.dtype == torch.float32
             and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
@@ -295,7 +297,7 @@ class FusedLSTM(LSTMBase):
     def _run(
         self, data: Tensor, layout: PackedLayout, hx: States | None, known_to_apply: bool = False
     ) -> tuple[Tensor, States]:
-        """(N, I) and states in the caller's order -> (N, D * H) and states in the caller's order.
+        """(N, I) and states in the caller's order -> (N, D * P) and states in the caller's order.
 
         ``known_to_apply``: that kernels_apply was asked about this input. (The states are checked to be like it.)
         """

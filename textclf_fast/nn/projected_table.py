@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.frozen import FrozenRun
-from textclf_fast.nn.stack import project
+from textclf_fast.nn.stack import project, weights_each
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 DEFAULT_MAX_BYTES = 256 * 2**20
@@ -66,7 +66,7 @@ class ProjectedTable:
             return None
         if self._tokens_without + tokens >= embedding.num_embeddings:
             synchronize_rows(embedding)  # the table may be made now: of all rows
-        first_layer = lstm._flat_weights[: directions * (4 if lstm.bias else 2)]
+        first_layer = lstm._flat_weights[: directions * weights_each(lstm)]
 
         def make(changed: bool) -> Tensor | None:
             self._tokens_without = tokens + (0 if changed else self._tokens_without)

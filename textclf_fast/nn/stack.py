@@ -22,14 +22,13 @@ _KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
-    Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, proj_size,
-    export to ONNX. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward mode: see
+    Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, export to
+    ONNX. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward mode: see
     :func:`reference_applies`.
     """
     weights = lstm._flat_weights
     return (
-        lstm.proj_size == 0
-        and weights[0] is not None
+        weights[0] is not None
         and weights[0].dtype in _KERNEL_DTYPES
         and all(t.is_cpu and t.dtype == weights[0].dtype for t in tensors)
         and all(w is not None and w.is_cpu and w.dtype == weights[0].dtype for w in weights)
@@ -46,7 +45,6 @@ def reference_applies(lstm: nn.LSTM, dense: bool) -> bool:
     return (
         ops.transformed()
         and not torch.compiler.is_compiling()  # a graph would hold every step
-        and lstm.proj_size == 0
         and all(w is not None for w in lstm._flat_weights)
         and not (torch._C._is_any_autocast_enabled() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing())
         and not (dense and _only_reverse_mode())
@@ -114,10 +112,15 @@ def transforms_are_off() -> bool:
 
 
 def _weights(lstm: nn.LSTM, layer: int, kind: int) -> list[Tensor]:
-    """One kind of weight of a layer, for each direction: 0 w_ih, 1 w_hh, 2 b_ih, 3 b_hh."""
-    each = 4 if lstm.bias else 2
-    directions = 2 if lstm.bidirectional else 1
-    return [lstm._flat_weights[(layer * directions + d) * each + kind] for d in range(directions)]  # type: ignore[misc]
+    """One kind of weight of a layer, for each direction: 0 w_ih, 1 w_hh, 2 b_ih, 3 b_hh; the last is w_hr, if any."""
+    each = weights_each(lstm)
+    span = each * (2 if lstm.bidirectional else 1)
+    return lstm._flat_weights[layer * span + kind : (layer + 1) * span : each]  # type: ignore[return-value]
+
+
+def weights_each(lstm: nn.LSTM) -> int:
+    """How many weights a layer has in each direction."""
+    return (4 if lstm.bias else 2) + (lstm.proj_size > 0)
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
@@ -126,8 +129,13 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 
 
 def recurrent_weights(lstm: nn.LSTM, layer: int) -> Tensor:
-    """W_hh of a layer, (D, 4H, H)."""
+    """W_hh of a layer, (D, 4H, P)."""
     return _joined(_weights(lstm, layer, 1))
+
+
+def projection_weights(lstm: nn.LSTM, layer: int) -> Tensor | None:
+    """W_hr of a layer, (D, P, H); None where h is not projected."""
+    return _joined(_weights(lstm, layer, weights_each(lstm) - 1)) if lstm.proj_size else None
 
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
@@ -197,7 +205,7 @@ class _ProjectLarge(torch.autograd.Function):
 
 
 class RecurrentPanels:
-    """Each layer's W_hh as the kernels read it, kept for inference while the weights stay as they are."""
+    """Each layer's W_hh and W_hr as the kernels read them, kept for inference while the weights stay as they are."""
 
     def __init__(self) -> None:
         self._layers: dict[int, Derived[Tensor]] = {}
@@ -210,8 +218,12 @@ class RecurrentPanels:
         """One layer's panels, or None where they cannot be kept; ``_flat_weights`` up to date."""
         if not weights_stay(lstm):
             return None
-        w_hh = _weights(lstm, layer, 1)
-        return self._layers.setdefault(layer, Derived()).get(w_hh, lambda _: ops.pack_recurrent(_joined(w_hh)))
+        weights = _weights(lstm, layer, 1)
+        if lstm.proj_size:
+            weights = weights + _weights(lstm, layer, weights_each(lstm) - 1)
+        return self._layers.setdefault(layer, Derived()).get(
+            weights, lambda _: ops.pack_recurrent(recurrent_weights(lstm, layer), projection_weights(lstm, layer))
+        )
 
 
 def _check_for_autograd(lstm: nn.LSTM) -> None:
@@ -237,12 +249,12 @@ def run_layers(
         gates: (D, R, 4H), see :func:`project`.
         index: (N,) the row of ``gates`` at each position, or None.
         batch_sizes: (T,) int64 on the CPU.
-        h0: (L * D, B, H) in packed order; likewise c0.
-        panels: kept panels of this lstm's W_hh; None where the reference computes.
+        h0: (L * D, B, P) in packed order; likewise c0, (L * D, B, H).
+        panels: kept panels of this lstm's recurrent weights; None where the reference computes.
         need_output: whether the last layer's output is wanted.
 
     Returns:
-        output (N, D * H), or (0, D * H) where inference does not need it; h_n and c_n (L * D, B, H) in packed order.
+        output (N, D * P), or (0, D * P) where inference does not need it; h_n and c_n, like h0 and c0.
 
     Raises:
         RuntimeError: weights made in inference mode, in a call that autograd records.
@@ -266,7 +278,8 @@ def run_layers(
         )
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
-        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted)
+        w_hr = projection_weights(lstm, layer)
+        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted, w_hr)
         states_h.append(h_n)
         states_c.append(c_n)
     if lstm.num_layers == 1:
