@@ -36,6 +36,13 @@ def transformed() -> bool:
     return not isinstance(layers, NoneType) or torch.autograd.forward_ad._current_level >= 0
 
 
+def transforms_are_off() -> bool:
+    """Whether ops run as they are: no autocast, no export to ONNX, no tracing, no transform of torch.func."""
+    return not (
+        torch.is_autocast_enabled("cpu") or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing() or transformed()
+    )
+
+
 def lstm(
     gates: Tensor,
     index: Tensor | None,

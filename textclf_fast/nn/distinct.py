@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textclf_fast import ops
-from textclf_fast.nn.stack import transforms_are_off
 
 
 def embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
@@ -18,7 +17,7 @@ def embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
         and embedding.max_norm is None
         and not (embedding._forward_pre_hooks or embedding._forward_hooks)
         and not (embedding._backward_pre_hooks or embedding._backward_hooks)
-        and transforms_are_off()
+        and ops.transforms_are_off()
     )
     if not plain:
         return embedding(tokens)
@@ -37,7 +36,7 @@ def embed_with_dropout(embedding: nn.Embedding, ids: Tensor, rate: float) -> tup
     Returns:
         (U, I) of the distinct tokens, and (N,); or (N, I), and None.
     """
-    if ids.is_cpu and transforms_are_off():
+    if ids.is_cpu and ops.transforms_are_off():
         tokens, index = ops.distinct_tokens(ids.to(torch.int64), embedding.num_embeddings)
     else:
         tokens, index = torch.unique(ids, return_inverse=True)

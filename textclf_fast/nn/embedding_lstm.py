@@ -24,15 +24,14 @@ from textclf_fast.nn.layout import (
 from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.options import DEFAULTS, check_rate
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
+from textclf_fast.nn.projection import project
 from textclf_fast.nn.stack import (
     autocast_lowers,
     kernels_apply,
     lower_states,
     lowered,
-    project,
     run_layers,
     stand_in,
-    transforms_are_off,
 )
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
@@ -392,7 +391,7 @@ class FusedEmbeddingLSTM(nn.Module):
 
     def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:
         """Called when a run has failed: says which id was out of range, if that was why."""
-        if not transforms_are_off():
+        if not ops.transforms_are_off():
             return  # some cannot look at numbers; PyTorch's own message will do
         vocab_size = self.embedding.num_embeddings
         bad = ((ids < 0) | (ids >= vocab_size)).nonzero()

@@ -21,7 +21,8 @@ from textclf_fast.nn.layout import (
     to_padded,
 )
 from textclf_fast.nn.options import as_pair
-from textclf_fast.nn.stack import kernels_apply, project, transforms_are_off, weights_each
+from textclf_fast.nn.projection import project, weights_each
+from textclf_fast.nn.stack import kernels_apply
 from textclf_fast.nn.stepwise import DirectionWeights, LayerNorms, StepOptions, lstm_stepwise
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _run_layer(
         if need_cells:
             return ops.lstm_with_cells(gates, index, batch_sizes, w_hh, h0, c0, panels, w_hr)
         return *ops.lstm(gates, index, batch_sizes, w_hh, h0, c0, panels, w_hr=w_hr), without_cells
-    if not (options.steps_differ or need_cells) and transforms_are_off():
+    if not (options.steps_differ or need_cells) and ops.transforms_are_off():
         data = rows if index is None else rows.index_select(0, index)
         flat = [w for own in weights for w in own]  # masked
         hx = (h0.contiguous(), c0.contiguous())  # cuDNN asks for it

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from textclf_fast import int8, ops
 from textclf_fast.nn.derived import Derived
-from textclf_fast.nn.stack import projection_weights, recurrent_weights, transforms_are_off
+from textclf_fast.nn.projection import projection_weights, recurrent_weights
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM
@@ -79,7 +79,7 @@ class FrozenRun:
         need_output: bool,
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         """output, h_n and c_n of zero initial states; None where the call has to go the general way."""
-        if self._layer.is_empty or torch.is_grad_enabled() or not transforms_are_off():
+        if self._layer.is_empty or torch.is_grad_enabled() or not ops.transforms_are_off():
             return None
         if ids.dtype is not torch.int64 or ids.dim() != 2 or not ids.is_cpu or ids.numel() == 0:
             return None

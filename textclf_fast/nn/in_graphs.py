@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from textclf_fast import ops
 from textclf_fast.nn.frozen import parameters
-from textclf_fast.nn.stack import kernels_apply, transforms_are_off
+from textclf_fast.nn.stack import kernels_apply
 
 if TYPE_CHECKING:
     from textclf_fast.nn.embedding_lstm import FusedEmbeddingLSTM
@@ -45,7 +46,7 @@ def run_in_graph(
     number: int,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """What :meth:`FrozenRun.run` returns, while a graph is traced; ``number``: of the module that these make up."""
-    if torch.is_grad_enabled() or torch.compiler.is_exporting() or not transforms_are_off():
+    if torch.is_grad_enabled() or torch.compiler.is_exporting() or not ops.transforms_are_off():
         return None
     if not ids.is_cpu or ids.dim() != 2 or ids.numel() == 0 or embedding.max_norm is not None:
         return None

@@ -23,13 +23,13 @@ from textclf_fast.nn.layout import (
 )
 from textclf_fast.nn.lstm_base import LSTMBase
 from textclf_fast.nn.options import DEFAULTS, LSTMOptions
+from textclf_fast.nn.projection import project
 from textclf_fast.nn.stack import (
     RecurrentPanels,
     autocast_lowers,
     kernels_apply,
     lower_states,
     lowered,
-    project,
     reference_applies,
     run_layers,
 )
@@ -98,7 +98,10 @@ class FusedLSTM(LSTMBase):
     @property
     def _panels(self) -> RecurrentPanels:
         # Made when first asked for: instances come about in more ways than the constructor (copies, old pickles).
-        return self.__dict__.setdefault("_kept_panels", RecurrentPanels())
+        try:
+            return self.__dict__["_kept_panels"]
+        except KeyError:
+            return self.__dict__.setdefault("_kept_panels", RecurrentPanels())
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedLSTM:
         self._panels.clear()
@@ -189,6 +192,10 @@ class FusedLSTM(LSTMBase):
             ValueError: an input of another dtype or number of dimensions, a wrong number of lengths.
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
+        if hx is None and lengths is None and not return_cell_states and isinstance(input, Tensor):
+            found = self._panels.dense.run(self, input)
+            if found is not None:
+                return found
         self._update_flat_weights()
         if isinstance(input, Tensor) and autocast_lowers(self, input):
             with torch.autocast("cpu", enabled=False):
@@ -307,6 +314,8 @@ class FusedLSTM(LSTMBase):
             gates = project(data, self, 0)
             panels = self._panels if by_kernels else None
             output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, panels)
+            if panels is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                panels.dense.keep(self)
         else:
             result, (h_n, c_n) = super().forward(PackedSequence(data, layout.batch_sizes), (h0, c0))
             output = result.data

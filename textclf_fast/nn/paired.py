@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from textclf_fast import ops
 from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.embedding_lstm import FusedEmbeddingLSTM
 from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
-from textclf_fast.nn.stack import kernels_apply, transforms_are_off
+from textclf_fast.nn.stack import kernels_apply
 from textclf_fast.optim.deferred_rows import keepers_of
 
 
@@ -70,7 +71,7 @@ class PairedEmbedding(nn.Embedding):
             and weights_stay(self)
             and not (self._forward_hooks or self._backward_hooks or self._backward_pre_hooks)
             and len(list(keepers_of(self))) == len(self._forward_pre_hooks)
-            and transforms_are_off()
+            and ops.transforms_are_off()
         )
 
     def _get_name(self) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.frozen import FrozenRun
-from textclf_fast.nn.stack import project, weights_each
+from textclf_fast.nn.projection import project, weights_each
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 DEFAULT_MAX_BYTES = 256 * 2**20

@@ -1,0 +1,105 @@
+"""The weights of a layer, and the input half of its gates: one product over all of its input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from textclf_fast import ops
+from textclf_fast._libraries import cpu_isa
+
+
+def layer_weights(lstm: nn.LSTM, layer: int, kind: int) -> list[Tensor]:
+    """One kind of weight of a layer, for each direction: 0 w_ih, 1 w_hh, 2 b_ih, 3 b_hh; the last is w_hr, if any."""
+    each = weights_each(lstm)
+    span = each * (2 if lstm.bidirectional else 1)
+    return lstm._flat_weights[layer * span + kind : (layer + 1) * span : each]  # type: ignore[return-value]
+
+
+def weights_each(lstm: nn.LSTM) -> int:
+    """How many weights a layer has in each direction."""
+    return (4 if lstm.bias else 2) + (lstm.proj_size > 0)
+
+
+def joined(tensors: list[Tensor]) -> Tensor:
+    """(D, ...): one direction's tensor is not copied."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+
+
+def recurrent_weights(lstm: nn.LSTM, layer: int) -> Tensor:
+    """W_hh of a layer, (D, 4H, P)."""
+    return joined(layer_weights(lstm, layer, 1))
+
+
+def projection_weights(lstm: nn.LSTM, layer: int) -> Tensor | None:
+    """W_hr of a layer, (D, P, H); None where h is not projected."""
+    return joined(layer_weights(lstm, layer, weights_each(lstm) - 1)) if lstm.proj_size else None
+
+
+def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
+    """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included; in float32 for bfloat16."""
+    w_ih, biases = layer_weights(lstm, layer, 0), []
+    dtype = ops.gates_dtype(w_ih[0].dtype)
+    rows = rows.to(w_ih[0].dtype)
+    if lstm.bias:
+        pairs = zip(layer_weights(lstm, layer, 2), layer_weights(lstm, layer, 3), strict=True)
+        biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
+    row_bytes = len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize
+    in_graph = torch.compiler.is_compiling() or ops.transformed()
+    if rows.is_cpu and not in_graph and rows.size(0) * row_bytes >= LARGE_BYTES:
+        return _ProjectLarge.apply(rows, joined(w_ih), joined(biases) if biases else None)
+    if dtype != rows.dtype:
+        rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
+    if len(w_ih) == 1:
+        return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
+    inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)
+    return torch.baddbmm(torch.stack(biases).unsqueeze(1), inputs, weights) if biases else torch.bmm(inputs, weights)
+
+
+LARGE_BYTES = 2**20  # from which on memory is kept, see ops.new_passing
+
+
+class _ProjectLarge(torch.autograd.Function):
+    """rows (R, I), weights (D, 4H, I), bias (D, 4H) or None -> gates (D, R, 4H), in memory that is kept.
+
+    In fresh memory a projection of 33 MB, B = 32, T = 128, H = 512, meets 8,000 page faults. bfloat16 is multiplied in
+    float32, so that the gates are not rounded; its gradients, which are rounded anyway, in bfloat16 where the machine
+    multiplies that.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weights)
+        ctx.has_bias = bias is not None
+        dtype = ops.gates_dtype(rows.dtype)
+        rows, weights = rows.to(dtype), weights.to(dtype)
+        directions, columns, _ = weights.shape
+        gates = ops.new_passing(rows, [directions, rows.size(0), columns])
+        for d in range(directions):
+            if bias is None:
+                torch.mm(rows, weights[d].T, out=gates[d])
+            else:
+                torch.addmm(bias[d], rows, weights[d].T, out=gates[d])
+        return gates
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        rows, weights = ctx.saved_tensors
+        directions = range(weights.size(0))
+        grad_rows = grad_weights = grad_bias = None
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(1)
+        if cpu_isa() == "avx512_bf16":
+            grad = grad.to(rows.dtype)
+        else:  # without such products PyTorch's take 100 times as long as those in float32
+            rows, weights = rows.to(grad.dtype), weights.to(grad.dtype)
+        if ctx.needs_input_grad[0]:
+            grad_rows = grad[0] @ weights[0]
+            for d in directions[1:]:
+                grad_rows = torch.addmm(grad_rows, grad[d], weights[d])
+        if ctx.needs_input_grad[1]:
+            grad_weights = joined([grad[d].T @ rows for d in directions])
+        return grad_rows, grad_weights, grad_bias  # autograd casts them to the dtypes of what they are of
