@@ -19,6 +19,12 @@ namespace textclf_fast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// (Asked first: calling the operator looks its schema up by name, some 2 us.)
+inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(dense(*t)) : std::nullopt;
+}
+
 inline std::string shape_text(const Tensor& t) {
   std::ostringstream s;
   s << "(";
@@ -79,7 +85,7 @@ inline std::pair<int64_t, int64_t> check_recurrent(const Tensor& w_hh,
 inline CheckedShape check_steps(const Tensor& batch_sizes, std::optional<int64_t> rows) {
   check_int64_vector(batch_sizes, "batch_sizes");
   STD_TORCH_CHECK(batch_sizes.is_cpu(), "batch_sizes: expected a tensor on the CPU");
-  CheckedShape checked{{}, torch::stable::contiguous(batch_sizes), {0}};
+  CheckedShape checked{{}, dense(batch_sizes), {0}};
   const auto* sizes = static_cast<const int64_t*>(checked.batch_sizes.const_data_ptr());
   const int64_t steps = batch_sizes.size(0);
   STD_TORCH_CHECK(steps > 0, "batch_sizes: expected at least one step, got none");
@@ -143,9 +149,9 @@ inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>
 // Reads every entry: for tensors on the CPU.
 inline void check_index_range(const std::optional<Tensor>& index, int64_t gate_rows) {
   if (!index) return;
-  const Tensor dense = torch::stable::contiguous(*index);
-  const auto* rows = static_cast<const int64_t*>(dense.const_data_ptr());
-  const int64_t count = dense.size(0);
+  const Tensor index_c = dense(*index);
+  const auto* rows = static_cast<const int64_t*>(index_c.const_data_ptr());
+  const int64_t count = index_c.size(0);
   bool good = true;
   for (int64_t n = 0; n < count; ++n) good &= uint64_t(rows[n]) < uint64_t(gate_rows);
   if (good) return;

@@ -58,10 +58,12 @@ def _seed() -> None:
 
 @pytest.fixture
 def _poisoned() -> Iterator[None]:
-    """Memory from torch.empty holds NaN: an output that a kernel forgets to write fails its comparison."""
-    torch.use_deterministic_algorithms(True)
+    """Memory that is not written yet holds NaN: an output that a kernel forgets to write fails its comparison."""
+    torch.use_deterministic_algorithms(True)  # PyTorch's own
     assert torch.utils.deterministic.fill_uninitialized_memory
+    _libraries.poison(True)
     yield
+    _libraries.poison(False)
     torch.use_deterministic_algorithms(False)
 
 

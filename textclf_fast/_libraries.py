@@ -110,6 +110,12 @@ def build_record() -> dict[str, str]:
     return {key: value for key, _, value in (line.partition(": ") for line in lines)}
 
 
+def poison(on: bool) -> None:
+    """Has the CPU ops fill memory that they have not written yet with NaN, for tests."""
+    load()
+    ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_poison(int(on))
+
+
 def use_cpu_isa(name: str) -> None:
     """Switches the CPU kernels to another instruction set, for tests and comparisons.
 

@@ -9,6 +9,7 @@
 
 #include "../tensor_checks.h"
 #include "kernels.h"
+#include "tensors.h"
 
 namespace textclf_fast::cpu {
 namespace {
@@ -26,7 +27,7 @@ Tensor stale_rows(const Tensor& ids, const Tensor& done, int64_t steps) {
   STD_TORCH_CHECK(steps >= 0, "steps: expected at least 0, got ", steps);
   const int64_t* had = check_done(done, -1);
   const int64_t vocab_size = done.size(0);
-  const Tensor ids_c = torch::stable::contiguous(ids);
+  const Tensor ids_c = dense(ids);
   const auto* id = static_cast<const int64_t*>(ids_c.const_data_ptr());
   const int64_t count = ids_c.numel();
   std::vector<int64_t> rows;
@@ -38,7 +39,7 @@ Tensor stale_rows(const Tensor& ids, const Tensor& done, int64_t steps) {
     seen[size_t(id[n])] = true;
     rows.push_back(id[n]);
   }
-  Tensor stale = torch::stable::new_empty(ids_c, {int64_t(rows.size())});
+  Tensor stale = uninitialized(ids_c, {int64_t(rows.size())});
   std::copy(rows.begin(), rows.end(), static_cast<int64_t*>(stale.mutable_data_ptr()));
   return stale;
 }
@@ -123,7 +124,7 @@ void adam_rows_(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor done, co
     check_shape(*grad, "grad", {count, param.size(1)});
     STD_TORCH_CHECK(grad->scalar_type() == param.scalar_type(), "grad: its dtype differs from that of param");
     STD_TORCH_CHECK(grad->is_cpu(), "grad: expected a tensor on the CPU");
-    grad_c = torch::stable::contiguous(*grad);
+    grad_c = dense(*grad);
   }
   if (count == 0) return;
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../tensor_checks.h"
+#include "tensors.h"
 
 namespace textclf_fast::cpu {
 namespace {
@@ -17,10 +18,10 @@ namespace {
 std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size) {
   check_int64_vector(ids, "ids");
   STD_TORCH_CHECK(vocab_size > 0, "vocab_size: expected at least 1, got ", vocab_size);
-  const Tensor ids_c = torch::stable::contiguous(ids);
+  const Tensor ids_c = dense(ids);
   const int64_t count = ids_c.size(0);
   const auto* id = static_cast<const int64_t*>(ids_c.const_data_ptr());
-  Tensor index = torch::stable::new_empty(ids_c, {count});
+  Tensor index = uninitialized(ids_c, {count});
   auto* place = static_cast<int64_t*>(index.mutable_data_ptr());
   std::vector<int64_t> tokens;
   std::vector<int64_t> place_of(size_t(vocab_size), -1);  // 80 kB at V = 10,000: one pass, no sorting, no hashing
@@ -34,7 +35,7 @@ std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size
     }
     place[n] = p;
   }
-  Tensor distinct = torch::stable::new_empty(ids_c, {int64_t(tokens.size())});
+  Tensor distinct = uninitialized(ids_c, {int64_t(tokens.size())});
   std::copy(tokens.begin(), tokens.end(), static_cast<int64_t*>(distinct.mutable_data_ptr()));
   return {distinct, index};
 }
@@ -42,17 +43,17 @@ std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size
 std::tuple<Tensor, Tensor, Tensor, Tensor> packed_layout(const Tensor& lengths, int64_t steps, int64_t step_stride,
                                                          int64_t row_stride) {
   check_int64_vector(lengths, "lengths");
-  const Tensor lengths_c = torch::stable::contiguous(lengths);
+  const Tensor lengths_c = dense(lengths);
   const int64_t rows = lengths_c.size(0);
   const auto* length = static_cast<const int64_t*>(lengths_c.const_data_ptr());
   STD_TORCH_CHECK(rows > 0, "lengths: expected one length a row, got none");
   check_lengths(length, rows, steps);
 
-  Tensor sorted = torch::stable::new_empty(lengths_c, {rows}), unsorted = torch::stable::new_empty(lengths_c, {rows});
+  Tensor sorted = uninitialized(lengths_c, {rows}), unsorted = uninitialized(lengths_c, {rows});
   auto* order = static_cast<int64_t*>(sorted.mutable_data_ptr());
   sort_rows(length, rows, order, static_cast<int64_t*>(unsorted.mutable_data_ptr()));
-  Tensor batch_sizes = torch::stable::new_empty(lengths_c, {length[order[0]]});
-  Tensor positions = torch::stable::new_empty(lengths_c, {std::accumulate(length, length + rows, int64_t(0))});
+  Tensor batch_sizes = uninitialized(lengths_c, {length[order[0]]});
+  Tensor positions = uninitialized(lengths_c, {std::accumulate(length, length + rows, int64_t(0))});
   lay_out({steps, rows, step_stride, row_stride}, length, order, static_cast<int64_t*>(batch_sizes.mutable_data_ptr()),
           static_cast<int64_t*>(positions.mutable_data_ptr()));
   return {positions, batch_sizes, sorted, unsorted};

@@ -26,8 +26,8 @@ Inferred embedding_lstm_inference(const Tensor& table, const Tensor& ids, const 
     return {as(kBFloat16, output), as(kBFloat16, h_n), as(kBFloat16, c_n)};
   }
   const PaddedIds batch = lay_out_ids(ids, lengths, batch_first, table.size(1));
-  const Tensor table_c = torch::stable::contiguous(table), w_hh_c = torch::stable::contiguous(w_hh);
-  const auto w_hr_c = contiguous(w_hr);
+  const Tensor table_c = dense(table), w_hh_c = dense(w_hh);
+  const auto w_hr_c = dense(w_hr);
   Inferred result;
   dispatch(w_hh, "w_hh", [&]<class T>(T) {
     if (panels) check_panels<T>(*panels, w_hh, directions, hidden, projected);

@@ -30,12 +30,12 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
     return {as(kBFloat16, r.output), as(kBFloat16, r.h_n), as(kBFloat16, r.c_n), as(kBFloat16, r.activations),
             as(kBFloat16, r.cells)};
   }
-  const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
-  const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
-  const auto index_c = contiguous(index), w_hr_c = contiguous(w_hr);
+  const Tensor gates_c = dense(gates), w_hh_c = dense(w_hh);
+  const Tensor h0_c = dense(h0), c0_c = dense(c0);
+  const auto index_c = dense(index), w_hr_c = dense(w_hr);
   Results r{new_output(w_hh, {need_output ? s.positions : 0, s.directions * s.width()}),
-            torch::stable::new_empty(w_hh, {s.directions, s.rows, s.width()}),
-            torch::stable::new_empty(w_hh, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
+            uninitialized(w_hh, {s.directions, s.rows, s.width()}),
+            uninitialized(w_hh, {s.directions, s.rows, s.hidden}), std::nullopt, std::nullopt};
   if (need_activations) r.activations = new_passing(w_hh, {s.directions, s.positions, 4 * s.hidden});
   if (need_cells) {  // for a training step, or for the caller to keep
     const std::vector<int64_t> shape{s.directions, s.positions, s.hidden};
@@ -81,13 +81,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& g
 Tensor pack_recurrent(const Tensor& w_hh, const std::optional<Tensor>& w_hr) {
   const auto [directions, hidden] = check_recurrent(w_hh, w_hr);
   const int64_t P = w_hr ? w_hh.size(2) : 0;
-  if (computes_as_float(w_hh, w_hr))
-    return torch::stable::new_empty(w_hh, {panels_size<BFloat16>(directions, hidden, P)});
-  const Tensor w_hh_c = torch::stable::contiguous(w_hh);
-  const auto w_hr_c = contiguous(w_hr);
+  if (computes_as_float(w_hh, w_hr)) return uninitialized(w_hh, {panels_size<BFloat16>(directions, hidden, P)});
+  const Tensor w_hh_c = dense(w_hh);
+  const auto w_hr_c = dense(w_hr);
   Tensor panels;
   dispatch(w_hh, "w_hh", [&, D = directions, H = hidden]<class T>(T) {
-    panels = torch::stable::new_empty(w_hh, {panels_size<T>(D, H, P)});
+    panels = uninitialized(w_hh, {panels_size<T>(D, H, P)});
     pack_panels<T>(data<T>(w_hh_c), data<T>(w_hr_c), D, H, P, mutable_data<T>(panels));
   });
   return panels;
@@ -121,29 +120,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name,
                                 const std::vector<int64_t>& shape) {
     if (grad) check_shape(*grad, name, shape), check_like(*grad, name, activations);
-    return contiguous(grad);
+    return dense(grad);
   };
   const auto grad_output_c = checked_grad(grad_output, "grad_output", {s.positions, s.directions * s.width()});
   const auto grad_h_n_c = checked_grad(grad_h_n, "grad_h_n", {s.directions, s.rows, s.width()});
   const auto grad_c_n_c = checked_grad(grad_c_n, "grad_c_n", {s.directions, s.rows, s.hidden});
   const auto grad_cells_c = checked_grad(grad_cells, "grad_cells", {s.directions, s.positions, s.hidden});
-  const Tensor activations_c = torch::stable::contiguous(activations), cells_c = torch::stable::contiguous(cells);
-  const Tensor output_c = torch::stable::contiguous(output), w_hh_c = torch::stable::contiguous(w_hh);
-  const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
-  const auto index_c = contiguous(index), w_hr_c = contiguous(w_hr);
+  const Tensor activations_c = dense(activations), cells_c = dense(cells);
+  const Tensor output_c = dense(output), w_hh_c = dense(w_hh);
+  const Tensor h0_c = dense(h0), c0_c = dense(c0);
+  const auto index_c = dense(index), w_hr_c = dense(w_hr);
 
   // Sums are made, and the gates' gradients given out, in the type that they are summed in.
   const ScalarType given = activations.scalar_type();
   const auto summed = given == ScalarType::BFloat16 ? ScalarType::Float : given;
   Tensor grad_gates = new_passing(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed);
   Tensor grad_w_hh = need_w_hh ? new_passing(activations, {s.directions, 4 * s.hidden, s.width()}, summed)
-                               : torch::stable::new_empty(activations, {0}, summed);
+                               : uninitialized({0}, summed);
   Tensor grad_w_hr = need_w_hr ? new_passing(activations, {s.directions, s.projected, s.hidden}, summed)
-                               : torch::stable::new_empty(activations, {0}, summed);
+                               : uninitialized({0}, summed);
   if (index_c || s.rows == 0) torch::stable::zero_(grad_gates);
   if (s.rows == 0) torch::stable::zero_(grad_w_hh), torch::stable::zero_(grad_w_hr);
-  Tensor grad_h0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.width()});
-  Tensor grad_c0 = torch::stable::new_empty(activations, {s.directions, s.rows, s.hidden});
+  Tensor grad_h0 = uninitialized(activations, {s.directions, s.rows, s.width()});
+  Tensor grad_c0 = uninitialized(activations, {s.directions, s.rows, s.hidden});
   dispatch(activations, "activations", [&]<class T>(T) {
     using A = Accumulator<T>;
     run_backward<T>({s, data<T>(grad_output_c), data<T>(grad_h_n_c), data<T>(grad_c_n_c), data<T>(grad_cells_c),

@@ -50,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor> quantize_recurrent(const Tensor& w_hh) {
   STD_TORCH_CHECK(w_hh.scalar_type() == ScalarType::Float, "w_hh: expected dtype float32");
   STD_TORCH_CHECK(hidden <= Int8Weights::kMostHidden, "w_hh: H is ", hidden, ", expected at most ",
                   Int8Weights::kMostHidden, " for int8");
-  const Tensor w_hh_c = torch::stable::contiguous(w_hh);
+  const Tensor w_hh_c = dense(w_hh);
   const int64_t blocks = Int8Weights::blocks(hidden), fours = Int8Weights::depth(hidden) / Int8Weights::kFour;
   const int64_t row_count = directions * blocks * kGates * Int8Weights::kUnits;
   const auto zeros = [&](const std::vector<int64_t>& shape, ScalarType dtype) {
@@ -101,8 +101,7 @@ CheckedWeights check_int8(const Tensor& numbers, const Tensor& scales, const Ten
   STD_TORCH_CHECK(numbers.is_cpu(), "numbers: expected a tensor on the CPU");
   STD_TORCH_CHECK(scales.is_cpu(), "scales: expected a tensor on the CPU");
   STD_TORCH_CHECK(offsets.is_cpu(), "offsets: expected a tensor on the CPU");
-  CheckedWeights checked{
-      torch::stable::contiguous(numbers), torch::stable::contiguous(scales), torch::stable::contiguous(offsets), {}};
+  CheckedWeights checked{dense(numbers), dense(scales), dense(offsets), {}};
   checked.weights = {data<int8_t>(checked.numbers), data<float>(checked.scales), data<int32_t>(checked.offsets)};
   return checked;
 }
@@ -117,11 +116,11 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8_inference(const Tensor& gates, cons
   check_index(index, gates, gate_rows, s.positions);
   check_index_range(index, gate_rows);
   s.directions = directions, s.hidden = hidden, s.gate_rows = gate_rows;
-  const Tensor gates_c = torch::stable::contiguous(gates);
-  const auto index_c = contiguous(index);
+  const Tensor gates_c = dense(gates);
+  const auto index_c = dense(index);
   Tensor output = new_output(gates, {need_output ? s.positions : 0, directions * hidden});
-  Tensor h_n = torch::stable::new_empty(gates, {directions, s.rows, hidden});
-  Tensor c_n = torch::stable::new_empty(gates, {directions, s.rows, hidden});
+  Tensor h_n = uninitialized(gates, {directions, s.rows, hidden});
+  Tensor c_n = uninitialized(gates, {directions, s.rows, hidden});
   run_int8_forward({s, data<float>(gates_c), data<int64_t>(index_c), nullptr, nullptr, nullptr,
                     need_output ? mutable_data<float>(output) : nullptr, nullptr, mutable_data<float>(h_n),
                     mutable_data<float>(c_n), nullptr, nullptr},
@@ -134,7 +133,7 @@ Inferred embedding_lstm_int8_inference(const Tensor& table, const Tensor& ids, c
                                        const Tensor& offsets, bool need_output) {
   const CheckedWeights weights = check_int8(numbers, scales, offsets, table, "table");
   const PaddedIds batch = lay_out_ids(ids, lengths, batch_first, table.size(1));
-  const Tensor table_c = torch::stable::contiguous(table);
+  const Tensor table_c = dense(table);
   return infer_padded<float>(batch, table_c, table_c, need_output,
                              [&](const LstmForward<float>& problem) { run_int8_forward(problem, weights.weights); });
 }

@@ -11,6 +11,8 @@
 #define ASAN_UNPOISON_MEMORY_REGION(data, bytes) ((void)(data), (void)(bytes))
 #endif
 
+#include <atomic>
+#include <cstring>
 #include <iterator>
 #include <memory>
 #include <mutex>
@@ -24,6 +26,8 @@ namespace {
 constexpr std::align_val_t kLine{64};
 constexpr size_t kMostKept = size_t(64) << 20;
 constexpr size_t kHugePage = size_t(2) << 20;
+
+std::atomic<bool> poisons{false};
 
 struct Free {
   void operator()(void* p) const { ::operator delete(p, kLine); }
@@ -67,10 +71,7 @@ size_t rounded(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-}  // namespace
-
-void* take_block(size_t bytes) {
-  bytes = rounded(bytes);
+void* take_rounded(size_t bytes) {
   {
     KeptBlocks& k = kept();
     const std::lock_guard<std::mutex> lock(k.mutex);
@@ -85,6 +86,18 @@ void* take_block(size_t bytes) {
   }
   void* data = static_cast<char*>(allocate(bytes + kHeader)) + kHeader;
   size_of(data) = bytes;
+  return data;
+}
+
+}  // namespace
+
+void poison(void* data, size_t bytes) {
+  if (poisons.load(std::memory_order_relaxed)) std::memset(data, 0xff, bytes);
+}
+
+void* take_block(size_t bytes) {
+  void* data = take_rounded(rounded(bytes));
+  poison(data, bytes);
   return data;
 }
 
@@ -104,6 +117,7 @@ void give_back_block(void* data) {
 Scratch::Scratch(ScratchUse use, size_t bytes) : kept_(bytes <= kMostKept) {
   if (!kept_) {
     data_ = allocate(bytes);
+    poison(data_, bytes);
     return;
   }
   Block& block = kept_blocks[size_t(use)];
@@ -116,6 +130,7 @@ Scratch::Scratch(ScratchUse use, size_t bytes) : kept_(bytes <= kMostKept) {
   // AddressSanitizer, where the tests are built with it: the rest of a larger block is not this request's.
   ASAN_UNPOISON_MEMORY_REGION(data_, block.bytes);
   ASAN_POISON_MEMORY_REGION(static_cast<char*>(data_) + bytes, block.bytes - bytes);
+  poison(data_, bytes);
 }
 
 Scratch::~Scratch() {
@@ -133,3 +148,6 @@ void advise_huge_pages(void* data, size_t bytes) {
 }
 
 }  // namespace textclf_fast::cpu
+
+// For Python (textclf_fast/_libraries.py), through ctypes.
+extern "C" __attribute__((visibility("default"))) void textclf_fast_poison(int on) { textclf_fast::cpu::poisons = on; }

@@ -6,6 +6,10 @@
 
 namespace textclf_fast::cpu {
 
+// For tests: fills what has just been handed out, and not written yet, with NaN (integers: -1), once that is switched
+// on.
+void poison(void* data, size_t bytes);
+
 // Bytes for the calling thread until its next request with the same `use`: uninitialized, 64-byte aligned, kept from
 // call to call. Freshly mapped memory costs a page fault every 4 kB, which on a virtual machine were seen to take 2 us:
 // more than the work done in the page. Requests above 64 MB are not kept.

@@ -58,10 +58,10 @@ PaddedIds lay_out_ids(const Tensor& ids, const std::optional<Tensor>& lengths, b
     check_int64_vector(*lengths, "lengths");
     STD_TORCH_CHECK(lengths->is_cpu(), "lengths: expected a tensor on the CPU");
     check_shape(*lengths, "lengths", {rows});
-    result.lengths = torch::stable::contiguous(*lengths);
+    result.lengths = dense(*lengths);
     check_lengths(data<int64_t>(result.lengths), rows, steps);
   }
-  result.ids = torch::stable::contiguous(ids);
+  result.ids = dense(ids);
   make_layout(result);
   pack_ids(result, vocab_size);
   return result;

@@ -67,8 +67,8 @@ Inferred infer_padded(const PaddedIds& ids, const Tensor& table, const Tensor& l
   Tensor output =
       new_output(like, need_output ? std::vector<int64_t>{ids.ids.size(0), ids.ids.size(1), directions * width}
                                    : std::vector<int64_t>{0});
-  Tensor h_n = torch::stable::new_empty(like, {directions, rows, width});
-  Tensor c_n = torch::stable::new_empty(like, {directions, rows, hidden});
+  Tensor h_n = uninitialized(like, {directions, rows, width});
+  Tensor c_n = uninitialized(like, {directions, rows, hidden});
   T* out = need_output ? mutable_data<T>(output) : nullptr;
   if (out) clear_padding(out, ids, directions * width);
   const LstmShape shape{int64_t(ids.batch_sizes.size()),

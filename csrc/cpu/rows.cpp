@@ -26,8 +26,8 @@ int64_t grain(int64_t row_bytes) { return std::max<int64_t>(1, (int64_t(1) << 16
 Tensor gather_rows(const Tensor& table, const Tensor& rows, int64_t) {
   STD_TORCH_CHECK(table.dim() == 2, "table: expected shape (V, E), got ", shape_text(table));
   const int64_t* row = check_rows(rows, table.size(0));
-  const Tensor table_c = torch::stable::contiguous(table);
-  Tensor values = torch::stable::new_empty(table, {rows.size(0), table.size(1)});
+  const Tensor table_c = dense(table);
+  Tensor values = uninitialized(table, {rows.size(0), table.size(1)});
   const int64_t bytes = table.size(1) * int64_t(table.element_size());
   const char* from = data<char>(table_c);
   char* to = mutable_data<char>(values);
@@ -42,7 +42,7 @@ Tensor scatter_rows(const Tensor& values, const Tensor& rows, int64_t count, int
   STD_TORCH_CHECK(count >= 0, "count: expected at least 0, got ", count);
   check_shape(values, "values", {rows.numel(), values.size(1)});
   const int64_t* row = check_rows(rows, count);
-  const Tensor values_c = torch::stable::contiguous(values);
+  const Tensor values_c = dense(values);
   Tensor table = new_passing(values, {count, values.size(1)});
   const int64_t bytes = values.size(1) * int64_t(values.element_size());
   const char* from = data<char>(values_c);

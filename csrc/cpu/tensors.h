@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -26,9 +27,26 @@ T* mutable_data(Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
+// On the CPU. (Not by way of the operator, as in dense().)
+inline Tensor uninitialized(const std::vector<int64_t>& shape, ScalarType dtype) {
+  std::vector<int64_t> strides(shape.size());
+  int64_t count = 1;
+  for (size_t d = shape.size(); d-- > 0; count *= std::max<int64_t>(shape[d], 1)) strides[d] = count;
+  const auto number = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), number,
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor t(handle);
+  poison(t.mutable_data_ptr(), size_t(t.numel()) * t.element_size());
+  return t;
+}
+inline Tensor uninitialized(const Tensor& like, const std::vector<int64_t>& shape) {
+  return uninitialized(shape, like.scalar_type());
+}
+
 // On the CPU, of the dtype of `like` unless another is given; uninitialized. For the caller to keep.
 inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& shape) {
-  Tensor t = torch::stable::new_empty(like, shape);
+  Tensor t = uninitialized(like, shape);
   advise_huge_pages(t.mutable_data_ptr(), size_t(t.numel()) * t.element_size());
   return t;
 }
@@ -40,15 +58,11 @@ inline Tensor new_passing(const Tensor& like, const std::vector<int64_t>& shape,
   std::vector<int64_t> strides(shape.size());
   for (size_t d = shape.size(); d-- > 0; count *= shape[d]) strides[d] = count;
   const int64_t bytes = count * (dtype == ScalarType::BFloat16 ? 2 : dtype == ScalarType::Float ? 4 : 8);
-  if (bytes < kLarge) return torch::stable::new_empty(like, shape, dtype);
+  if (bytes < kLarge) return uninitialized(shape, dtype);
   return torch::stable::from_blob(take_block(size_t(bytes)), shape, strides, like.device(), dtype, give_back_block);
 }
 inline Tensor new_passing(const Tensor& like, const std::vector<int64_t>& shape) {
   return new_passing(like, shape, like.scalar_type());
-}
-
-inline std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
-  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
 }
 
 // Calls f(T{}) with the C++ type of the tensor.
