@@ -38,9 +38,9 @@ def transformed() -> bool:
 
 def transforms_are_off() -> bool:
     """Whether ops run as they are: no autocast, no export to ONNX, no tracing, no transform of torch.func."""
-    return not (
-        torch.is_autocast_enabled("cpu") or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing() or transformed()
-    )
+    # (An export to ONNX traces or compiles; asking for it alone would take longer than all else here.)
+    exporting = torch.jit.is_tracing() or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+    return not (exporting or torch.is_autocast_enabled("cpu") or transformed())
 
 
 def lstm(

@@ -281,11 +281,12 @@ class FusedEmbeddingLSTM(nn.Module):
             return lstm(embedding(ids), hx, lengths=lengths)
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:
-            if lengths is None and not self._kernels_apply():
+            by_kernels = ids.is_cpu and self._kernels_apply()
+            if lengths is None and not by_kernels:
                 # As it is: the transforms of torch.func have no rule for PyTorch's LSTM on packed batches.
                 output, states = lstm(embedding(ids), hx)
                 return output if need_output else None, states
-            output, states = self._run(to_packed(ids, layout, batch_first), layout, hx, need_output)
+            output, states = self._run(to_packed(ids, layout, batch_first), layout, hx, need_output, by_kernels)
         except (IndexError, RuntimeError):
             self._refuse_bad_ids(to_packed(ids, layout, batch_first), layout, steps, batch_first)
             raise
@@ -328,7 +329,8 @@ class FusedEmbeddingLSTM(nn.Module):
         _check_ids_dtype(packed.data)
         layout = packed_sequence_layout(packed)
         try:
-            output, states = self._run(packed.data, layout, hx, need_output)
+            by_kernels = packed.data.is_cpu and self._kernels_apply()
+            output, states = self._run(packed.data, layout, hx, need_output, by_kernels)
         except (IndexError, RuntimeError):
             self._refuse_bad_ids(packed.data, layout, 0, self.lstm.batch_first)
             raise
@@ -351,10 +353,12 @@ class FusedEmbeddingLSTM(nn.Module):
         final = h_n.squeeze(1), c_n.squeeze(1)
         return None if output is None else output.squeeze(batch_dim), final
 
-    def _run(self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool) -> tuple[Tensor, States]:
+    def _run(
+        self, ids: Tensor, layout: PackedLayout, hx: States | None, need_output: bool, by_kernels: bool
+    ) -> tuple[Tensor, States]:
         """(N,) ids in packed order and states in the caller's -> (N, D * P) and states in the caller's order."""
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
-        if not ids.is_cpu or not self._kernels_apply():
+        if not by_kernels:
             return lstm._run(embedding(ids), layout, hx)
         ids = ids.to(torch.int64)
         table = None

@@ -103,6 +103,12 @@ class FusedLSTM(LSTMBase):
         except KeyError:
             return self.__dict__.setdefault("_kept_panels", RecurrentPanels())
 
+    def _update_flat_weights(self) -> None:
+        own = self._parameters
+        # As nn.LSTM does, but for the usual case: looking each weight up as an attribute takes five times as long.
+        if not all(own.get(name) is w for name, w in zip(self._flat_weights_names, self._flat_weights, strict=True)):
+            super()._update_flat_weights()
+
     def _apply(self, fn: Any, recurse: bool = True) -> FusedLSTM:
         self._panels.clear()
         return super()._apply(fn, recurse)
