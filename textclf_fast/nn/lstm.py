@@ -198,8 +198,8 @@ class FusedLSTM(LSTMBase):
             ValueError: an input of another dtype or number of dimensions, a wrong number of lengths.
             RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
         """
-        if hx is None and lengths is None and not return_cell_states and isinstance(input, Tensor):
-            found = self._panels.dense.run(self, input)
+        if hx is None and not return_cell_states and isinstance(input, Tensor | PackedSequence):
+            found = self._panels.frozen.run(self, input, lengths)
             if found is not None:
                 return found
         self._update_flat_weights()
@@ -321,7 +321,7 @@ class FusedLSTM(LSTMBase):
             panels = self._panels if by_kernels else None
             output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, panels)
             if panels is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-                panels.dense.keep(self)
+                panels.frozen.keep(self)
         else:
             result, (h_n, c_n) = super().forward(PackedSequence(data, layout.batch_sizes), (h0, c0))
             output = result.data

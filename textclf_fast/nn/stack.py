@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from textclf_fast import ops
 from textclf_fast.nn.derived import Derived, weights_stay
-from textclf_fast.nn.frozen_dense import FrozenDense
+from textclf_fast.nn.frozen_layers import FrozenLayers
 from textclf_fast.nn.projection import layer_weights, project, projection_weights, recurrent_weights, weights_each
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -106,17 +106,17 @@ class RecurrentPanels:
     """Each layer's W_hh and W_hr as the kernels read them, kept for inference while the weights stay as they are.
 
     Attributes:
-        dense: the short way through the layers that goes with them.
+        frozen: the short way through the layers that goes with them.
     """
 
     def __init__(self) -> None:
         self._layers: dict[int, Derived[Tensor]] = {}
-        self.dense = FrozenDense()
+        self.frozen = FrozenLayers()
 
     def clear(self) -> None:
         """Forgets all of them."""
         self._layers.clear()
-        self.dense.clear()
+        self.frozen.clear()
 
     def get(self, lstm: nn.LSTM, layer: int) -> Tensor | None:
         """One layer's panels, or None where they cannot be kept; ``_flat_weights`` up to date."""

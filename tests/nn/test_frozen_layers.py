@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lstm_cases import Case, option_cases
+from lstm_cases import Case, option_cases, reference_forward
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -28,24 +28,41 @@ def flat(result: tuple[Tensor, tuple[Tensor, Tensor]]) -> list[Tensor]:
 
 
 @pytest.mark.usefixtures("_poisoned")
-@pytest.mark.parametrize(
-    "case", [case for case in option_cases() if case.lengths == "none" and not case.states], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in option_cases() if not case.states], ids=str)
 def test_same_as_the_general_way(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fused = pair(**case.options())
     shape = (case.rows, case.steps) if case.batch_first else (case.steps, case.rows)
     x, other = torch.randn(*shape, INPUT, dtype=torch.float64), torch.randn(7, 3, INPUT, dtype=torch.float64)
+    lengths = case.make_lengths()
     with torch.no_grad():
-        general = fused(x)
+        general = fused(x, lengths=lengths)
         monkeypatch.setattr(FusedLSTM, "_forward", None)
-        short = fused(x)
-        expected = plain(x)
+        short = fused(x, lengths=lengths)
+        expected = reference_forward(plain)(x, None, lengths)
         for a, b, c in zip(flat(short), flat(general), flat(expected), strict=True):
             assert torch.equal(a, b)
             torch.testing.assert_close(a, c)
-            assert a.stride() == c.stride()
+            assert a.stride() == (c if lengths is None else b).stride()
         for a, c in zip(flat(fused(other)), flat(plain(other)), strict=True):  # other sizes
             torch.testing.assert_close(a, c)
+
+
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+def test_packed_sequences(enforce_sorted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, fused = pair(bidirectional=True, num_layers=2)
+    rows = [torch.randn(n, INPUT, dtype=torch.float64) for n in ((5, 3, 3, 1) if enforce_sorted else (3, 5, 1, 3))]
+    packed = pack_sequence(rows, enforce_sorted)
+    with torch.no_grad():
+        fused(packed)
+        monkeypatch.setattr(FusedLSTM, "_forward", None)
+        output, states = fused(packed)
+        expected, want = plain(packed)
+    torch.testing.assert_close((output.data, *states), (expected.data, *want))
+    for name in ("batch_sizes", "sorted_indices", "unsorted_indices"):
+        a, b = getattr(output, name), getattr(expected, name)
+        assert (a is None and b is None) or torch.equal(a, b)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="batch_sizes: they add up to 10, expected"):
+        fused(packed._replace(batch_sizes=torch.tensor([4, 3, 2, 1])))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -128,9 +145,8 @@ def test_what_is_special_goes_the_general_way(monkeypatch: pytest.MonkeyPatch) -
         fused(x)
         special = [
             lambda: fused(x, (states, states)),
-            lambda: fused(x, lengths=[6, 3]),
             lambda: fused(x, return_cell_states=True),
-            lambda: fused(pack_sequence([x[:, 0]])),
+            lambda: fused(pack_sequence([x[:, 0]]), lengths=[6]),
             lambda: fused(x[:, 0]),
             lambda: fused(x.float()),
             lambda: fused(x[..., :2]),
@@ -152,5 +168,5 @@ def test_copies_and_threads_start_anew() -> None:
     with torch.no_grad():
         expected = fused(x)[0]
         twin = copy.deepcopy(fused)
-        assert twin._panels.dense._layers.is_empty
+        assert twin._panels.frozen._layers.is_empty
         assert torch.equal(twin(x)[0], expected)

@@ -1,15 +1,26 @@
-"""Inference on small dense batches with frozen weights: the short way for the calls in which nothing is special."""
+"""Inference on small batches with frozen weights: the short way for the calls in which nothing is special."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import ops
 from textclf_fast.nn.derived import Derived
+from textclf_fast.nn.layout import (
+    PackedLayout,
+    packed_sequence_layout,
+    padded_layout,
+    permute_rows,
+    to_packed,
+    to_padded,
+)
 from textclf_fast.nn.options import DEFAULTS
 from textclf_fast.nn.projection import LARGE_BYTES, joined, layer_weights, projection_weights, recurrent_weights
 
@@ -43,7 +54,7 @@ class FrozenLayer(NamedTuple):
         return torch.bmm(rows, self.w_ih) if self.bias is None else torch.baddbmm(self.bias, rows, self.w_ih)
 
 
-class FrozenDense:
+class FrozenLayers:
     """Remembers every layer's :class:`FrozenLayer`, and runs them where that is all there is to a call.
 
     One row of eight steps, I = H = 32, two cores of an AMD EPYC (Zen 3): the general way through Python took 240 us,
@@ -52,12 +63,12 @@ class FrozenDense:
 
     def __init__(self) -> None:
         self._layers: Derived[list[FrozenLayer]] = Derived()
-        self._start: tuple[tuple[int, int], Tensor, Tensor, Tensor] | None = None
+        self._zeros: tuple[Tensor, Tensor] | None = None
 
     def clear(self) -> None:
         """Forgets the layers."""
         self._layers.clear()
-        self._start = None
+        self._zeros = None
 
     def keep(self, lstm: FusedLSTM) -> None:
         """Remembers the layers as they are, if they may be; ``_flat_weights`` up to date and right for the kernels."""
@@ -66,51 +77,70 @@ class FrozenDense:
             return
         self._layers.get(weights, lambda changed: _frozen_layers(lstm))
 
-    def run(self, lstm: FusedLSTM, input: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
-        """What lstm(input) returns; None where the call has to go the general way."""
-        if self._layers.is_empty or torch.is_grad_enabled() or not ops.transforms_are_off():
+    def run(
+        self, lstm: FusedLSTM, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None
+    ) -> tuple[Any, tuple[Tensor, Tensor]] | None:
+        """What lstm(input, lengths=lengths) returns; None where the call has to go the general way."""
+        if self._layers.is_empty or torch.compiler.is_compiling():
+            return None
+        if torch.is_grad_enabled() or not ops.transforms_are_off():
             return None
         weights = _parameters(lstm)
         layers = None if weights is None else self._layers.peek(weights)
         if layers is None:
             self.clear()
             return None
-        first = layers[0]
-        if input.dim() != 3 or input.size(2) != lstm.input_size or input.dtype != first.w_hh.dtype or not input.is_cpu:
+        packed = isinstance(input, PackedSequence)
+        data = input.data if isinstance(input, PackedSequence) else input
+        *batch, width = data.shape
+        if len(batch) != (1 if packed else 2) or (packed and lengths is not None) or (lstm.training and lstm.dropout):
             return None
-        rows, steps = input.shape[:2] if lstm.batch_first else (input.size(1), input.size(0))
-        gates_bytes = rows * steps * first.w_hh.size(0) * first.w_hh.size(1) * first.w_ih.element_size()
-        if not 0 < gates_bytes < LARGE_BYTES or (lstm.training and lstm.dropout) or lstm._pytorch_is_faster(input):
+        w_hh = layers[0].w_hh
+        if width != lstm.input_size or data.dtype != w_hh.dtype or not data.is_cpu:
             return None
-        batch_sizes, h0, c0 = self._started(steps, rows, lstm)
-        output = (input.transpose(0, 1) if lstm.batch_first else input).flatten(0, 1)
+        gates_bytes = math.prod(batch) * w_hh.size(0) * w_hh.size(1) * layers[0].w_ih.element_size()
+        if not 0 < gates_bytes < LARGE_BYTES or (not packed and lengths is None and lstm._pytorch_is_faster(data)):
+            return None
+        if isinstance(input, PackedSequence):
+            layout = packed_sequence_layout(input)
+            output, states = self._walk(layers, data, layout)
+            return PackedSequence(output, layout.batch_sizes, layout.sorted_indices, layout.unsorted_indices), states
+        rows, steps = batch if lstm.batch_first else reversed(batch)
+        layout = padded_layout(lengths, steps, rows, lstm.batch_first)
+        output, states = self._walk(layers, to_packed(input, layout, lstm.batch_first), layout)
+        return to_padded(output, layout, steps, rows, lstm.batch_first), states
+
+    def _walk(
+        self, layers: list[FrozenLayer], output: Tensor, layout: PackedLayout
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(N, I) -> the last layer's output (N, D * P), and h_n and c_n in the caller's order."""
+        h0, c0 = self._zero_states(layers[0], layout.rows)
         finals = []
         for layer in layers:
             output, *states = ops.lstm(
-                layer.project(output), None, batch_sizes, layer.w_hh, h0, c0, layer.panels, True, layer.w_hr
+                layer.project(output), None, layout.batch_sizes, layer.w_hh, h0, c0, layer.panels, True, layer.w_hr
             )
             finals.append(states)
-        output = output.view(steps, rows, output.size(1))
         h_n, c_n = finals[0] if len(finals) == 1 else map(torch.cat, zip(*finals, strict=True))
-        return output.transpose(0, 1) if lstm.batch_first else output, (h_n, c_n)
+        return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
+
+    def _zero_states(self, layer: FrozenLayer, rows: int) -> tuple[Tensor, Tensor]:
+        """A layer's; those of the last number of rows asked for are kept, nobody writes to them."""
+        kept = self._zeros
+        if kept is None or kept[0].size(1) != rows:
+            directions, gates, width = layer.w_hh.shape
+            self._zeros = kept = (
+                layer.w_hh.new_zeros(directions, rows, width),
+                layer.w_hh.new_zeros(directions, rows, gates // 4),
+            )
+        return kept
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles do not take the layers along."""
         return {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        FrozenDense.__init__(self)
-
-    def _started(self, steps: int, rows: int, lstm: FusedLSTM) -> tuple[Tensor, Tensor, Tensor]:
-        """batch_sizes and a layer's zero states; those of the last sizes asked for are kept, nobody writes to them."""
-        start = self._start
-        if start is None or start[0] != (steps, rows):
-            like, directions = lstm._parameters["weight_hh_l0"], 2 if lstm.bidirectional else 1
-            assert like is not None
-            h0 = like.new_zeros(directions, rows, lstm.proj_size or lstm.hidden_size)
-            c0 = like.new_zeros(directions, rows, lstm.hidden_size)
-            self._start = start = (steps, rows), torch.full((steps,), rows, dtype=torch.int64), h0, c0
-        return start[1:]
+        FrozenLayers.__init__(self)
 
 
 def _parameters(lstm: FusedLSTM) -> list[Tensor] | None:
