@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import ops
 from textclf_fast.nn.checkpointed import lstm_checkpointed
+from textclf_fast.nn.in_onnx import refuse_in_onnx
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -187,6 +188,7 @@ def run_layers_extended(
     if rows.is_cpu and torch.is_autocast_enabled("cpu"):  # what it lowers has been lowered
         with torch.autocast("cpu", enabled=False):
             return run_layers_extended(lstm, rows, index, layout, hx, need_cells)
+    refuse_in_onnx(lstm)
     options, training, last = lstm.options, lstm.training, lstm.num_layers - 1
     directions = 2 if lstm.bidirectional else 1
     if torch.is_grad_enabled():
