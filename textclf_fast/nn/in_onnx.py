@@ -51,7 +51,7 @@ def _in_onnx_export() -> bool:
 def lstm_in_onnx(
     lstm: FusedLSTM, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
 ) -> tuple[Tensor, States]:
-    """FusedLSTM.forward of a batch, (T, B, I) or batch-first, as nodes; it computes nothing. bfloat16 is cast to float32."""
+    """FusedLSTM.forward of a batch, (T, B, I) or batch-first, as nodes, in float32 for bfloat16; it computes nothing."""
     if hx is None:
         lstm.check_input(input, None)
     else:
