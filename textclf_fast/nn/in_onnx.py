@@ -19,6 +19,7 @@ from textclf_fast.reference import gates_dtype
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM, States
 
+
 def writes_onnx(lstm: FusedLSTM) -> bool:
     """Whether torch.onnx.export(dynamo=True) is at work.
 
@@ -51,7 +52,7 @@ def _in_onnx_export() -> bool:
 def lstm_in_onnx(
     lstm: FusedLSTM, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
 ) -> tuple[Tensor, States]:
-    """FusedLSTM.forward of a batch, (T, B, I) or batch-first, as nodes, in float32 for bfloat16; it computes nothing."""
+    """FusedLSTM.forward of a batch, (T, B, I) or batch-first, as nodes, in float32 for bfloat16."""
     if hx is None:
         lstm.check_input(input, None)
     else:
