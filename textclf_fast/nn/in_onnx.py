@@ -56,7 +56,7 @@ def lstm_in_onnx(
     if hx is None:
         lstm.check_input(input, None)
     else:
-        lstm.check_forward_args(input, hx, None)  # type: ignore[arg-type]  # no batch_sizes
+        lstm.check_forward_args(input, hx, None)
     dtype = gates_dtype(input.dtype)
     x = (input.transpose(0, 1) if lstm.batch_first else input).to(dtype)
     sequence_lens = None if lengths is None else torch.as_tensor(lengths).to(torch.int32)
