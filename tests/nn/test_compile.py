@@ -182,7 +182,9 @@ def test_inference_in_int8(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("need_output", [True, False])
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"proj_size": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"proj_size": 2}]
+)
 def test_the_op(options: dict[str, Any], need_output: bool) -> None:
     model = FusedEmbeddingLSTM(V, E, H, **options).requires_grad_(False)
     weights = [model.embedding.weight, *model.lstm._flat_weights]

@@ -24,6 +24,7 @@ from textclf_fast.nn.layout import (
 from textclf_fast.nn.options import as_pair
 from textclf_fast.nn.stack import kernels_apply, project, transforms_are_off
 from textclf_fast.nn.stepwise import DirectionWeights, LayerNorms, StepOptions, lstm_stepwise
+from textclf_fast.nn.stepwise_in_graphs import stepwise_in_graph
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM, States
@@ -264,7 +265,9 @@ def _run_layer(
     zoneout_h, zoneout_c = as_pair(options.zoneout)
     step = StepOptions(options.recurrent_dropout if training else 0.0, zoneout_h, zoneout_c, training)
     named = [_named(lstm, layer, d, own) for d, own in enumerate(weights)]
-    return lstm_stepwise(rows, index, batch_sizes, named, h0, c0, step)
+    in_graph = torch.compiler.is_compiling() and rows.is_cpu and not ops.transformed()
+    run = stepwise_in_graph if in_graph else lstm_stepwise
+    return run(rows, index, batch_sizes, named, h0, c0, step)
 
 
 def _named(lstm: FusedLSTM, layer: int, direction: int, own: list[Tensor]) -> DirectionWeights:
