@@ -1,6 +1,6 @@
 """Writes models as ONNX: one standard LSTM node a layer, told the lengths by its input sequence_lens.
 
-Built by hand: what PyTorch's exporters make of an LSTM knows no lengths, or is unrolled.
+Built by hand: what PyTorch's exporters make of an nn.LSTM knows no lengths, or is unrolled.
 Source: the ONNX operators' specification, LSTM, https://onnx.ai/onnx/operators/onnx__LSTM.html
 """
 

@@ -190,7 +190,7 @@ def test_the_op(options: dict[str, Any], need_output: bool) -> None:
     model = FusedEmbeddingLSTM(V, E, H, **options).requires_grad_(False)
     weights = [model.embedding.weight, *model.lstm._flat_weights]
     ids, op = torch.randint(V, (7, 5)), torch.ops.textclf_fast.embedding_lstm_module.default
-    for lengths in (None, torch.randint(1, 6, (5 if not options else 7,))):
+    for lengths in (None, torch.randint(1, 6, (7 if model.lstm.batch_first else 5,))):
         torch.library.opcheck(op, (ids, lengths, weights, need_output, model._number))
 
 

@@ -96,11 +96,12 @@ class _MadeOf:
         self._storages = [w.untyped_storage() for w in weights]
 
     def is_still(self, weights: Sequence[Tensor]) -> bool:
-        return (
-            self._fused_step == _last_fused_step
-            and not any(w.is_inference() for w in weights)
-            and self._weights == [_identity(w) for w in weights]
-        )
+        if self._fused_step != _last_fused_step:
+            return False
+        try:
+            return self._weights == [_identity(w) for w in weights]
+        except RuntimeError:  # some were made in inference mode: they have no version
+            return False
 
 
 def _identity(w: Tensor) -> tuple[int, int, torch.Size, tuple[int, ...]]:

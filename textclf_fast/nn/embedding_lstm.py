@@ -13,6 +13,7 @@ from textclf_fast import int8, ops
 from textclf_fast.nn.distinct import embed_distinct, embed_with_dropout
 from textclf_fast.nn.extended import learned_states, run_layers_extended, unpack_form
 from textclf_fast.nn.in_graphs import number_module, run_in_graph
+from textclf_fast.nn.in_onnx import writes_onnx
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -274,11 +275,13 @@ class FusedEmbeddingLSTM(nn.Module):
         if ids.numel() == 0:
             return lstm(embedding(ids), hx, lengths=lengths)
         if lengths is not None and torch.onnx.is_in_onnx_export():
-            if not need_output:
+            if not (need_output or writes_onnx(lstm)):
                 raise RuntimeError(
-                    "torch.onnx.export cannot write lengths where the output is left out: use textclf_fast.export_onnx"
+                    "torch.onnx.export(dynamo=False) cannot write lengths where the output is left out: use "
+                    "dynamo=True, or textclf_fast.export_onnx"
                 )
-            return lstm(embedding(ids), hx, lengths=lengths)
+            output, states = lstm(embedding(ids), hx, lengths=lengths)
+            return output if need_output else None, states
         layout = padded_layout(lengths, steps, rows, batch_first)
         try:
             by_kernels = ids.is_cpu and self._kernels_apply()

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import ops
 from textclf_fast.nn.checkpointed import lstm_checkpointed
+from textclf_fast.nn.in_onnx import refuse_in_onnx
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -24,6 +25,7 @@ from textclf_fast.nn.options import as_pair
 from textclf_fast.nn.projection import project, weights_each
 from textclf_fast.nn.stack import kernels_apply
 from textclf_fast.nn.stepwise import DirectionWeights, LayerNorms, StepOptions, lstm_stepwise
+from textclf_fast.nn.stepwise_in_graphs import stepwise_in_graph
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM, States
@@ -188,6 +190,7 @@ def run_layers_extended(
     if rows.is_cpu and torch.is_autocast_enabled("cpu"):  # what it lowers has been lowered
         with torch.autocast("cpu", enabled=False):
             return run_layers_extended(lstm, rows, index, layout, hx, need_cells)
+    refuse_in_onnx(lstm)
     options, training, last = lstm.options, lstm.training, lstm.num_layers - 1
     directions = 2 if lstm.bidirectional else 1
     if torch.is_grad_enabled():
@@ -264,7 +267,9 @@ def _run_layer(
     zoneout_h, zoneout_c = as_pair(options.zoneout)
     step = StepOptions(options.recurrent_dropout if training else 0.0, zoneout_h, zoneout_c, training)
     named = [_named(lstm, layer, d, own) for d, own in enumerate(weights)]
-    return lstm_stepwise(rows, index, batch_sizes, named, h0, c0, step)
+    in_graph = torch.compiler.is_compiling() and rows.is_cpu and not ops.transformed()
+    run = stepwise_in_graph if in_graph else lstm_stepwise
+    return run(rows, index, batch_sizes, named, h0, c0, step)
 
 
 def _named(lstm: FusedLSTM, layer: int, direction: int, own: list[Tensor]) -> DirectionWeights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -77,8 +78,12 @@ class FrozenRun:
         ids: Tensor,
         lengths: Tensor | Sequence[int] | None,
         need_output: bool,
+        weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """output, h_n and c_n of zero initial states; None where the call has to go the general way."""
+        """output, h_n and c_n of zero initial states; None where the call has to go the general way.
+
+        ``weights``: what :func:`parameters` returns, where the caller has that already.
+        """
         if self._layer.is_empty or torch.is_grad_enabled() or not ops.transforms_are_off():
             return None
         if ids.dtype is not torch.int64 or ids.dim() != 2 or not ids.is_cpu or ids.numel() == 0:
@@ -90,7 +95,7 @@ class FrozenRun:
             and lengths.shape == (ids.size(0 if lstm.batch_first else 1),)
         ):
             return None
-        weights = parameters(embedding, lstm)
+        weights = parameters(embedding, lstm) if weights is None else weights
         layer = None if weights is None else self._layer.peek(weights)
         if layer is None:
             return None
@@ -116,5 +121,5 @@ class FrozenRun:
 def parameters(embedding: nn.Embedding, lstm: nn.LSTM) -> list[Tensor] | None:
     """The weights straight from the modules' dictionaries; None where some are computed (parametrized, normed)."""
     own = lstm._parameters
-    weights = [embedding._parameters.get("weight"), *(own.get(name) for name in lstm._flat_weights_names)]
-    return None if any(w is None for w in weights) else weights  # type: ignore[return-value]
+    weights = [embedding._parameters.get("weight"), *map(own.get, lstm._flat_weights_names)]
+    return None if NoneType in map(type, weights) else weights  # type: ignore[return-value]

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from textclf_fast import ops
 from textclf_fast.nn.frozen import parameters
-from textclf_fast.nn.stack import kernels_apply
 
 if TYPE_CHECKING:
     from textclf_fast.nn.embedding_lstm import FusedEmbeddingLSTM
@@ -53,7 +52,7 @@ def run_in_graph(
     if not (lengths is None or (isinstance(lengths, Tensor) and lengths.is_cpu)):
         return None
     weights = parameters(embedding, lstm)
-    if weights is None or not kernels_apply(lstm):
+    if weights is None or not all(weight.is_cpu for weight in weights):
         return None
     return torch.ops.textclf_fast.embedding_lstm_module(ids, lengths, weights, need_output, number)
 
@@ -70,21 +69,22 @@ def _(
     ids: Tensor, lengths: Tensor | None, weights: list[Tensor], need_output: bool, module: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     owner = _modules[module]
-    own = parameters(owner.embedding, owner.lstm)
-    given: dict[str, Tensor] = {}
-    if own is None or not all(map(_same_memory, own, weights)):
-        names = ["embedding.weight", *(f"lstm.{name}" for name in owner.lstm._flat_weights_names)]
-        given = dict(zip(names, weights, strict=True))
+    embedding, lstm = owner.embedding, owner.lstm  # once: a module looks its children up slowly
+    result = owner.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output, weights)
+    if result is not None:
+        return result
+    own = parameters(embedding, lstm)
     output: Any
-    try:
-        with torch.no_grad():
-            if given:
+    with torch.no_grad():
+        if own is not None and all(map(_same_memory, own, weights)):
+            output, states = owner.forward(ids, lengths, None, need_output)
+        else:
+            names = ["embedding.weight", *(f"lstm.{name}" for name in lstm._flat_weights_names)]
+            given = dict(zip(names, weights, strict=True))
+            try:
                 output, states = torch.func.functional_call(owner, given, (ids, lengths, None, need_output))
-            else:
-                output, states = owner.forward(ids, lengths, None, need_output)
-    finally:
-        if given:
-            owner.lstm._update_flat_weights()  # its list would keep the given ones
+            finally:
+                lstm._update_flat_weights()  # its list would keep the given ones
     if output is None:
         output = weights[1].new_empty(0)
     # As the fake kernel promises: a batch-first output may be a transposed view.
@@ -102,6 +102,6 @@ def _(
     lstm, like = _modules[module].lstm, weights[1]
     directions, hidden = 2 if lstm.bidirectional else 1, lstm.hidden_size
     width = lstm.proj_size or hidden
-    states = lstm.num_layers * directions, ids.size(0 if lstm.batch_first else 1)
+    layers, rows = lstm.num_layers * directions, ids.size(0 if lstm.batch_first else 1)
     output = like.new_empty((*ids.shape, directions * width) if need_output else 0)
-    return output, like.new_empty(*states, width), like.new_empty(*states, hidden)
+    return output, like.new_empty(layers, rows, width), like.new_empty(layers, rows, hidden)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from textclf_fast._libraries import cpu_isa
 from textclf_fast.nn import extended
+from textclf_fast.nn.in_onnx import lstm_in_onnx, writes_onnx
 from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
@@ -278,19 +280,21 @@ class FusedLSTM(LSTMBase):
         self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, States]:
         """One row without a batch dimension; transforms; what we do not cover; and every input that nn.LSTM refuses."""
+        in_onnx = writes_onnx(self)
+        run = partial(lstm_in_onnx, self) if in_onnx else self._pack_and_run
         if lengths is not None:
             if input.dim() != 3:
                 raise ValueError(f"lengths: expected a batched 3-D input beside it, got {input.dim()}-D")
-            if torch.onnx.is_in_onnx_export():
+            if torch.onnx.is_in_onnx_export() and not in_onnx:
                 return self._forward_in_onnx_export(input, hx, torch.as_tensor(lengths))
-            return self._pack_and_run(input, hx, lengths)
-        ours = kernels_apply(self, input) or reference_applies(self, dense=True)
+            return run(input, hx, lengths)
+        ours = in_onnx or kernels_apply(self, input) or reference_applies(self, dense=True)
         if input.dim() not in (2, 3) or input.numel() == 0 or not ours:
             return super().forward(input, hx)
         if input.dim() == 3:
             if hx is not None:
                 self._check_states_batched(hx)
-            return self._pack_and_run(input, hx, None)
+            return run(input, hx, None)
         if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
             raise RuntimeError(
                 "For unbatched 2-D input, hx and cx should also be 2-D "
@@ -298,7 +302,7 @@ class FusedLSTM(LSTMBase):
             )
         batch_dim = 0 if self.batch_first else 1
         states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        output, (h_n, c_n) = self._pack_and_run(input.unsqueeze(batch_dim), states, None)
+        output, (h_n, c_n) = run(input.unsqueeze(batch_dim), states, None)
         return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
 
     def _forward_in_onnx_export(self, input: Tensor, hx: States | None, lengths: Tensor) -> tuple[Tensor, States]:
