@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from textclf_fast.reference import gates_dtype
+from textclf_fast import ops
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM, States
@@ -26,7 +26,7 @@ def writes_onnx(lstm: FusedLSTM) -> bool:
     Raises:
         ValueError: it is, and there is a projection, which ONNX's LSTM has not. PyTorch's own way leaves it out.
     """
-    if not (torch.compiler.is_exporting() and _in_onnx_export()):
+    if not (torch.compiler.is_exporting() and ops.in_onnx_export()):
         return False
     if lstm.proj_size:
         raise ValueError(f"ONNX's LSTM has no projection, expected proj_size = 0, got {lstm.proj_size}")
@@ -39,14 +39,8 @@ def refuse_in_onnx(lstm: FusedLSTM) -> None:
     Raises:
         ValueError: torch.onnx.export(dynamo=True) is at work.
     """
-    if torch.compiler.is_exporting() and _in_onnx_export():
+    if torch.compiler.is_exporting() and ops.in_onnx_export():
         raise ValueError(f"ONNX's LSTM has neither cell states of every step nor these options: {lstm.options}")
-
-
-@torch.compiler.assume_constant_result
-def _in_onnx_export() -> bool:
-    """What Dynamo, which the exporter tries second, would take for False."""
-    return torch.onnx.is_in_onnx_export()
 
 
 def lstm_in_onnx(
@@ -57,7 +51,7 @@ def lstm_in_onnx(
         lstm.check_input(input, None)
     else:
         lstm.check_forward_args(input, hx, None)
-    dtype = gates_dtype(input.dtype)
+    dtype = ops.gates_dtype(input.dtype)
     x = (input.transpose(0, 1) if lstm.batch_first else input).to(dtype)
     sequence_lens = None if lengths is None else torch.as_tensor(lengths).to(torch.int32)
     directions, each = 2 if lstm.bidirectional else 1, 4 if lstm.bias else 2
