@@ -36,17 +36,19 @@ def transformed() -> bool:
     return not isinstance(layers, NoneType) or torch.autograd.forward_ad._current_level >= 0
 
 
-@torch.compiler.assume_constant_result
-def in_onnx_export() -> bool:
-    """Whether torch.onnx.export is at work; Dynamo, which that tries second, would take PyTorch's answer for False."""
-    return torch.onnx.is_in_onnx_export()
+def exports_to_onnx() -> bool:
+    """Whether a graph is traced for torch.onnx.export(dynamo=True)."""
+    if not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
+        return False
+    from textclf_fast._tracing import in_onnx_export
+
+    return in_onnx_export()
 
 
 def transforms_are_off() -> bool:
     """Whether ops run as they are: no autocast, no export to ONNX, no tracing, no transform of torch.func."""
-    # (An export to ONNX traces or compiles; asking for it alone would take longer than all else here.)
-    exporting = torch.jit.is_tracing() or (torch.compiler.is_compiling() and in_onnx_export())
-    return not (exporting or torch.is_autocast_enabled("cpu") or transformed())
+    # (An export to ONNX traces or compiles: asking for it at once would take longer than all else here.)
+    return not (torch.jit.is_tracing() or exports_to_onnx() or torch.is_autocast_enabled("cpu") or transformed())
 
 
 def lstm(

@@ -26,7 +26,7 @@ def writes_onnx(lstm: FusedLSTM) -> bool:
     Raises:
         ValueError: it is, and there is a projection, which ONNX's LSTM has not. PyTorch's own way leaves it out.
     """
-    if not (torch.compiler.is_exporting() and ops.in_onnx_export()):
+    if not ops.exports_to_onnx():
         return False
     if lstm.proj_size:
         raise ValueError(f"ONNX's LSTM has no projection, expected proj_size = 0, got {lstm.proj_size}")
@@ -39,7 +39,7 @@ def refuse_in_onnx(lstm: FusedLSTM) -> None:
     Raises:
         ValueError: torch.onnx.export(dynamo=True) is at work.
     """
-    if torch.compiler.is_exporting() and ops.in_onnx_export():
+    if ops.exports_to_onnx():
         raise ValueError(f"ONNX's LSTM has neither cell states of every step nor these options: {lstm.options}")
 
 

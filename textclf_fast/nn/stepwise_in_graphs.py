@@ -6,7 +6,6 @@ the generator had, and has autograd differentiate it: the graph keeps the argume
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from textclf_fast.nn.stepwise import DirectionWeights, LayerNorms, StepOptions, lstm_stepwise
 
-_calls = itertools.count()
 _STATE_BYTES = torch.default_generator.get_state().numel()
 _LAYER = "Tensor rows, Tensor? index, Tensor batch_sizes, Tensor[] weights, Tensor h0, Tensor c0"
 # `has`: bias, w_hr, norms; `rates`: recurrent_dropout, zoneout_h, zoneout_c
@@ -38,15 +36,13 @@ def stepwise_in_graph(
     for own in weights:
         given += [part for part in (*own[:4], *(own.norms or ())) if part is not None]
     *rates, training = options
-    call = _number_call() if _draws(rates, training) else 0
+    call = 0
+    if _draws(rates, training):
+        from textclf_fast._tracing import number_call
+
+        call = number_call()
     op = torch.ops.textclf_fast.lstm_stepwise
     return op(rows, index, batch_sizes, given, h0, c0, has, rates, training, call)[:4]
-
-
-@torch.compiler.assume_constant_result
-def _number_call() -> int:
-    """Another at each place of a graph: AOTAutograd makes one of two equal calls, although they draw other masks."""
-    return next(_calls)
 
 
 def _options(rates: Sequence[float], training: bool) -> StepOptions:
