@@ -36,6 +36,7 @@ SAME = LabelledTexts(['He said "good", twice', "two\nlines", "\u2028é日"], ["1
     [
         ("a.csv", 'text,label,from\n"He said ""good"", twice",1,x\n"two\nlines",true,y\n\u2028é日, b ,y\n'),
         ("crlf.csv", 'text,label,from\r\n"He said ""good"", twice",1,x\r\n"two\nlines",true,y\r\n\u2028é日,b,y'),
+        ("cr.csv", 'text,label,from\r"He said ""good"", twice",1,x\r"two\nlines",true,y\r\u2028é日,b,y\r'),
         ("blank.csv", '\ntext,label,from\n\n"He said ""good"", twice",1,x\n\n"two\nlines",true,y\n\u2028é日,b,y\n\n'),
         ("bom.CSV", '\ufefffrom,text,label\nx,"He said ""good"", twice",1\ny,"two\nlines",true\ny,\u2028é日,b\n'),
         (

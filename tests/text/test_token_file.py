@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,11 +79,22 @@ def test_takes_the_place_of_rows_in_memory(path: Path) -> None:
 
 
 def test_written_a_part_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_file, "_TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(token_file, "_TOKENS_AT_ONCE", 6)
     said: list[tuple[int, int]] = []
     file = TokenFile.write(path, TEXTS, TOKENIZER, VOCABULARY, lambda *counts: said.append(counts))
     assert said == [(2, 6), (4, 13), (5, 16)]
     assert np.array_equal(file.ragged().values, encode_texts(TEXTS, TOKENIZER, VOCABULARY).values)
+
+
+def test_written_and_read_in_little_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_file, "_TOKENS_AT_ONCE", 5_000)
+    tracemalloc.start()
+    file = TokenFile.write(path, ("a good film " * 300 for _ in range(200)), str.split, VOCABULARY)
+    assert sum(int(inputs.sum()) for inputs, _ in StreamBatches(file.tokens, 8, 500)) > 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert file.num_tokens == 180_200
+    assert peak < 300_000, "the ids would take 1.4 MB"
 
 
 def test_a_token_named_pad_is_no_end(path: Path) -> None:
@@ -107,6 +120,12 @@ def test_nothing_is_left_of_what_fails(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write(path.parent / "nowhere" / "x")
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_pickles_are_small(path: Path) -> None:
+    pickled = pickle.dumps(TokenFile.write(path, ["a film"] * 1000, TOKENIZER, VOCABULARY))
+    assert len(pickled) < 1000
+    assert pickle.loads(pickled).text(999).tolist() == VOCABULARY.encode(["a", "film"]).tolist()
 
 
 def test_no_text(path: Path) -> None:

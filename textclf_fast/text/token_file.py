@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ _HEADER = struct.Struct("<8sIIQQQ32s")  # magic, version, bytes of an id, num_to
 _MAGIC = b"tclftok\n"
 _VERSION = 1
 _ID_TYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<i4")}
-_TEXTS_AT_ONCE = 10_000  # written together, and between two calls of on_progress
+_TOKENS_AT_ONCE = 2**18  # written together, and between two calls of on_progress
 
 Progress = Callable[[int, int], None]
 
@@ -90,7 +90,7 @@ class TokenFile:
             path: The file; one that is there is replaced.
             texts: Any iterable of str, such as `read_texts` gives; it is gone through once, and not kept.
             tokenizer, vocabulary: As in `encode_texts`.
-            on_progress: Called with the texts and the tokens written so far, every 10,000 texts and at the end.
+            on_progress: Called with the texts and the tokens written so far, some 260,000 tokens apart and at the end.
 
         Raises:
             TypeError: `texts` is one str.
@@ -106,36 +106,20 @@ class TokenFile:
         with whole_file(path) as file, tempfile.TemporaryFile(dir=path.parent) as offsets_file:
             file.write(bytes(_HEADER.size))
             offsets_file.write(bytes(8))
-            rows: list[NDArray[np.int64]] = []
-
-            def flush() -> None:
-                nonlocal num_texts, num_tokens
-                file.write(np.concatenate(rows).astype(id_type).tobytes())
+            for rows in _parts(_rows(texts, tokenizer, vocabulary)):
                 ends = num_tokens + np.cumsum([len(row) for row in rows])
+                file.write(np.concatenate(rows).astype(id_type).tobytes())
                 offsets_file.write(ends.astype("<i8").tobytes())
                 num_texts += len(rows)
                 num_tokens = int(ends[-1])
-                rows.clear()
                 if on_progress is not None:
                     on_progress(num_texts, num_tokens)
-
-            end = np.array([END_ID])
-            unknown = np.array([UNK_ID])
-            for text in texts:
-                tokens = tokenizer(text)
-                # A token that is named <pad> would read as an end.
-                ids = np.maximum(vocabulary.encode(tokens), UNK_ID) if tokens else unknown
-                rows.append(np.concatenate((ids, end)))
-                if len(rows) == _TEXTS_AT_ONCE:
-                    flush()
-            if rows:
-                flush()
             if not num_texts:
                 raise DataError(f"{path}: not written: there are no texts")
             header = _Header(id_type, num_tokens, num_texts, len(vocabulary), _digest(vocabulary))
             file.write(bytes(header.offsets_begin - file.tell()))
             offsets_file.seek(0)
-            shutil.copyfileobj(offsets_file, file, 2**20)
+            shutil.copyfileobj(offsets_file, file)
             file.seek(0)
             file.write(_HEADER.pack(_MAGIC, _VERSION, id_type.itemsize, *header[1:]))
         return cls.open(path)
@@ -189,6 +173,9 @@ class TokenFile:
 
     def __repr__(self) -> str:
         return f"TokenFile({str(self.path)!r}, {self.num_texts} texts, {self.num_tokens} tokens)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenFile.open, (self.path,)  # a copy, or another process, maps the file as well
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -284,6 +271,33 @@ class StreamBatches:
             block[:, column] = self._tokens[start : start + length + 1]
         ids = torch.from_numpy(block)
         return ids[:-1], ids[1:]
+
+
+def _rows(
+    texts: Iterable[str], tokenizer: Callable[[str], Sequence[str]], vocabulary: Vocabulary
+) -> Iterator[NDArray[np.int64]]:
+    """The ids of each text, its END_ID among them."""
+    end = np.array([END_ID])
+    unknown = np.array([UNK_ID])
+    for text in texts:
+        tokens = tokenizer(text)
+        # A token that is named <pad> would read as an end.
+        ids = np.maximum(vocabulary.encode(tokens), UNK_ID) if tokens else unknown
+        yield np.concatenate((ids, end))
+
+
+def _parts(rows: Iterable[NDArray[np.int64]]) -> Iterator[list[NDArray[np.int64]]]:
+    """The rows in lists of at least _TOKENS_AT_ONCE ids, but for the last."""
+    part: list[NDArray[np.int64]] = []
+    waiting = 0
+    for row in rows:
+        part.append(row)
+        waiting += len(row)
+        if waiting >= _TOKENS_AT_ONCE:
+            yield part
+            part, waiting = [], 0
+    if part:
+        yield part
 
 
 def _digest(vocabulary: Vocabulary) -> bytes:
