@@ -36,6 +36,7 @@ SAME = LabelledTexts(['He said "good", twice', "two\nlines", "\u2028é日"], ["1
     [
         ("a.csv", 'text,label,from\n"He said ""good"", twice",1,x\n"two\nlines",true,y\n\u2028é日, b ,y\n'),
         ("crlf.csv", 'text,label,from\r\n"He said ""good"", twice",1,x\r\n"two\nlines",true,y\r\n\u2028é日,b,y'),
+        ("cr.csv", 'text,label,from\r"He said ""good"", twice",1,x\r"two\nlines",true,y\r\u2028é日,b,y\r'),
         ("blank.csv", '\ntext,label,from\n\n"He said ""good"", twice",1,x\n\n"two\nlines",true,y\n\u2028é日,b,y\n\n'),
         ("bom.CSV", '\ufefffrom,text,label\nx,"He said ""good"", twice",1\ny,"two\nlines",true\ny,\u2028é日,b\n'),
         (
@@ -70,8 +71,8 @@ HEAD = "text,label\ngood,1\n"
 LINE = '{"text": "good", "label": 1}\n'
 
 BAD: dict[str, tuple[str, str | bytes, str]] = {
-    "suffix": ("a.xlsx", "", "expected a file that ends in .csv, .tsv or .jsonl, got '.xlsx'"),
-    "no suffix": ("a", "", "expected a file that ends in .csv, .tsv or .jsonl, got 'no suffix'"),
+    "suffix": ("a.xlsx", "", "expected a file that ends in .csv, .tsv, .jsonl, .parquet, .ft or .txt, got '.xlsx'"),
+    "no suffix": ("a", "", "expected a file that ends in .csv, .tsv, .jsonl, .parquet, .ft or .txt, got 'no suffix'"),
     "nothing": ("a.csv", "", "there are no rows"),
     "nothing but blank lines": ("a.jsonl", "\n \n", "there are no rows"),
     "names alone": ("a.csv", "text,label\n", "there are no rows"),
@@ -101,7 +102,11 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
         HEAD.encode() + "é".encode()[:1],
         "row 2 (line 3): byte 0xc3 (byte 19 of the file) is",
     ),
-    "utf-16": ("a.csv", HEAD.encode("utf-16"), "row 1 (line 1): the file is in UTF-16, save it as UTF-8"),
+    "utf-16": (
+        "a.csv",
+        HEAD.encode("utf-16"),
+        "the names of the columns (line 1): the file is in UTF-16, save it as UTF-8",
+    ),
     "nul": ("a.csv", HEAD + "b\0d,0\n", "row 2 (line 3): there is a NUL character"),
     "nul, jsonl": ("a.jsonl", LINE + "\0\n", "row 2 (line 2): there is a NUL character"),
     "one class": ("a.csv", HEAD + "bad, 1\n", "all 2 rows are labelled '1', expected at least two classes"),

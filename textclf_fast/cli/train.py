@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,7 +29,11 @@ def _positive(number: float) -> float:
 
 def train(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A .csv, .tsv or .jsonl file, or the name of a data set (see `data`).")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A .csv, .tsv, .jsonl, .parquet or fastText file, or the name of a data set (see `data`).",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write the model to; it is made.")],
     text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
@@ -47,7 +51,10 @@ def train(
     bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Read the texts backwards as well.")] = False,
     dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.")] = 0.0,
     vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 10_000,
-    min_frequency: Annotated[int, typer.Option(min=1, help="Words seen less often in training are unknown.")] = 1,
+    kind: Annotated[
+        Literal["word", "character", "bpe"], typer.Option("--tokenizer", help="What a text is split into.")
+    ] = "word",
+    min_frequency: Annotated[int, typer.Option(min=1, help="Tokens seen less often in training are unknown.")] = 1,
     held_out: Annotated[float, typer.Option(callback=_share, help="Share of the texts to test on.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and of the order of the batches.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the directory.")] = False,
@@ -61,7 +68,7 @@ def train(
     from rich.console import Console
 
     from textclf_fast.models import TextClassifier
-    from textclf_fast.text import Vocabulary, WordTokenizer, split
+    from textclf_fast.text import Vocabulary, split, tokenizer_for
     from textclf_fast.training import EncodedTexts, TrainingOptions, check_target, fit, save_model
     from textclf_fast.training.progress import TrainingProgress
 
@@ -70,7 +77,10 @@ def train(
     parts = split(data, held_out)
     _check_classes(file, parts[0], data.classes)
 
-    tokenizer = WordTokenizer()
+    try:
+        tokenizer = tokenizer_for(kind, parts[0].texts, vocab_size)
+    except ValueError as error:  # too small a vocabulary, a package that is missing
+        raise typer.BadParameter(str(error)) from error
     vocabulary = Vocabulary.build(map(tokenizer, parts[0].texts), vocab_size, min_frequency)
     train_part, held_out_part = (EncodedTexts.from_texts(part, data.classes, vocabulary, tokenizer) for part in parts)
     print(
@@ -101,7 +111,7 @@ def train(
             lambda result: console.print(_line(result, epochs), markup=False),
         )
     extra = {"data": file, "options": dataclasses.asdict(options), "epochs": [_record(e) for e in history.epochs]}
-    save_model(out, model, vocabulary, data.classes, extra, overwrite)
+    save_model(out, model, vocabulary, data.classes, extra, overwrite, tokenizer=tokenizer)
     best = history.best
     print(f"{out}: the model of epoch {best.epoch + 1}, held-out accuracy {best.held_out.accuracy:.1%}")
     print(f"To use it: echo 'a text' | textclf-fast predict {shlex.quote(str(out))}")
