@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_sequence
 
+import textclf_fast
 from textclf_fast.models import MultiInputClassifier, make_classifier
 from textclf_fast.text import Vocabulary
 from textclf_fast.training import load_model, save_model
@@ -121,6 +122,8 @@ def test_saved_and_loaded(tmp_path: Path, batch: dict[str, Any]) -> None:
     loaded = load_model(tmp_path / "model")
     batch["values.2"] = batch["frames"]
     assert torch.equal(loaded.model(batch), model(batch))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"inputs: expected a mapping .* got PackedSequence"):
+        textclf_fast.load(tmp_path / "model").predict(["a text alone"])
 
 
 def test_bad_configurations() -> None:

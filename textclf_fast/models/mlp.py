@@ -204,8 +204,8 @@ class MLPClassifier(Classifier):
         if data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
             raise TypeError(f"ids: expected integers, got dtype {data.dtype}")
         vocab_size = self.embedding.num_embeddings
-        if torch.compiler.is_compiling() or data.numel() == 0:
-            return
+        if torch.compiler.is_compiling() or not data.is_cpu or data.numel() == 0:
+            return  # other devices would be waited for
         least, most = (int(end) for end in data.aminmax())
         if least < 0 or most >= vocab_size:
             raise IndexError(
