@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from textclf_fast.models.padding import lengths_before_padding
+from textclf_fast.models.padding import known_lengths
 from textclf_fast.models.pooling import Pooling, check_pooling, pooled_width, run_pooled
 from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
 
@@ -79,8 +79,7 @@ class TextEncoder(Encoder):
     def forward(self, input: Input) -> Tensor:
         """Ids (T, B), with lengths or their padding counted, or a PackedSequence of (N,) ids."""
         ids, lengths = _with_lengths(input)
-        if lengths is None and self.padding_idx is not None and isinstance(ids, Tensor) and ids.dim() == 2:
-            lengths = lengths_before_padding(ids, self.padding_idx, self.encoder.lstm.batch_first)
+        lengths = known_lengths(ids, lengths, self.padding_idx, self.encoder.lstm.batch_first)
         return run_pooled(self.encoder, ids, lengths, self.pooling)
 
 

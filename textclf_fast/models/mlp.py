@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast.models.classifier import Classifier
-from textclf_fast.models.padding import lengths_before_padding
+from textclf_fast.models.padding import known_lengths
 from textclf_fast.models.pooling import PackedRows
 from textclf_fast.nn.distinct import embed_with_dropout
 from textclf_fast.nn.extended import unpack_form
@@ -159,11 +159,9 @@ class MLPClassifier(Classifier):
             TypeError: ids or lengths that are not integers.
             ValueError, RuntimeError: sizes that do not fit, a length out of range, a row of padding alone.
         """
-        if isinstance(ids, Tensor):
-            if ids.dim() != 2:
-                raise ValueError(f"ids: expected shape (T, B), got {tuple(ids.shape)}")
-            if lengths is None and self.padding_idx is not None:
-                lengths = lengths_before_padding(ids, self.padding_idx, self.batch_first)
+        if isinstance(ids, Tensor) and ids.dim() != 2:
+            raise ValueError(f"ids: expected shape (T, B), got {tuple(ids.shape)}")
+        lengths = known_lengths(ids, lengths, self.padding_idx, self.batch_first)
         data, (layout, *_), _ = unpack_form(ids, lengths, None, self.batch_first, row_dim=1)
         self._check_ids(data)
         bags = self._bags(data, PackedRows.of(layout.batch_sizes, layout.rows, data.size(0)))

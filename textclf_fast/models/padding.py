@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+Lengths = Tensor | Sequence[int] | None
+
+
+def known_lengths(
+    ids: Tensor | PackedSequence, lengths: Lengths, padding_idx: int | None, batch_first: bool
+) -> Lengths:
+    """The lengths that the caller gave, or those of padded ids; None where neither tells them.
+
+    Raises:
+        ValueError: as :func:`lengths_before_padding`.
+    """
+    if lengths is None and padding_idx is not None and isinstance(ids, Tensor) and ids.dim() == 2:
+        return lengths_before_padding(ids, padding_idx, batch_first)
+    return lengths
 
 
 def lengths_before_padding(ids: Tensor, padding_idx: int, batch_first: bool) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast.models.classifier import Classifier
-from textclf_fast.models.padding import lengths_before_padding
+from textclf_fast.models.padding import known_lengths
 from textclf_fast.models.pooling import Pooling, check_pooling, pooled_width, run_pooled
 from textclf_fast.nn import FusedEmbeddingLSTM
 
@@ -126,9 +126,9 @@ class TextClassifier(Classifier):
             IndexError, TypeError, ValueError, RuntimeError: see :meth:`FusedEmbeddingLSTM.forward`.
             ValueError: a row of padding alone.
         """
-        if lengths is None and self.padding_idx is not None and isinstance(ids, Tensor) and ids.dim() == 2:
-            lengths = lengths_before_padding(ids, self.padding_idx, self.encoder.lstm.batch_first)
-        pooled = run_pooled(self.encoder, ids, lengths, self.pooling)
+        encoder = self.encoder
+        lengths = known_lengths(ids, lengths, self.padding_idx, encoder.lstm.batch_first)
+        pooled = run_pooled(encoder, ids, lengths, self.pooling)
         return self.fc(functional.dropout(pooled, self.dropout, self.training))
 
 
