@@ -88,6 +88,16 @@ def test_classifier_without_padding(tmp_path: Path) -> None:
     _check(model, tmp_path / "model.onnx", False)
 
 
+@pytest.mark.parametrize("with_lengths", [True, False])
+@pytest.mark.parametrize("pooling", ["max", "mean", "concat"])
+def test_pooled_classifiers(pooling: Any, with_lengths: bool, tmp_path: Path) -> None:
+    for options in ({"bidirectional": True, "num_layers": 2}, {"batch_first": True}, {"padding_idx": None}):
+        model = TextClassifier(V, E, H, 3, pooling=pooling, **options).eval()  # type: ignore[arg-type]
+        export_onnx(model, tmp_path / "model.onnx", lengths=with_lengths)
+        onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
+        _check(model, tmp_path / "model.onnx", with_lengths)
+
+
 def test_embedding_with_max_norm_is_left_as_it_is(tmp_path: Path) -> None:
     embedding = nn.Embedding(V, E, max_norm=0.5)
     before = embedding.weight.detach().clone()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textclf_fast.models import TextClassifier
+from textclf_fast.models.pooling import Pooling
 from textclf_fast.nn import FusedEmbeddingLSTM
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
@@ -59,8 +60,8 @@ def onnx_model(model: nn.Module, *, with_lengths: bool, steps: int | str = "T", 
             encoder = model.encoder
             ids = graph.ids(encoder.lstm.batch_first)
             lengths = graph.lengths() if with_lengths else graph.lengths_before_padding(ids, model.padding_idx)
-            _, h_n, _ = graph.layers(encoder.lstm, graph.embed(encoder.embedding, ids), lengths)
-            graph.classify(model.fc, h_n[-1])
+            y, h_n, _ = graph.layers(encoder.lstm, graph.embed(encoder.embedding, ids), lengths)
+            graph.classify(model.fc, graph.pool(encoder.lstm, y, h_n[-1], lengths, model.pooling))
         elif isinstance(model, FusedEmbeddingLSTM | nn.LSTM):
             if isinstance(model, nn.LSTM):
                 lstm, x = model, graph.input(model)
@@ -199,11 +200,46 @@ class _Graph:
                 self._add("Concat", states, name, axis=0)
             self._give(name, lstm.num_layers * directions, self._rows, lstm.hidden_size)
 
-    def classify(self, fc: nn.Linear, h_n: str) -> None:
-        """Makes logits (B, C) the output, from the last layer's h_n (D, B, H)."""
-        rows = self._add("Transpose", [h_n], "h_n_by_row", perm=[1, 0, 2])
-        last = self._add("Reshape", [rows, self._constant("flat", np.array([0, -1], np.int64))], "last_hidden")
-        operands = [last, self._constant("fc_weight", fc.weight.float().cpu().numpy())]
+    def pool(self, lstm: nn.LSTM, y: str, h_n: str, lengths: str, pooling: Pooling) -> str:
+        """(B, W) from the last layer's output (T, D, B, H), zero past the lengths, and h_n (D, B, H)."""
+        parts = []
+        if pooling in ("last", "concat"):
+            rows = self._add("Transpose", [h_n], "h_n_by_row", perm=[1, 0, 2])
+            flat = self._constant("flat", np.array([0, -1], np.int64))
+            parts.append(self._add("Reshape", [rows, flat], "last_hidden"))
+        if pooling == "last":
+            return parts[0]
+        output = self._join_directions(lstm, y, "output_by_step")
+        if pooling != "mean":
+            real = self._fill_past_lengths(output, lengths) if lengths else output
+            parts.append(self._add("ReduceMax", [real], "max_hidden", axes=[0], keepdims=0))
+        if pooling != "max":
+            parts.append(self._mean_of_steps(output, lengths))
+        return self._add("Concat", parts, "pooled", axis=1)
+
+    def _fill_past_lengths(self, output: str, lengths: str) -> str:
+        """(T, B, C) with -inf past the lengths."""
+        shape = self._add("Shape", [output], "output_steps", end=1)
+        steps = self._add("Squeeze", [self._add("Cast", [shape], "output_steps_int32", to=6)], "output_step_count")
+        zero, one = self._constant("zero", np.int32(0)), self._constant("one", np.int32(1))
+        numbers = self._add("Range", [zero, steps, one], "output_step_numbers")
+        axis_1, axis_2 = (self._constant(f"axis_{axis}", np.array([axis], np.int64)) for axis in (1, 2))
+        column = self._add("Unsqueeze", [numbers, axis_1], "output_step_column")
+        real = self._add("Unsqueeze", [self._add("Less", [column, lengths], "is_real_of"), axis_2], "is_real")
+        return self._add("Where", [real, output, self._constant("least", np.float32(-np.inf))], "output_or_least")
+
+    def _mean_of_steps(self, output: str, lengths: str) -> str:
+        """(T, B, C), zero past the lengths -> (B, C)."""
+        if not lengths:
+            return self._add("ReduceMean", [output], "mean_hidden", axes=[0], keepdims=0)
+        axis_0, axis_1 = (self._constant(f"axis_{axis}", np.array([axis], np.int64)) for axis in (0, 1))
+        total = self._add("ReduceSum", [output, axis_0], "total_hidden", keepdims=0)
+        counts = self._add("Cast", [lengths], "lengths_float", to=1)
+        return self._add("Div", [total, self._add("Unsqueeze", [counts, axis_1], "length_column")], "mean_hidden")
+
+    def classify(self, fc: nn.Linear, vectors: str) -> None:
+        """Makes logits (B, C) the output, from one vector a row, (B, W)."""
+        operands = [vectors, self._constant("fc_weight", fc.weight.float().cpu().numpy())]
         if fc.bias is not None:
             operands.append(self._constant("fc_bias", fc.bias.float().cpu().numpy()))
         self._add("Gemm", operands, "logits", transB=1)
