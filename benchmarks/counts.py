@@ -1,7 +1,7 @@
 """How much work a cell is, counted: what the roofline page sets its measurements against.
 
 Letters: L layers, D directions, H hidden, E embedding, V vocabulary, T steps, N positions = sum of lengths, U distinct
-tokens of the batch, b bytes of a number (1 of W_hh's with int8). An operation is one addition or multiplication.
+tokens of the batch, b bytes of a number. An operation is one addition or multiplication.
 """
 
 from __future__ import annotations
@@ -10,14 +10,38 @@ from dataclasses import dataclass
 
 from benchmarks.cells import Cell
 
-# The gates' functions, in vector instructions a unit; each is counted as the fused multiply-add, 2 operations, whose
-# place it takes. A sigmoid or tanh: a clamp 2, the exponential 13 (1 to scale, 3 to reduce, 7 of the polynomial, 2 to
-# make 2^n), the rest with its division 6: 21. Five of them and the cell's update, 3, make 108.
-FORWARD_INSTRUCTIONS = 5 * 21 + 3
-# tanh(c) anew, 21, and some 24 for the gradients of four gates and of the cell.
-BACKWARD_INSTRUCTIONS = 21 + 24
 
-BYTES = {"float32": 4, "bfloat16": 2}
+@dataclass(frozen=True)
+class Instructions:
+    """Vector instructions that the kernels of csrc/cpu take for a vector of numbers; loads, stores and moves apart.
+
+    tests/benchmarks/test_instructions.py counts them in what the compiler makes of the kernels.
+
+    Attributes:
+        forward: a cell, from both halves of its gates to h and c.
+        saving: what the activations take that a training step saves, and that inference has no need of by themselves.
+        backward: a cell, from the gradients of h and c to those of its gates and of the c before.
+        int8_product: four products of bytes in each lane and their sum; of what is done to h for four gates, a quarter.
+    """
+
+    forward: int
+    saving: int
+    backward: int
+    int8_product: float
+
+
+# e^x - 1 or e^x + 1 takes 15: to clamp 2, to reduce 3, the polynomial 6, 2^n 2, the last sum 2.  A cell's forward: the
+# gates' halves 4, three signs and two doubles 5, five exponentials 75, m + 2 twice, 5 products and fused sums of them,
+# three reciprocals; saving i, g and o: 4 products.  Its backward: the sum dh 1, tanh(c) 19 with a reciprocal, the
+# gradients 19.  A reciprocal is one instruction, a division; with AVX-512 it is three.
+_AVX2 = Instructions(94, 4, 39, 4.25)
+_VNNI = Instructions(100, 4, 41, 1)  # which most machines with AVX-512 have
+INSTRUCTIONS = {
+    "generic": Instructions(94, 4, 39, 11.75),  # as if it had AVX2's fused multiply-add, minimum and maximum
+    "avx2": _AVX2,
+    "avx512": _VNNI,
+    "avx512_bf16": _VNNI,
+}
 
 
 @dataclass(frozen=True)
@@ -25,19 +49,19 @@ class Work:
     """What a cell takes at least.
 
     Attributes:
-        operations: additions and multiplications, real positions alone.
+        operations: additions and multiplications by dtype of the products; real positions alone.
         weight_bytes: bytes of W_hh read, from the cache level that it lives in: once a step, layer and direction.
         weight_size: bytes of one direction's W_hh, which decide that level.
         streamed_bytes: bytes of gates, activations, outputs, gradients and ids written and read, each once.
     """
 
-    operations: float
+    operations: dict[str, float]
     weight_bytes: float
     weight_size: float
     streamed_bytes: float
 
 
-def count_work(cell: Cell, training: bool, positions: int, distinct: int) -> Work:
+def count_work(cell: Cell, training: bool, positions: int, distinct: int, kernels: str) -> Work:
     """The work of one call.
 
     Args:
@@ -45,49 +69,64 @@ def count_work(cell: Cell, training: bool, positions: int, distinct: int) -> Wor
         training: forward and backward; otherwise inference, on tokens with the table of the whole vocabulary kept.
         positions: N.
         distinct: U; 0 where the input is not tokens.
+        kernels: the instruction set, one of ``INSTRUCTIONS``.
     """
-    hidden, directions, b = cell.hidden, 2 if cell.bidirectional else 1, BYTES[cell.dtype]
+    hidden, directions = cell.hidden, 2 if cell.bidirectional else 1
     gates = 4 * hidden
     runs = cell.layers * directions  # of the recurrence
-    passes = 3 if training else 1  # each product: forward, gradient of its input, gradient of its weight
+    instructions = INSTRUCTIONS[kernels]
+    # Without products of bfloat16 all is converted and computed in float32.
+    product_dtype = cell.dtype if kernels == "avx512_bf16" else "float32"
+    b = 2 if product_dtype == "bfloat16" else 4
+    operations = {"float32": 0.0, product_dtype: 0.0}
 
-    # vpdpbusd multiplies four pairs of bytes in a lane where a fused multiply-add of float32 multiplies one pair.
-    product = 2 * gates * hidden * passes / (4 if cell.int8 else 1)
-    pointwise = 2 * (FORWARD_INSTRUCTIONS + (BACKWARD_INSTRUCTIONS if training else 0))
-    operations = runs * positions * (product + pointwise * hidden)
+    pointwise = instructions.forward + (instructions.saving + instructions.backward if training else 0)
+    operations["float32"] += runs * positions * 2 * pointwise * hidden
+    product = runs * positions * 2 * gates * hidden  # forward; gradient of h; gradient of W_hh
+    operations[product_dtype] += product * (3 if training else 1) * (instructions.int8_product / 4 if cell.int8 else 1)
     streamed = 0.0
     for layer in range(cell.layers):
         on_tokens = layer == 0 and cell.form == "tokens"
         width = cell.embedding if layer == 0 else directions * hidden
         # Rows that are projected: every position; of tokens the distinct ones; none where the table is kept.
         rows = positions if not on_tokens else distinct if training else 0
-        operations += directions * rows * 2 * gates * width * passes
-        streamed += b * (_forward_numbers(rows, positions, width, directions, hidden, training))
+        projection = directions * rows * 2 * gates * width
+        operations["float32"] += projection
+        streamed += _forward_bytes(rows, positions, width, directions, hidden, b, training)
         if training:
-            streamed += b * _backward_numbers(rows, positions, width, directions, hidden)
+            operations[product_dtype] += 2 * projection  # gradients of both factors
+            streamed += _backward_bytes(rows, positions, width, directions, hidden, b)
         if on_tokens:
             streamed += 8 * positions
             if training:
                 streamed += b * cell.vocabulary * cell.embedding  # the dense gradient of the table, set to zero
     weight_size = gates * hidden * (1 if cell.int8 else b)
-    # The backward reads W_hh as often as the forward; its gradient is written once.
-    reads = cell.steps * (2 if training else 1) + (1 if training else 0)
-    return Work(operations, runs * reads * weight_size, weight_size, streamed)
+    # The backward reads W_hh as often as the forward; its gradient, in float32, is written once.
+    weight_bytes = runs * cell.steps * weight_size * (2 if training else 1)
+    if training:
+        weight_bytes += runs * 4 * gates * hidden
+    return Work(operations, weight_bytes, weight_size, streamed)
 
 
-def _forward_numbers(rows: int, positions: int, width: int, directions: int, hidden: int, training: bool) -> int:
-    """Numbers written and read by a layer's forward."""
-    projection = rows * (width + directions * 4 * hidden)  # read, written
-    recurrence = positions * directions * (4 * hidden + hidden)  # gates read, output written
-    kept = positions * directions * 5 * hidden if training else 0  # four activations and the cell
+# Gates before their functions, and their gradients, are float32 beside numbers of bfloat16, too.
+_GATE_BYTES = 4
+
+
+def _forward_bytes(rows: int, positions: int, width: int, directions: int, hidden: int, b: int, training: bool) -> int:
+    """Bytes written and read by a layer's forward."""
+    gates = directions * 4 * hidden * _GATE_BYTES
+    projection = rows * (width * b + gates)  # read, written
+    recurrence = positions * (gates + directions * hidden * b)  # read, output written
+    kept = positions * directions * 5 * hidden * b if training else 0  # four activations and the cell
     return projection + recurrence + kept
 
 
-def _backward_numbers(rows: int, positions: int, width: int, directions: int, hidden: int) -> int:
-    """Numbers written and read by a layer's backward."""
-    recurrence = positions * directions * (5 * hidden + 4 * hidden)  # what was kept read, gates' gradients written
-    w_hh = positions * directions * (4 * hidden + hidden)  # gates' gradients and outputs read
-    # By token: the gates' gradients are read once more and summed. Without, they are the rows' own.
-    summed = positions * directions * 4 * hidden + rows * directions * 4 * hidden if rows != positions else 0
-    projection = rows * (2 * directions * 4 * hidden + 2 * width)  # both products read them; input read, its gradient
-    return recurrence + w_hh + summed + projection
+def _backward_bytes(rows: int, positions: int, width: int, directions: int, hidden: int, b: int) -> int:
+    """Bytes written and read by a layer's backward.
+
+    The gradients of a chunk's gates are in the cache when W_hh's gradient and, of tokens, the rows' sums are made of
+    them: what goes further is one gradient for each projected row.
+    """
+    recurrence = positions * directions * (5 * hidden + hidden) * b  # what was kept, and outputs, read
+    gates = rows * directions * 4 * hidden * _GATE_BYTES
+    return recurrence + 3 * gates + rows * 2 * width * b  # written, read for both products; input read, its gradient

@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.counts import BACKWARD_INSTRUCTIONS as _BACKWARD
-from benchmarks.counts import FORWARD_INSTRUCTIONS as _FORWARD
-from benchmarks.counts import Work, count_work
+from benchmarks.counts import INSTRUCTIONS, Work, count_work
 from benchmarks.machine_peaks import Peaks, measure_peaks
 from benchmarks.report import RESULTS, Row, cell_notes, describe, document, read_rows, show, table_lines
 from benchmarks.targets import Verdict, judge
@@ -32,7 +30,7 @@ TITLES = {
     "memory": "Peak memory of a training step",
 }
 
-_FORMULAS = f"""\
+_FORMULAS = """\
 Letters: L layers, D directions, H hidden, E width of the input, V vocabulary, T steps, N positions (sum of lengths), U
 distinct tokens of the batch, b bytes of a number. An addition or a multiplication is one operation. Padding is no work.
 
@@ -42,23 +40,36 @@ distinct tokens of the batch, b bytes of a number. An addition or a multiplicati
 | projection of layer 1, tokens | 0: the table is kept | 3 * 2 * 4H * E for each of the U distinct tokens |
 | projection of layer 1, float input | 2 * 4H * E a position | 3 times that |
 | projection of a layer above | 2 * 4H * DH a position | 3 times that |
-| functions of the gates, a position and unit | 2 * {_FORWARD} | 2 * ({_FORWARD} + {_BACKWARD}) |
+| functions of the gates, a position and unit | 2 * {forward} | 2 * ({forward} + {saving} + {backward}) |
 
-With W_hh in int8 a number of it is one byte, and an operation of its product counts as a quarter: an instruction
-multiplies four numbers where float32 has one.
+The functions are counted in vector instructions of the kernels ({kernels}), each as the fused multiply-add whose place
+it takes; loads, stores and moves are left out. {forward} lead from the two halves of the gates to h and c: five
+exponentials of 15 each, three reciprocals (of i g, of f and of o tanh(c); a division counts as one instruction), and
+what joins them. A training step takes {saving} more to save i, f, g and o, and {backward} from the gradients of h and c
+to those of the gates, half of them for tanh(c) anew. A test compares these numbers with what the compiler makes of the
+kernels.
 
-(The functions' instructions, counted in `benchmarks/counts.py`, each as the fused multiply-add whose place it takes.)
+With W_hh in int8 a number of it is one byte, and four products of its numbers and their sum take {int8} instructions
+where float32 takes 4.
+
+Products in bfloat16, where the machine has them, count at their own peak; the forward projection and the functions are
+float32's. Where it has none all is converted and counts as float32, with b = 4.
 
 | bytes, for each layer; of gates and units for each direction | inference | training step |
 |---|---|---|
-| W_hh, 4H * H * b, from the cache that holds it | T times a layer and direction | 2T + 1 times |
-| gates' input halves, read a position | 4H * b | the same |
-| output, written a position | H * b | the same |
+| W_hh, 4H * H * b, from the cache that holds it | T times a layer and direction | 2T times; its gradient once |
+| gates' input halves, read a position | 4H * 4 | the same |
+| output, written a position | H * b | the same, and read for the gradient of W_hh |
 | activations and cells, a position | | 5H * b written, read again |
-| gradients of the gates, a position | | 4H * b written, read for W_hh (with H * b of outputs), read for the input |
-| rows projected (float input: N; tokens: U in training) | (width + 4H) * b | 3 times that |
+| rows projected (float input: N; tokens: U in training) | read width * b, written 4H * 4 | the same |
+| gradients of their gates | | 4H * 4 written, read for both products |
+| the rows, read again, and their gradient | | 2 * width * b |
 | the embedding's gradient | | V * E * b |
 | ids | 8 a position | the same |
+
+The kernels move more than that where it costs no time beside the arithmetic: a chunk's gradients of the gates, max(128,
+H) positions, are written, read for W_hh and, of tokens, added to their rows while they are in the cache; and the
+gradient of W_hh is read and written once for 64 positions, whose 128 operations a number outweigh the 8 bytes.
 
 The time that follows is the longest of three: operations at the peak of torch.mm, W_hh's bytes at the rate of the cache
 that holds 4H * H * b, all other bytes at that of a cache of their size, or of the memory where they are more than
@@ -75,12 +86,12 @@ class Bound:
     by: str
 
 
-def bound(work: Work, dtype: str, peaks: Peaks) -> Bound:
+def bound(work: Work, peaks: Peaks) -> Bound:
     """The longest of the times that arithmetic, W_hh and all other bytes need."""
     in_cache = work.streamed_bytes <= max(peaks.cache)
     rate = peaks.cache_rate(work.streamed_bytes) if in_cache else peaks.memory
     times = {
-        "operations": work.operations / peaks.operations[dtype],
+        "operations": sum(count / peaks.operations[dtype] for dtype, count in work.operations.items()),
         "W_hh": work.weight_bytes / peaks.cache_rate(work.weight_size),
         "other bytes": work.streamed_bytes / rate,
     }
@@ -97,6 +108,7 @@ def render(report: dict[str, Any], peaks: Peaks, picture: str) -> str:
         picture: the name of the file with it, beside the page.
     """
     rows, machine = read_rows(report), report["machine"]
+    kernels = machine["kernels"]
     parts = [
         "# Performance",
         "Written by `python -m benchmarks.roofline` from the recorded benchmark; do not edit by hand.",
@@ -114,7 +126,7 @@ def render(report: dict[str, Any], peaks: Peaks, picture: str) -> str:
         "## What the machine can do",
         _peaks(peaks),
         "## How the work is counted",
-        _FORMULAS.rstrip(),
+        _formulas(kernels),
         "## Measured against what is possible",
         "The last column is the time that follows divided by the time measured: 100 % is what the machine can do. A "
         "little more says that the arithmetic units were kept busier than torch.mm keeps them.",
@@ -123,7 +135,7 @@ def render(report: dict[str, Any], peaks: Peaks, picture: str) -> str:
         found = [row for row in rows if row.section == section]
         shaped = [row for row in found if row.shape is not None]
         if shaped:
-            parts += [f"### {title}", _roofline(shaped, peaks)]
+            parts += [f"### {title}", _roofline(shaped, peaks, kernels)]
     parts.append("## Every measurement")
     for section, title in TITLES.items():
         found = [row for row in rows if row.section == section]
@@ -165,17 +177,28 @@ def _peaks(peaks: Peaks) -> str:
     return f"On {threads}, each the best of many tries.\n\n" + _table(("", "rate"), lines)
 
 
-def _roofline(rows: Sequence[Row], peaks: Peaks) -> str:
+def _formulas(kernels: str) -> str:
+    count = INSTRUCTIONS[kernels]
+    return _FORMULAS.format(
+        kernels=kernels,
+        forward=count.forward,
+        saving=count.saving,
+        backward=count.backward,
+        int8=f"{count.int8_product:g}",
+    ).rstrip()
+
+
+def _roofline(rows: Sequence[Row], peaks: Peaks, kernels: str) -> str:
     lines = []
     for row in rows:
         assert row.shape is not None
-        work = count_work(row.shape, row.mode == "training", row.positions, row.distinct)
-        limit = bound(work, row.shape.dtype, peaks)
+        work = count_work(row.shape, row.mode == "training", row.positions, row.distinct, kernels)
+        limit = bound(work, peaks)
         lines.append(
             [
                 row.cell,
                 row.mode,
-                f"{work.operations / 1e6:.1f}",
+                f"{sum(work.operations.values()) / 1e6:.1f}",
                 f"{work.weight_bytes / 1e6:.1f}",
                 f"{work.streamed_bytes / 1e6:.1f}",
                 f"{limit.seconds * 1e3:.3f} ms, {limit.by}",

@@ -83,12 +83,12 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
       dm += S::load_first(grad_output + unit, count);
     }
     if (p.grad_cells) dc += S::load_first(p.grad_cells + n * H + unit, count);
-    dc += dm * o * (A(1) - tanh_c * tanh_c);
-    Simd<A>::store(state.grad_c + row * state.stride + unit, dc * f);
-    S::store_first(grad_gates + unit, dc * g * i * (A(1) - i), count);
-    S::store_first(grad_gates + H + unit, dc * S::load_first(c_before + unit, count) * f * (A(1) - f), count);
-    S::store_first(grad_gates + 2 * H + unit, dc * i * (A(1) - g * g), count);
-    S::store_first(grad_gates + 3 * H + unit, dm * tanh_c * o * (A(1) - o), count);
+    const CellGradients<A> grads(i, f, g, o, tanh_c, dm, dc);
+    Simd<A>::store(state.grad_c + row * state.stride + unit, grads.by_c());
+    S::store_first(grad_gates + unit, grads.by_i(), count);
+    S::store_first(grad_gates + H + unit, grads.by_f(S::load_first(c_before + unit, count)), count);
+    S::store_first(grad_gates + 2 * H + unit, grads.by_g(), count);
+    S::store_first(grad_gates + 3 * H + unit, grads.by_o(), count);
   }
 }
 

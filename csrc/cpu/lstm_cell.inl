@@ -1,4 +1,5 @@
-// The cell of an LSTM, a vector of units at a time.  Included once per instruction set, see simd.inl.
+// The cell of an LSTM, a vector of units at a time.  Included once per instruction set, see simd.inl.  What it takes is
+// counted in benchmarks/counts.py.
 //
 // sigmoid(x) = 1 / (1 + exp(-x)), and tanh(x) = m / (m + 2) with m = exp(2x) - 1, which is right to a few ulp near zero
 // too.  A product of the two is one fraction: a cell takes three reciprocals, not five.
@@ -34,4 +35,23 @@ struct Cell {
     const V m = S::exp(x + x).minus_one();
     return m * reciprocal(m + T(2));
   }
+};
+
+// Its backward, from the gates after their non-linearity, tanh of c, and the gradients of h and of c, with what comes
+// to c by way of h.  Functions, so that a gradient is computed where it is stored: all of them would not fit in
+// registers.
+template <class T>
+struct CellGradients {
+  using V = typename Simd<T>::V;
+  V i, f, g, o, tanh_c, dh, dc;
+
+  TEXTCLF_INLINE CellGradients(V i, V f, V g, V o, V tanh_c, V dh, V dc)
+      : i(i), f(f), g(g), o(o), tanh_c(tanh_c), dh(dh), dc(dc + dh * o * (T(1) - tanh_c * tanh_c)) {}
+
+  // Of the c before, and of the gates before their non-linearity.
+  TEXTCLF_INLINE V by_c() const { return dc * f; }
+  TEXTCLF_INLINE V by_i() const { return dc * g * i * (T(1) - i); }
+  TEXTCLF_INLINE V by_f(V c_before) const { return dc * c_before * f * (T(1) - f); }
+  TEXTCLF_INLINE V by_g() const { return dc * i * (T(1) - g * g); }
+  TEXTCLF_INLINE V by_o() const { return dh * tanh_c * o * (T(1) - o); }
 };

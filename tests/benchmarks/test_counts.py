@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.cells import FLOAT_CELLS, INT8_CELLS, PACKED_CELLS, TEXT_CELLS, Cell, draw_ids, draw_lengths
-from benchmarks.counts import count_work
+from benchmarks.counts import Work, count_work
 from benchmarks.machine_peaks import Peaks
 from benchmarks.roofline import bound
 
@@ -18,57 +18,74 @@ TINY = Cell(2, 3, 5, 2, fill=0.67, vocabulary=7)
 
 
 def test_inference_of_a_tiny_cell() -> None:
-    work = count_work(TINY, training=False, positions=4, distinct=3)
-    assert work.operations == 4 * 2 * 8 * 2 + 4 * 2 * (2 * 108)  # recurrent product; functions of 2 units
+    work = count_work(TINY, False, 4, 3, "avx2")
+    assert work.operations == {"float32": 4 * 2 * 8 * 2 + 4 * 2 * (2 * 94)}  # recurrent product; functions of 2 units
     assert work.weight_size == 8 * 2 * 4
     assert work.weight_bytes == 3 * 64  # once a step
     assert work.streamed_bytes == 4 * (4 * 8 + 4 * 2) + 8 * 4  # gates read, output written; ids
 
 
 def test_training_of_a_tiny_cell() -> None:
-    work = count_work(TINY, training=True, positions=4, distinct=3)
+    work = count_work(TINY, True, 4, 3, "avx2")
     products = 3 * (4 * 2 * 8 * 2 + 3 * 2 * 8 * 5)  # recurrent at 4 positions, projection of 3 tokens
-    assert work.operations == products + 4 * 2 * 2 * (108 + 45)
+    assert work.operations == {"float32": products + 4 * 2 * 2 * (94 + 4 + 39)}
     assert work.weight_bytes == (2 * 3 + 1) * 64
     forward = 3 * (5 + 8) + 4 * (8 + 2) + 4 * 10
-    backward = 4 * (10 + 8) + 4 * (8 + 2) + (4 * 8 + 3 * 8) + 3 * (2 * 8 + 2 * 5)
+    backward = 4 * (10 + 2) + 3 * (3 * 8 + 2 * 5)
     assert work.streamed_bytes == 4 * (forward + backward + 7 * 5) + 8 * 4
 
 
 def test_layers_directions_and_input_of_floats() -> None:
     cell = Cell(2, 3, 5, 2, layers=2, bidirectional=True, form="float")
-    work = count_work(cell, training=False, positions=6, distinct=0)
-    recurrence = 4 * 6 * (2 * 8 * 2 + 2 * 216)  # two layers, two directions
-    assert work.operations == recurrence + 2 * 6 * 2 * 8 * 5 + 2 * 6 * 2 * 8 * 4
+    work = count_work(cell, False, 6, 0, "avx512")
+    recurrence = 4 * 6 * (2 * 8 * 2 + 2 * 200)  # two layers, two directions
+    assert work.operations == {"float32": recurrence + 2 * 6 * 2 * 8 * 5 + 2 * 6 * 2 * 8 * 4}
     assert work.weight_bytes == 4 * 3 * 64
 
 
-def test_bfloat16_halves_the_bytes() -> None:
-    wide = count_work(Cell(2, 3, 5, 2, form="float"), training=True, positions=6, distinct=0)
-    narrow = count_work(Cell(2, 3, 5, 2, form="float", dtype="bfloat16"), training=True, positions=6, distinct=0)
-    assert narrow.operations == wide.operations
-    assert narrow.weight_bytes * 2 == wide.weight_bytes
-    assert narrow.streamed_bytes * 2 == wide.streamed_bytes
+def test_bfloat16_products_and_bytes() -> None:
+    """Half the bytes of all but the gates; functions and the forward projection in float32."""
+    cell = Cell(2, 3, 5, 2, form="float")
+    wide = count_work(cell, True, 6, 0, "avx512_bf16")
+    narrow = count_work(dataclasses.replace(cell, dtype="bfloat16"), True, 6, 0, "avx512_bf16")
+    products = 3 * 6 * 2 * 8 * 2 + 2 * 6 * 2 * 8 * 5
+    assert narrow.operations == {"float32": wide.operations["float32"] - products, "bfloat16": products}
+    assert wide.weight_bytes == (2 * 3 + 1) * 64
+    assert narrow.weight_bytes == 2 * 3 * 32 + 64  # the gradient is summed in float32
+    gates = 4 * 6 * (2 * 8 + 3 * 8)  # written and read; their gradient written, read twice
+    assert wide.streamed_bytes - gates == 2 * (narrow.streamed_bytes - gates)
 
 
-def test_int8_makes_w_hh_a_quarter_and_leaves_the_rest() -> None:
-    wide = count_work(TINY, training=False, positions=4, distinct=3)
-    narrow = count_work(dataclasses.replace(TINY, int8=True), training=False, positions=4, distinct=3)
+def test_bfloat16_without_its_products_is_float32() -> None:
+    cell = Cell(2, 3, 5, 2, form="float")
+    narrow = count_work(dataclasses.replace(cell, dtype="bfloat16"), True, 6, 0, "avx2")
+    assert narrow == count_work(cell, True, 6, 0, "avx2")
+
+
+@pytest.mark.parametrize(("kernels", "share"), [("avx512_bf16", 1 / 4), ("avx2", 4.25 / 4)])
+def test_int8_makes_w_hh_a_quarter_and_leaves_the_rest(kernels: str, share: float) -> None:
+    wide = count_work(TINY, False, 4, 3, kernels)
+    narrow = count_work(dataclasses.replace(TINY, int8=True), False, 4, 3, kernels)
     assert narrow.weight_size * 4 == wide.weight_size
     assert narrow.weight_bytes * 4 == wide.weight_bytes
     assert narrow.streamed_bytes == wide.streamed_bytes
-    assert wide.operations - narrow.operations == 4 * 2 * 8 * 2 * 3 / 4
+    assert wide.operations["float32"] - narrow.operations["float32"] == 4 * 2 * 8 * 2 * (1 - share)
 
 
 @pytest.mark.parametrize(
-    ("operations", "cache", "by", "seconds"), [(1000.0, 1e9, "operations", 1.856), (1e9, 192.0, "W_hh", 1.0)]
+    ("operations", "cache", "by", "seconds"), [(1000.0, 1e9, "operations", 1.632), (1e9, 192.0, "W_hh", 1.0)]
 )
 def test_the_longest_of_the_three_times_bounds(operations: float, cache: float, by: str, seconds: float) -> None:
-    work = count_work(TINY, training=False, positions=4, distinct=3)  # 128 + 1,728 operations, 192 bytes of W_hh
+    work = count_work(TINY, False, 4, 3, "avx2")  # 128 + 1,504 operations, 192 bytes of W_hh
     peaks = Peaks(1, {"float32": operations}, {64: cache, 2**20: 1e9}, 1e9)
-    limit = bound(work, "float32", peaks)
+    limit = bound(work, peaks)
     assert limit.by == by
     assert limit.seconds == pytest.approx(seconds)
+
+
+def test_each_dtype_has_its_own_peak() -> None:
+    work = Work({"float32": 100.0, "bfloat16": 300.0}, 0, 1, 0)
+    assert bound(work, Peaks(1, {"float32": 100.0, "bfloat16": 200.0}, {64: 1.0}, 1.0)).seconds == 2.5
 
 
 def test_a_cache_is_the_smallest_that_holds_it() -> None:

@@ -14,7 +14,7 @@ from textclf_fast.models.pooling import pooled_width, run_pooled
 
 V, E, H, C = 50, 6, 5, 3
 POOLINGS = ["max", "mean", "concat"]
-OPTIONS = [{}, {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}]
+OPTIONS = [{}, {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 3}]
 
 
 @pytest.fixture
