@@ -25,7 +25,8 @@ def texts() -> list[Tensor]:
 def _plain(model: TextClassifier, texts: list[Tensor], pooling: str) -> Tensor:
     """Row by row, on nn.LSTM with the same parameters."""
     ours = model.encoder.lstm
-    lstm = nn.LSTM(E, H, ours.num_layers, bidirectional=ours.bidirectional, dtype=model.fc.weight.dtype)
+    options = {"bidirectional": ours.bidirectional, "proj_size": ours.proj_size, "dtype": model.fc.weight.dtype}
+    lstm = nn.LSTM(E, H, ours.num_layers, **options)
     lstm.load_state_dict(ours.state_dict())
     for name, _ in lstm.named_parameters():
         setattr(lstm, name, getattr(ours, name))
