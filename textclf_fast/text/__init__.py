@@ -7,11 +7,13 @@ from textclf_fast.text.data import LabelledTexts, read_labelled, split
 from textclf_fast.text.datasets import DATASETS, fetch, load_dataset
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.ragged import RaggedTokens, encode_texts
+from textclf_fast.text.token_file import END_ID, StreamBatches, TokenFile
 from textclf_fast.text.tokenizer import Tokenizer, WordTokenizer, make_tokenizer
 from textclf_fast.text.vocabulary import PAD_ID, UNK_ID, Vocabulary
 
 __all__ = [
     "DATASETS",
+    "END_ID",
     "PAD_ID",
     "UNK_ID",
     "Batches",
@@ -20,6 +22,8 @@ __all__ = [
     "LengthBucketSampler",
     "RaggedTokens",
     "ShuffledBatches",
+    "StreamBatches",
+    "TokenFile",
     "Tokenizer",
     "Vocabulary",
     "WordTokenizer",

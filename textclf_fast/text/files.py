@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomically(path: str | Path, text: str) -> None:
-    """Writes `text` as UTF-8 beside `path`, then renames it to `path`.
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Gives a new file beside `path` to write to; it becomes `path` at the end, and is deleted on an error.
 
     Raises:
         OSError: The folder is missing, full or not writable. Nothing is left behind.
@@ -15,7 +19,18 @@ def write_atomically(path: str | Path, text: str) -> None:
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+        with beside.open("wb") as file:
+            yield file
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Writes `text` as UTF-8, as `whole_file` does.
+
+    Raises:
+        OSError: As `whole_file`.
+    """
+    with whole_file(path) as file:
+        file.write(text.encode())

@@ -55,7 +55,7 @@ class RaggedTokens:
             TypeError: A row holds something other than whole numbers.
             ValueError: A row is not one-dimensional.
         """
-        arrays = [_whole_numbers(row, f"row {number}") for number, row in enumerate(rows)]
+        arrays = [whole_numbers(row, f"row {number}") for number, row in enumerate(rows)]
         offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
         np.cumsum([len(array) for array in arrays], out=offsets[1:])
         values = np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
@@ -97,7 +97,7 @@ class RaggedTokens:
             ValueError: `rows` is empty or not one-dimensional, or a row has no token.
             TypeError: `rows` are not whole numbers.
         """
-        parts = _host.pack(self.values, self.offsets, _whole_numbers(rows, "rows"))
+        parts = _host.pack(self.values, self.offsets, whole_numbers(rows, "rows"))
         return PackedSequence(*map(torch.from_numpy, parts))
 
     def padded(self, rows: ArrayLike, batch_first: bool = False, padding_id: int = PAD_ID) -> tuple[Tensor, Tensor]:
@@ -109,12 +109,12 @@ class RaggedTokens:
         Raises:
             As `packed`.
         """
-        numbers = _whole_numbers(rows, "rows")
+        numbers = whole_numbers(rows, "rows")
         ids, lengths = _host.pad(self.values, self.offsets, numbers, batch_first, padding_id)
         return torch.from_numpy(ids), torch.from_numpy(lengths)
 
 
-def _whole_numbers(numbers: ArrayLike, name: str) -> NDArray[np.int64]:
+def whole_numbers(numbers: ArrayLike, name: str) -> NDArray[np.int64]:
     array = np.asarray(numbers)
     if array.dtype == np.int64 and array.flags.c_contiguous and array.ndim == 1:
         return array  # the usual case, and nothing to do
