@@ -98,20 +98,24 @@ class LanguageModel(nn.Module):
         """forward's output -> for each direction the logits (T, B, V) of the next, and of the previous, word."""
         return [functional.linear(part, self.encoder.embedding.weight, self.bias) for part in self.vectors(output)]
 
-    def loss(self, output: Tensor, targets: list[Tensor], candidates: Candidates | None = None) -> Tensor:
-        """The mean cross-entropy of a word.
+    def loss(self, output: Tensor, ids: Tensor, next_ids: Tensor, candidates: Candidates | None = None) -> Tensor:
+        """The mean cross-entropy of a guessed word.
 
         Args:
-            output: forward's, (T, B, D * H).
-            targets: for each direction (T, B) int64: the next words, and the previous ones.
+            output: forward's for ids, (T, B, D * H).
+            ids, next_ids: (T, B), and what follows each. The backward direction guesses ids from their second step on.
             candidates: what the targets are compared with; None: all words, exactly.
 
         Returns:
             a scalar, the mean over positions and directions.
         """
         weight = self.encoder.embedding.weight
-        vectors = torch.cat([part.flatten(0, 1) for part in self.vectors(output)])
-        wanted = torch.cat([part.flatten() for part in targets])
+        vectors, *backward = self.vectors(output)
+        targets = next_ids.flatten()
+        vectors = vectors.flatten(0, 1)
+        if backward:
+            vectors = torch.cat((vectors, backward[0][1:].flatten(0, 1)))
+            targets = torch.cat((targets, ids[:-1].flatten()))
         if candidates is None:
-            return functional.cross_entropy(functional.linear(vectors, weight, self.bias), wanted)
-        return sampled_cross_entropy(vectors, wanted, weight, self.bias, candidates)
+            return functional.cross_entropy(functional.linear(vectors, weight, self.bias), targets)
+        return sampled_cross_entropy(vectors, targets, weight, self.bias, candidates)

@@ -119,6 +119,8 @@ def fit(
     options: TrainingOptions | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> History:
     """Trains a classifier, and leaves it with the weights of its best epoch on the held-out data.
 
@@ -127,6 +129,7 @@ def fit(
         train, held_out: the data; neither may be empty.
         options: TrainingOptions() by default.
         on_step, on_epoch: called after each step and each epoch, outside the time measured.
+        optimizer: of the model's parameters, instead of the one that `options` describes.
 
     Raises:
         ValueError: there is no data.
@@ -134,7 +137,7 @@ def fit(
     """
     history = History()
     best: dict[str, Tensor] = {}
-    for result in train_epochs(model, train, held_out, options, on_step):
+    for result in train_epochs(model, train, held_out, options, on_step, optimizer):
         history.epochs.append(result)
         if history.best is result:
             best = copy.deepcopy(model.state_dict())
@@ -150,13 +153,14 @@ def train_epochs(
     held_out: EncodedTexts,
     options: TrainingOptions | None = None,
     on_step: Callable[[Step], None] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[EpochResult]:
     """As `fit`, but an iterator, so that several trainings can take turns; the weights are those of the last epoch."""
     options = options or TrainingOptions()
     if len(train) == 0:
         raise ValueError("train: expected at least one text, got none")
     batches = _batches(train, options.batch_size, options.bucket, shuffle=True, seed=options.seed)
-    optimizer = _optimizer(model, options)
+    optimizer = optimizer or _optimizer(model, options)
     try:
         for epoch in range(options.epochs):
             batches.set_epoch(epoch)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from textclf_fast.models.language_model import LanguageModel
+from textclf_fast.models import LanguageModel
 from textclf_fast.models.sampled_softmax import Candidates
-from textclf_fast.text import PAD_ID, RaggedTokens
+from textclf_fast.nn.lstm import States
+from textclf_fast.text import END_ID, RaggedTokens, StreamBatches
 
-# Held-out tokens that a perplexity is computed from: it takes all V scores of each, some 5 million multiplications at
-# V = 20,000 and I = 128 and as many again for the other direction, ten times a training step's.
+# Held-out tokens that a perplexity is computed from: it takes all V scores of each, at V = 20,000 and I = 128 some 2.6
+# million multiplications a direction, as many as a training step with 512 candidates.
 _PERPLEXITY_TOKENS = 50_000
 
 
@@ -97,8 +99,8 @@ class PretrainingEpoch:
 
 def pretrain(
     model: LanguageModel,
-    train: RaggedTokens,
-    held_out: RaggedTokens,
+    train: NDArray[Any],
+    held_out: NDArray[Any],
     options: PretrainingOptions | None = None,
     on_step: Callable[[PretrainingStep], None] | None = None,
     on_epoch: Callable[[PretrainingEpoch], None] | None = None,
@@ -107,56 +109,29 @@ def pretrain(
 
     Args:
         model: is left in eval mode.
-        train, held_out: texts as ids; the stream has one <pad> after each, which is how a text ends to the model.
+        train, held_out: (N,) ids, text after text, each with its END_ID, as :attr:`TokenFile.tokens` and `make_stream`.
         options: PretrainingOptions() by default.
         on_step, on_epoch: called after each step and each epoch.
 
+    Returns:
+        the epochs; the last one may have been cut short.
+
     Raises:
-        ValueError: too few tokens for one step.
+        ValueError: fewer than two tokens a row.
         FloatingPointError: the loss is no longer a finite number.
     """
     options = options or PretrainingOptions()
-    steps_per_epoch = _num_windows(len(train.values) + len(train), options)
-    if steps_per_epoch == 0:
-        raise ValueError(
-            f"train: expected at least {options.batch_size * (options.steps + 2)} tokens, a row for each of batch_size "
-            f"= {options.batch_size} with steps = {options.steps}, got {len(train.values)}"
-        )
+    batches = StreamBatches(train, options.batch_size, options.steps)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), fused=True)
     epochs: list[PretrainingEpoch] = []
-    start = time.perf_counter()
-    done = 0.0
+    clock = _Clock(options, len(batches))
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        for epoch in range(options.epochs):
-            steps: list[PretrainingStep] = []
-            model.train()
-            states = None
-            stream = make_stream(train, np.random.default_rng([options.seed, epoch]))
-            begin = time.perf_counter()
-            for number, window in enumerate(_windows(stream, options)):
-                for group in optimizer.param_groups:
-                    group["lr"] = options.learning_rate * cycle(done)
-                loss, states = _step(model, optimizer, window, states, options)
-                now = time.perf_counter()
-                if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss became {loss} in epoch {epoch + 1}, step {number + 1}: try a lower learning rate"
-                    )
-                done = (epoch + (number + 1) / steps_per_epoch) / options.epochs
-                if options.minutes is not None:
-                    done = max(done, (now - start) / (60 * options.minutes))
-                steps.append(
-                    PretrainingStep(epoch, min(done, 1.0), loss, options.batch_size * options.steps, now - begin)
-                )
-                if on_step is not None:
-                    on_step(steps[-1])
-                if done >= 1:
-                    break
-                begin = time.perf_counter()
+        while clock.done < 1:
+            steps = _train_one_epoch(model, batches, optimizer, clock, options, on_step)
             epochs.append(
                 PretrainingEpoch(
-                    epoch,
+                    len(epochs),
                     sum(step.loss for step in steps) / len(steps),
                     sum(step.tokens for step in steps),
                     sum(step.seconds for step in steps),
@@ -165,10 +140,95 @@ def pretrain(
             )
             if on_epoch is not None:
                 on_epoch(epochs[-1])
-            if done >= 1:
-                break
     model.eval()
     return epochs
+
+
+class _Clock:
+    """How much of a training is over."""
+
+    def __init__(self, options: PretrainingOptions, steps_per_epoch: int) -> None:
+        self._seconds = math.inf if options.minutes is None else 60 * options.minutes
+        self._steps_per_epoch = steps_per_epoch
+        self._all_steps = options.epochs * steps_per_epoch
+        self._start = time.perf_counter()
+        self._steps = 0
+        self.done = 0.0
+
+    @property
+    def epoch(self) -> int:
+        return self._steps // self._steps_per_epoch
+
+    def take_step(self) -> None:
+        self._steps += 1
+        elapsed = time.perf_counter() - self._start
+        self.done = min(1.0, max(self._steps / self._all_steps, elapsed / self._seconds))
+
+
+def _train_one_epoch(
+    model: LanguageModel,
+    batches: StreamBatches,
+    optimizer: torch.optim.Optimizer,
+    clock: _Clock,
+    options: PretrainingOptions,
+    on_step: Callable[[PretrainingStep], None] | None,
+) -> list[PretrainingStep]:
+    model.train()
+    epoch = clock.epoch
+    steps: list[PretrainingStep] = []
+    states: States | None = None
+    start = time.perf_counter()
+    for number in range(len(batches)):
+        ids, next_ids = batches[number]
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * cycle(clock.done)
+        loss, states = _step(model, optimizer, ids, next_ids, states, options)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} in epoch {epoch + 1}, step {number + 1}: try a lower learning rate"
+            )
+        clock.take_step()
+        steps.append(PretrainingStep(epoch, clock.done, loss, ids.numel(), time.perf_counter() - start))
+        if on_step is not None:
+            on_step(steps[-1])
+        if clock.done >= 1:
+            break
+        start = time.perf_counter()
+    return steps
+
+
+def _step(
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    ids: Tensor,
+    next_ids: Tensor,
+    states: States | None,
+    options: PretrainingOptions,
+) -> tuple[float, States]:
+    output, states = model(ids, _carried(model, states))
+    candidates = Candidates.draw(model.config["vocab_size"], options.frequent, options.samples)
+    loss = model.loss(output, ids, next_ids, candidates)
+    total = loss
+    if options.activation_penalty:
+        total = total + options.activation_penalty * output.square().mean()
+    if options.slowness_penalty and len(ids) > 1:
+        total = total + options.slowness_penalty * (output[1:] - output[:-1]).square().mean()
+    optimizer.zero_grad()
+    total.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), options.gradient_norm)
+    optimizer.step()
+    return loss.item(), states
+
+
+def _carried(model: LanguageModel, states: States | None) -> States | None:
+    """The states to go on from. The backward direction starts each batch anew: it has not seen what follows."""
+    if states is None:
+        return None
+    h, c = (state.detach().clone() for state in states)
+    if model.encoder.lstm.bidirectional:
+        h[1::2] = 0
+        c[1::2] = 0
+    return h, c
 
 
 def cycle(done: float, warm_up: float = 0.1, first: float = 0.04, last: float = 0.001) -> float:
@@ -182,84 +242,33 @@ def cycle(done: float, warm_up: float = 0.1, first: float = 0.04, last: float = 
     return last + (1 - last) * (1 + math.cos(math.pi * min(1.0, (done - warm_up) / (1 - warm_up)))) / 2
 
 
-def make_stream(tokens: RaggedTokens, random: np.random.Generator | None = None) -> NDArray[np.int64]:
-    """All texts in one row, (N + n,) int64, in an order drawn from `random` (their own without), <pad> after each."""
-    count = len(tokens)
-    order = np.arange(count) if random is None else random.permutation(count)
-    ends = np.cumsum(tokens.lengths[order] + 1)
-    stream = np.full(len(tokens.values) + count, PAD_ID, dtype=np.int64)
-    for row, end in zip(order.tolist(), ends.tolist(), strict=True):
-        text = tokens[row]
-        stream[end - 1 - len(text) : end - 1] = text
-    return stream
+def make_stream(tokens: RaggedTokens, seed: int | None = None) -> NDArray[np.int64]:
+    """All texts in one row, each with its END_ID, (N + n,) int64; in an order drawn from `seed`, their own without."""
+    order = np.arange(len(tokens)) if seed is None else np.random.default_rng(seed).permutation(len(tokens))
+    end = np.array([END_ID])
+    return np.concatenate([part for row in order for part in (tokens[row], end)] or [np.empty(0, dtype=np.int64)])
 
 
 @torch.no_grad()
-def perplexity(model: LanguageModel, tokens: RaggedTokens, steps: int = 64, batch_size: int = 8) -> float:
-    """exp of the exact mean loss of a word, over the directions, in eval mode; the model is left in the mode it was in.
+def perplexity(model: LanguageModel, tokens: NDArray[Any], steps: int = 64) -> float:
+    """exp of the mean loss of a guessed word, exact, in eval mode; the model is left in the mode it was in.
 
-    The first 50,000 tokens are enough. <pad> between the texts counts as a word.
+    Args:
+        tokens: (N,) ids, as in `pretrain`; the first 50,000 are enough. END_ID counts as a word.
+        steps: after so many the backward direction starts anew, as it does in training.
 
     Raises:
-        ValueError: there are not `steps` + 2 tokens for each of `batch_size` rows.
+        ValueError: there are fewer than two tokens.
     """
-    options = PretrainingOptions(batch_size=batch_size, steps=steps)
+    tokens = tokens[:_PERPLEXITY_TOKENS]
+    batches = StreamBatches(tokens, max(1, min(8, len(tokens) // steps)), steps)
     was_training = model.training
     model.eval()
-    states, losses = None, []
-    for window in _windows(make_stream(tokens)[:_PERPLEXITY_TOKENS], options):
-        output, states = model(window[1:-1], _carried(model, states))
-        losses.append(float(model.loss(output, _targets(model, window))))
+    states, total, count = None, 0.0, 0
+    for number in range(len(batches)):
+        ids, next_ids = batches[number]
+        output, states = model(ids, _carried(model, states))
+        total += ids.numel() * float(model.loss(output, ids, next_ids))
+        count += ids.numel()
     model.train(was_training)
-    if not losses:
-        raise ValueError(f"tokens: expected at least {batch_size * (steps + 2)}, got {len(tokens.values)}")
-    return math.exp(sum(losses) / len(losses))
-
-
-def _num_windows(length: int, options: PretrainingOptions) -> int:
-    return max(0, length // options.batch_size - 2) // options.steps
-
-
-def _windows(stream: NDArray[np.int64], options: PretrainingOptions) -> Iterator[Tensor]:
-    """(T + 2, B) stretches of each of B parts of the stream, T apart: what is read, and a token before and after."""
-    rows, steps = options.batch_size, options.steps
-    parts = torch.from_numpy(stream[: len(stream) // rows * rows].reshape(rows, -1)).t()
-    for number in range(_num_windows(len(stream), options)):
-        yield parts[number * steps : (number + 1) * steps + 2].contiguous()
-
-
-def _targets(model: LanguageModel, window: Tensor) -> list[Tensor]:
-    return [window[2:], window[:-2]] if model.encoder.lstm.bidirectional else [window[2:]]
-
-
-def _carried(model: LanguageModel, states: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-    """The states to start from. The backward direction starts each window anew: what follows it is not known yet."""
-    if states is None:
-        return None
-    h, c = (state.detach() for state in states)
-    if model.encoder.lstm.bidirectional:
-        h[1::2] = 0
-        c[1::2] = 0
-    return h, c
-
-
-def _step(
-    model: LanguageModel,
-    optimizer: torch.optim.Optimizer,
-    window: Tensor,
-    states: tuple[Tensor, Tensor] | None,
-    options: PretrainingOptions,
-) -> tuple[float, tuple[Tensor, Tensor]]:
-    output, states = model(window[1:-1], _carried(model, states))
-    candidates = Candidates.draw(model.config["vocab_size"], options.frequent, options.samples)
-    loss = model.loss(output, _targets(model, window), candidates)
-    total = loss
-    if options.activation_penalty:
-        total = total + options.activation_penalty * output.square().mean()
-    if options.slowness_penalty:
-        total = total + options.slowness_penalty * (output[1:] - output[:-1]).square().mean()
-    optimizer.zero_grad()
-    total.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), options.gradient_norm)
-    optimizer.step()
-    return loss.item(), states
+    return math.exp(total / count)
