@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from textclf_fast.training.loop import Step
+from textclf_fast.training.results import Step
 
 _SMOOTHING = 0.98  # of the loss and of the speed shown: about the last 50 steps
 
