@@ -36,7 +36,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     ranks: Ranks = ALONE,
 ) -> History:
-    """Trains a classifier, and leaves it with the weights of its best epoch on the held-out data.
+    """Trains a classifier, and leaves it with the weights of its best epoch on the held-out data, or of the last one.
 
     Args:
         model: its forward takes what `EncodedTexts.batch` gives, and returns logits (B, C).
@@ -68,7 +68,8 @@ def fit(
                 on_epoch(result)
             if checkpoints is not None:
                 checkpoints.write()
-    model.load_state_dict(state.best)
+    if options.keep == "best":
+        model.load_state_dict(state.best)
     return state.history
 
 

@@ -34,6 +34,7 @@ class TrainingOptions:
             class weighs the same.
         patience: training ends early when so many epochs in a row were no better than the best before them.
         monitor: what tells how good an epoch is, on the held-out data; also which one is the best.
+        keep: the weights that the model is left with: those of the best epoch, or of the last one.
         bfloat16: the forward under torch.autocast. Weights, gradients and the optimizer stay float32; evaluations too,
             as predictions are.
         deterministic: torch.use_deterministic_algorithms while it trains, which refuses operations whose results differ
@@ -59,6 +60,7 @@ class TrainingOptions:
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
     patience: int | None = None
     monitor: Monitor = "accuracy"
+    keep: Literal["best", "last"] = "best"
     bfloat16: bool = False
     deterministic: bool = False
 
@@ -75,7 +77,11 @@ class TrainingOptions:
             raise ValueError(f"weight_decay: expected 0 or more, got {self.weight_decay}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing}")
-        for name, known in (("layout", ("packed", "padded")), ("monitor", ("accuracy", "loss"))):
+        for name, known in (
+            ("layout", ("packed", "padded")),
+            ("monitor", ("accuracy", "loss")),
+            ("keep", ("best", "last")),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}")
         if isinstance(self.class_weights, str):
