@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -40,7 +40,10 @@ def blame(option: str) -> Iterator[None]:
 
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="A .csv, .tsv or .jsonl file, or the name of a data set (see `data`).")
+    str,
+    typer.Argument(
+        metavar="FILE", help="A .csv, .tsv, .jsonl, .parquet or fastText file, or the name of a data set (see `data`)."
+    ),
 ]
 Out = Annotated[
     Path, typer.Option(help="Directory to write the model to; it is made.", rich_help_panel=OUTPUT, show_default=False)
@@ -54,10 +57,12 @@ Group = Annotated[
     ),
 ]
 HeldOut = Annotated[float, typer.Option(callback=share, help="Share of the texts to test on.", rich_help_panel=DATA)]
-Tokenizer = Annotated[str, typer.Option(help="How texts are cut into tokens: word.", rich_help_panel=DATA)]
+Tokenizer = Annotated[
+    Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.", rich_help_panel=DATA)
+]
 VocabSize = Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.", rich_help_panel=DATA)]
 MinFrequency = Annotated[
-    int, typer.Option(min=1, help="Words seen less often in training are unknown.", rich_help_panel=DATA)
+    int, typer.Option(min=1, help="Tokens seen less often in training are unknown.", rich_help_panel=DATA)
 ]
 Seed = Annotated[
     int,

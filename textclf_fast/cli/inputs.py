@@ -51,11 +51,11 @@ class Inputs:
         cls, parts: Sequence[LabelledTexts], labels: list[str], kind: str, vocab_size: int, min_frequency: int
     ) -> Inputs:
         """With a tokenizer of this kind, and the vocabulary of the first part."""
-        from textclf_fast.text import Vocabulary, make_tokenizer
+        from textclf_fast.text import Vocabulary, tokenizer_for
         from textclf_fast.training import EncodedTexts
 
-        with blame("--tokenizer"):
-            tokenizer = make_tokenizer({"kind": kind})
+        with blame("--tokenizer"):  # too small a vocabulary, a package that is missing
+            tokenizer = tokenizer_for(kind, parts[0].texts, vocab_size)
         vocabulary = Vocabulary.build(map(tokenizer, parts[0].texts), vocab_size, min_frequency)
         encoded = [EncodedTexts.from_texts(part, labels, vocabulary, tokenizer) for part in parts]
         return cls(encoded, labels, vocabulary, tokenizer)
