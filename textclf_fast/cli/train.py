@@ -27,15 +27,32 @@ def train(
     tokenizer: arguments.Tokenizer = "word",
     vocab_size: arguments.VocabSize = 10_000,
     min_frequency: arguments.MinFrequency = 1,
+    kind: Annotated[
+        Literal["lstm", "mlp"],
+        typer.Option("--model", help="An LSTM, or a perceptron on the bag of words.", rich_help_panel=MODEL),
+    ] = "lstm",
     embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.", rich_help_panel=MODEL)] = 100,
-    hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of the LSTM.", rich_help_panel=MODEL)] = 128,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM.", rich_help_panel=MODEL)] = 1,
+    hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of a layer.", rich_help_panel=MODEL)] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="Hidden layers.", rich_help_panel=MODEL)] = 1,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read the texts backwards as well.", rich_help_panel=MODEL)
     ] = False,
     dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
+    embedding_dropout: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
+    ] = 0.0,
+    weight_dropout: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.99, help="Share of the LSTM's recurrent weights dropped in training.", rich_help_panel=MODEL
+        ),
+    ] = 0.0,
+    pooling: Annotated[
+        Literal["last", "max", "mean", "concat"],
+        typer.Option(help="Which of the LSTM's states decide: the last, or over all words.", rich_help_panel=MODEL),
+    ] = "last",
     epochs: Annotated[
         int, typer.Option(min=1, help="How often each text is seen, at most.", rich_help_panel=TRAINING)
     ] = 5,
@@ -142,13 +159,18 @@ def train(
         bfloat16=bf16,
         deterministic=deterministic,
     )
-    sizes = {
+    sizes: dict[str, Any] = {
         "embedding_dim": embedding_dim,
         "hidden_dim": hidden_dim,
         "num_layers": layers,
-        "bidirectional": bidirectional,
         "dropout": dropout,
+        "embedding_dropout": embedding_dropout,
     }
+    of_lstm = {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling}
+    if kind == "lstm":
+        sizes.update(of_lstm)
+    elif wrong := [name for name, value in of_lstm.items() if value not in (False, 0.0, "last")]:
+        raise typer.BadParameter(f"is for --model lstm, not {kind}", param_hint=f"'--{wrong[0].replace('_', '-')}'")
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -158,7 +180,7 @@ def train(
             return
         inputs = run.encode(split(data, held_out), data.classes, tokenizer, vocab_size, min_frequency)
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
-        model = _make_model(seed, vocab_size=len(inputs.vocabulary), output_dim=len(data.classes), **sizes)
+        model = _make_model(seed, kind=kind, vocab_size=len(inputs.vocabulary), output_dim=len(data.classes), **sizes)
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard)
         run.save(model, inputs, options, history, overwrite or resume)
 
@@ -166,10 +188,10 @@ def train(
 def _make_model(seed: int, **config: Any) -> Classifier:
     import torch
 
-    from textclf_fast.models import TextClassifier
+    from textclf_fast.models import make_classifier
 
     torch.manual_seed(seed)
-    return TextClassifier(**config, sparse=True)
+    return make_classifier({**config, "sparse": True})
 
 
 def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:
