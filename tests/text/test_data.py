@@ -70,8 +70,8 @@ HEAD = "text,label\ngood,1\n"
 LINE = '{"text": "good", "label": 1}\n'
 
 BAD: dict[str, tuple[str, str | bytes, str]] = {
-    "suffix": ("a.xlsx", "", "expected a file that ends in .csv, .tsv or .jsonl, got '.xlsx'"),
-    "no suffix": ("a", "", "expected a file that ends in .csv, .tsv or .jsonl, got 'no suffix'"),
+    "suffix": ("a.xlsx", "", "expected a file that ends in .csv, .tsv, .jsonl, .parquet, .ft or .txt, got '.xlsx'"),
+    "no suffix": ("a", "", "expected a file that ends in .csv, .tsv, .jsonl, .parquet, .ft or .txt, got 'no suffix'"),
     "nothing": ("a.csv", "", "there are no rows"),
     "nothing but blank lines": ("a.jsonl", "\n \n", "there are no rows"),
     "names alone": ("a.csv", "text,label\n", "there are no rows"),
@@ -101,7 +101,7 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
         HEAD.encode() + "é".encode()[:1],
         "row 2 (line 3): byte 0xc3 (byte 19 of the file) is",
     ),
-    "utf-16": ("a.csv", HEAD.encode("utf-16"), "row 1 (line 1): the file is in UTF-16, save it as UTF-8"),
+    "utf-16": ("a.csv", HEAD.encode("utf-16"), "the names of the columns (line 1): the file is in UTF-16, save it as UTF-8"),
     "nul": ("a.csv", HEAD + "b\0d,0\n", "row 2 (line 3): there is a NUL character"),
     "nul, jsonl": ("a.jsonl", LINE + "\0\n", "row 2 (line 2): there is a NUL character"),
     "one class": ("a.csv", HEAD + "bad, 1\n", "all 2 rows are labelled '1', expected at least two classes"),

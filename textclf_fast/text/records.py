@@ -1,18 +1,22 @@
-"""A .csv, .tsv or .jsonl file -> its records, with the place of each for error messages."""
+"""A file of texts -> its records, one after the other, with the place of each for error messages."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+import numbers
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from textclf_fast.text.errors import DataError
+from textclf_fast.text.lines import LONGEST_LINE, read_lines
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_LONGEST_FIELD = 2**31 - 1  # what csv can be told everywhere; its own default refuses a text of 128 KiB
+_FASTTEXT_LABEL = "__label__"
 _MOST_NAMES = 20  # column names in a message
 
 
@@ -24,77 +28,55 @@ class Record(NamedTuple):
 
 
 def records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    """The records of a file in their order. Blank lines are skipped.
+    """The records of a file in their order, read as they are asked for. Blank lines are skipped.
 
     Args:
-        path: The file.
-        columns: The names of the columns asked for, that of the texts first.
+        path: The file; its suffix says what it is.
+        columns: The names of the columns asked for, that of the texts first. Without a second, a .txt file holds texts
+            without labels.
 
     Raises:
         DataError: As `textclf_fast.text.read_labelled`, but for empty entries.
     """
     suffix = path.suffix.lower()
-    if suffix == ".jsonl":
-        return _json_records(path, _read(path), columns)
     if suffix in _DELIMITERS:
-        return _table_records(path, _read(path), columns, _DELIMITERS[suffix])
-    raise DataError(f"{path}: expected a file that ends in .csv, .tsv or .jsonl, got {suffix or 'no suffix'!r}")
+        return _table_records(path, columns, _DELIMITERS[suffix])
+    if suffix == ".jsonl":
+        return _json_records(path, columns)
+    if suffix == ".parquet":
+        from textclf_fast.text.parquet import parquet_records
+
+        return parquet_records(path, columns)
+    if suffix == ".ft" or (suffix == ".txt" and len(columns) > 1):
+        return _fasttext_records(path, columns)
+    if suffix == ".txt":
+        return _line_records(path, columns)
+    raise DataError(
+        f"{path}: expected a file that ends in .csv, .tsv, .jsonl, .parquet, .ft or .txt, got {suffix or 'no suffix'!r}"
+    )
 
 
-def _read(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: row 1 (line 1): the file is in UTF-16, save it as UTF-8")
-    try:
-        content = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # error.object lacks a byte order mark, and so does its count of bytes.
-        start = error.start + len(raw) - len(error.object)
-        where = _place_of(path, raw[:start].decode("utf-8-sig"))
-        raise DataError(
-            f"{path}: {where}: byte 0x{raw[start]:02x} (byte {start + 1} of the file) is not UTF-8, "
-            "save the file as UTF-8"
-        ) from error
-    if "\0" in content:
-        where = _place_of(path, content[: content.index("\0")])
-        raise DataError(f"{path}: {where}: there is a NUL character, which no text has")
-    return content
-
-
-def _place_of(path: Path, before: str) -> str:
-    """The place of what follows `before`."""
-    line = before.count("\n") + 1
-    delimiter = _DELIMITERS.get(path.suffix.lower())
-    if delimiter is None:
-        return f"row {len([past for past in before.split(chr(10))[:-1] if past.strip()]) + 1} (line {line})"
-    try:  # a mark stands for what follows, so that a record that begins there is counted
-        row = sum(map(bool, csv.reader(io.StringIO(before + "x", newline=""), delimiter=delimiter))) - 1
-    except csv.Error:
-        return f"line {line}"
-    return f"row {row} (line {line})" if row else f"the names of the columns (line {line})"
-
-
-def _table_records(path: Path, content: str, columns: Sequence[str], delimiter: str) -> Iterator[Record]:
-    # strict: an unbalanced quotation mark is an error, instead of swallowing the rows after it.
-    lines = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+def _table_records(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Record]:
     names: list[str] | None = None
     row = 0  # 0 is the names
+
+    def place(line: int) -> str:
+        return f"row {row} (line {line})" if names is not None else f"the names of the columns (line {line})"
+
+    # A carriage return alone ends a line, too. strict: an unbalanced quotation mark is an error, instead of swallowing
+    # the rows after it.
+    lines = (part for line in read_lines(path, place) for part in io.StringIO(line, newline=""))
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
-        line = lines.line_num + 1
-        place = f"row {row} (line {line})" if names is not None else f"the names of the columns (line {line})"
-        limit = csv.field_size_limit(_LONGEST_FIELD)
+        where = place(rows.line_num + 1)
+        limit = csv.field_size_limit(LONGEST_LINE)  # its own refuses a text of 128 KiB
         try:
-            fields = next(lines)
+            fields = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
             raise DataError(
-                f"{path}: {place}: not well-formed ({error}): a field with a quotation mark at its beginning must end "
+                f"{path}: {where}: not well-formed ({error}): a field with a quotation mark at its beginning must end "
                 "with one, and have those within doubled"
             ) from error
         finally:
@@ -103,28 +85,36 @@ def _table_records(path: Path, content: str, columns: Sequence[str], delimiter: 
             continue
         if names is None:
             names = fields
-            _check_names(f"{path}: the columns", names, columns)
+            check_names(f"{path}: the columns", names, columns)
             if twice := [name for name in columns if names.count(name) > 1]:
                 raise DataError(f"{path}: there are {names.count(twice[0])} columns named {twice[0]!r}, expected one")
             row = 1
             continue
         if len(fields) != len(names):
             raise DataError(
-                f"{path}: {place}: expected {len(names)} fields, as there are columns, got {len(fields)} "
+                f"{path}: {where}: expected {len(names)} fields, as there are columns, got {len(fields)} "
                 f"(a field that holds {'a comma' if delimiter == ',' else 'a tab'} must be quoted)"
             )
         entries = dict(zip(names, fields, strict=True))
-        yield Record(place, {name: entries[name] for name in columns})
+        yield Record(where, {name: entries[name] for name in columns})
         row += 1
 
 
-def _json_records(path: Path, content: str, columns: Sequence[str]) -> Iterator[Record]:
-    row = 0
-    for line, source in enumerate(content.split("\n"), start=1):  # splitlines would split at U+2028 in a text as well
-        if not source.strip():
-            continue
-        row += 1
-        place = f"row {row} (line {line})"
+def _filled_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The place and the text of each line that is not blank."""
+    row = 1
+
+    def place(line: int) -> str:
+        return f"row {row} (line {line})"
+
+    for number, line in enumerate(read_lines(path, place), start=1):
+        if line.strip():
+            yield place(number), line
+            row += 1
+
+
+def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    for place, source in _filled_lines(path):
         try:
             entries = json.loads(source)
         except json.JSONDecodeError as error:
@@ -133,26 +123,71 @@ def _json_records(path: Path, content: str, columns: Sequence[str]) -> Iterator[
             raise DataError(f"{path}: {place}: not usable JSON: {error}") from error
         if not isinstance(entries, dict):
             raise DataError(f"{path}: {place}: expected an object, {{...}}, got {source.strip()[:40]}")
-        _check_names(f"{path}: {place}: the names", list(entries), columns)
-        # A label may be a number or a truth value: 1 and true become "1" and "true", as they are written in the file.
-        for name in columns[1:]:
-            if isinstance(entries[name], int):
-                entries[name] = json.dumps(entries[name])
-        yield Record(place, {name: _json_text(path, place, name, entries[name]) for name in columns})
+        check_names(f"{path}: {place}: the names", list(entries), columns)
+        yield record(path, place, {name: entries[name] for name in columns}, show=json.dumps)
 
 
-def _json_text(path: Path, place: str, name: str, entry: object) -> str:
-    if not isinstance(entry, str):
-        raise DataError(f"{path}: {place}: {name!r}: expected a string, got {json.dumps(entry)[:40]}")
-    if not entry.isascii():
-        try:
-            entry.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{path}: {place}: {name!r}: half of a surrogate pair, which is no character") from error
-    return entry
+def _fasttext_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    if len(columns) > 2:
+        raise DataError(f"{path}: a file of __label__ lines has no column {columns[2]!r} for the group")
+    for place, text in _filled_lines(path):
+        labels = []
+        while text.lstrip().startswith(_FASTTEXT_LABEL):
+            label, *rest = text.split(maxsplit=1)
+            labels.append(label.removeprefix(_FASTTEXT_LABEL))
+            text = rest[0] if rest else ""
+        if len(columns) > 1 and len(labels) != 1:
+            raise DataError(f"{path}: {place}: expected one {_FASTTEXT_LABEL} at the beginning, got {len(labels)}")
+        yield Record(place, dict(zip(columns, [text.strip(), *labels], strict=False)))
 
 
-def _check_names(what: str, names: Sequence[str], columns: Sequence[str]) -> None:
+def _line_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    for place, text in _filled_lines(path):
+        yield Record(place, {columns[0]: text.strip()})
+
+
+def record(
+    path: Path | None,
+    place: str,
+    entries: dict[str, object],
+    class_names: Sequence[str] | None = None,
+    show: Callable[[object], str] = repr,
+) -> Record:
+    """Checks entries that may be anything: the first must be a text; the others may be numbers or truth values.
+
+    Of those, 1 and true become "1" and "true", or the class's name where there are `class_names`.
+
+    Raises:
+        DataError: An entry is something else, or holds what is no character.
+    """
+    where = place if path is None else f"{path}: {place}"
+    texts: dict[str, str] = {}
+    for name, entry in entries.items():
+        if texts and isinstance(entry, (numbers.Integral, np.bool_)):
+            entry = _label(f"{where}: {name!r}", int(entry), class_names if len(texts) == 1 else None, entry)
+        if not isinstance(entry, str):
+            raise DataError(f"{where}: {name!r}: expected a string, got {show(entry)[:40]}")
+        if "\0" in entry:
+            raise DataError(f"{where}: {name!r}: there is a NUL character, which no text has")
+        if not entry.isascii():
+            try:
+                entry.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"{where}: {name!r}: half of a surrogate pair, which is no character") from error
+        texts[name] = entry
+    return Record(place, texts)
+
+
+def _label(where: str, number: int, class_names: Sequence[str] | None, entry: object) -> str:
+    if class_names is None:
+        return json.dumps(bool(number)) if isinstance(entry, (bool, np.bool_)) else str(number)
+    if not 0 <= number < len(class_names):
+        raise DataError(f"{where}: class {number} has no name, there are {len(class_names)} named classes")
+    return class_names[number]
+
+
+def check_names(what: str, names: Sequence[str], columns: Sequence[str]) -> None:
+    """Raises DataError where one of `columns` is not among the names."""
     if missing := [name for name in columns if name not in names]:
         shown = ", ".join(map(repr, names[:_MOST_NAMES])) + (", ..." if len(names) > _MOST_NAMES else "")
         raise DataError(f"{what}: {missing[0]!r} is missing, there are {shown or 'none'}")

@@ -1,11 +1,13 @@
-"""Text -> words."""
+"""Text -> words or characters, and the choice of a tokenizer by its kind."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
+
+from textclf_fast.text.bpe import BPETokenizer
 
 _TOKEN = re.compile(
     r"""
@@ -47,14 +49,52 @@ class WordTokenizer:
         Raises:
             TypeError: `text` is not a str.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"text: expected a str, got {type(text).__name__}")
+        _check_text(text)
         if not text.isascii():  # one character, one way to write it: é is not e + accent
             text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
         return _TOKEN.findall(text.lower())
 
 
-_KINDS = {"word": WordTokenizer}
+class CharacterTokenizer:
+    """Splits a text into its characters; white space, however long, is one space, and none at the ends.
+
+    Keeps no state, so it may be shared.
+
+    Args:
+        lower: Capital letters become small ones.
+
+    >>> CharacterTokenizer(lower=True)("A  tea")
+    ['a', ' ', 't', 'e', 'a']
+    """
+
+    def __init__(self, lower: bool = False) -> None:
+        self.lower = lower
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"kind": "character", "lower": self.lower}
+
+    def __call__(self, text: str) -> list[str]:
+        """The characters of `text` in their order; none for a text without a visible character.
+
+        Raises:
+            TypeError: `text` is not a str.
+        """
+        _check_text(text)
+        if self.lower:
+            text = text.lower()
+        if not text.isascii():
+            text = unicodedata.normalize("NFC", text)
+        return list(" ".join(text.split()))
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"text: expected a str, got {type(text).__name__}")
+
+
+_KINDS: dict[str, Any] = {"word": WordTokenizer, "character": CharacterTokenizer, "bpe": BPETokenizer}
+TOKENIZER_KINDS = tuple(_KINDS)
 
 
 def make_tokenizer(config: Mapping[str, Any]) -> Tokenizer:
@@ -63,9 +103,27 @@ def make_tokenizer(config: Mapping[str, Any]) -> Tokenizer:
     Raises:
         ValueError: There is no such kind, or an argument is out of range.
         TypeError: Arguments that it does not take.
+        DataError: It needs a package that is not installed.
     """
     arguments = dict(config)
-    kind = arguments.pop("kind", None)
+    return _kind(arguments.pop("kind", None))(**arguments)
+
+
+def tokenizer_for(kind: str, texts: Iterable[str], vocab_size: int = 10_000) -> Tokenizer:
+    """A tokenizer of a kind with its defaults, for these texts to train on.
+
+    Args:
+        kind: One of `TOKENIZER_KINDS`.
+        texts, vocab_size: What BPE learns from, and most entries of the vocabulary; the others need neither.
+
+    Raises:
+        ValueError, DataError: As `make_tokenizer`, or as `BPETokenizer.train`.
+    """
+    chosen = _kind(kind)
+    return chosen.train(texts, vocab_size) if chosen is BPETokenizer else chosen()
+
+
+def _kind(kind: object) -> Any:
     if kind not in _KINDS:
         raise ValueError(f"kind: expected one of {', '.join(_KINDS)}, got {kind!r}")
-    return _KINDS[kind](**arguments)
+    return _KINDS[kind]
