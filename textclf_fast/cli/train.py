@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from textclf_fast.cli.numbers import positive, share
+
 if TYPE_CHECKING:
     from textclf_fast.text import LabelledTexts
     from textclf_fast.training import EpochResult
-
-
-def _share(number: float) -> float:
-    if not 0 < number < 1:
-        raise typer.BadParameter(f"expected a number between 0 and 1, got {number}")
-    return number
-
-
-def _positive(number: float) -> float:
-    if not (math.isfinite(number) and number > 0):
-        raise typer.BadParameter(f"expected a positive number, got {number}")
-    return number
 
 
 def train(
@@ -40,7 +29,7 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="How often each text is seen.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts of a batch.")] = 32,
-    lr: Annotated[float, typer.Option(callback=_positive, help="Learning rate of Adam.")] = 1e-3,
+    lr: Annotated[float, typer.Option(callback=positive, help="Learning rate of Adam.")] = 1e-3,
     embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.")] = 100,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of the LSTM.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM.")] = 1,
@@ -48,7 +37,7 @@ def train(
     dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.")] = 0.0,
     vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 10_000,
     min_frequency: Annotated[int, typer.Option(min=1, help="Words seen less often in training are unknown.")] = 1,
-    held_out: Annotated[float, typer.Option(callback=_share, help="Share of the texts to test on.")] = 0.2,
+    held_out: Annotated[float, typer.Option(callback=share, help="Share of the texts to test on.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and of the order of the batches.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the directory.")] = False,
 ) -> None:

@@ -88,19 +88,19 @@ class PretrainingStep:
 
 @dataclass(frozen=True)
 class PretrainingEpoch:
-    """An epoch (from 0), whole or cut short: mean loss, tokens and seconds; the perplexity on held-out texts after it."""
+    """An epoch (from 0), whole or cut short: mean loss, tokens and seconds; the perplexity on held-out texts."""
 
     epoch: int
     loss: float
     tokens: int
     seconds: float
-    perplexity: float
+    perplexity: float | None
 
 
 def pretrain(
     model: LanguageModel,
     train: NDArray[Any],
-    held_out: NDArray[Any],
+    held_out: NDArray[Any] | None,
     options: PretrainingOptions | None = None,
     on_step: Callable[[PretrainingStep], None] | None = None,
     on_epoch: Callable[[PretrainingEpoch], None] | None = None,
@@ -109,7 +109,8 @@ def pretrain(
 
     Args:
         model: is left in eval mode.
-        train, held_out: (N,) ids, text after text, each with its END_ID, as :attr:`TokenFile.tokens` and `make_stream`.
+        train, held_out: (N,) ids, text after text, each with its END_ID, as :attr:`TokenFile.tokens` and `make_stream`;
+            without the latter there is no perplexity.
         options: PretrainingOptions() by default.
         on_step, on_epoch: called after each step and each epoch.
 
@@ -135,7 +136,7 @@ def pretrain(
                     sum(step.loss for step in steps) / len(steps),
                     sum(step.tokens for step in steps),
                     sum(step.seconds for step in steps),
-                    perplexity(model, held_out, options.steps),
+                    None if held_out is None else perplexity(model, held_out, options.steps),
                 )
             )
             if on_epoch is not None:

@@ -18,10 +18,14 @@ from torch import nn
 
 from textclf_fast.models import LanguageModel, TextClassifier
 from textclf_fast.optim import DeferredAdam
-from textclf_fast.text import Vocabulary
+from textclf_fast.text import Vocabulary, encode_texts
 from textclf_fast.training.encoded import EncodedTexts
 from textclf_fast.training.loop import EpochResult, History, Step, TrainingOptions, fit
-from textclf_fast.training.pretraining import cycle
+from textclf_fast.training.language_model_files import SavedLanguageModel
+from textclf_fast.training.pretraining import PretrainingOptions, cycle, make_stream, pretrain
+
+# A task's own texts are few: more dropout than in pre-training.
+_FINE_TUNING_DROPOUTS = {"dropout": 0.3, "embedding_dropout": 0.05, "weight_dropout": 0.1}
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,38 @@ def classifier_from(model: LanguageModel, output_dim: int, **options: Any) -> Te
     classifier = TextClassifier(**sizes, output_dim=output_dim, **options)
     classifier.encoder.load_state_dict(model.encoder.state_dict())
     return classifier
+
+
+def transfer(
+    saved: SavedLanguageModel,
+    texts: Sequence[str],
+    output_dim: int,
+    *,
+    epochs: int = 3,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[TextClassifier, Vocabulary]:
+    """From a language model to a classifier for a task, still to be trained with its labels (`fine_tune`).
+
+    Args:
+        saved: what `load_language_model` gives.
+        texts: of the task, those to train on and any without a label; their frequent words join the vocabulary.
+        output_dim: C.
+        epochs: how often the language model is first trained on with these texts; 0: not at all.
+        seed: of that training and of the initial weights.
+        options: of TextClassifier, as in `classifier_from`.
+
+    Returns:
+        the classifier and its vocabulary.
+    """
+    vocabulary = extend_vocabulary(saved.vocabulary, map(saved.tokenizer, texts))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = change_vocabulary(saved.model, saved.vocabulary, vocabulary, **_FINE_TUNING_DROPOUTS)
+        if epochs:
+            stream = make_stream(encode_texts(texts, saved.tokenizer, vocabulary), seed)
+            pretrain(model, stream, None, PretrainingOptions(epochs=epochs, learning_rate=2e-3, seed=seed))
+        return classifier_from(model, output_dim, **options), vocabulary
 
 
 def layer_groups(model: TextClassifier) -> list[list[nn.Parameter]]:
