@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from textclf_fast.models.classifier import Classifier
+from textclf_fast.models.mlp import MLPClassifier
+from textclf_fast.models.multi_input import MultiInputClassifier
 from textclf_fast.models.text_classifier import TextClassifier
 
-_KINDS: dict[str, type[Classifier]] = {kind.kind: kind for kind in (TextClassifier,)}
+_KINDS: dict[str, type[Classifier]] = {
+    kind.kind: kind for kind in (TextClassifier, MLPClassifier, MultiInputClassifier)
+}
 
 
 def make_classifier(config: Mapping[str, Any]) -> Classifier:

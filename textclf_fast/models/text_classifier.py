@@ -1,21 +1,22 @@
-"""The text classifier: token ids -> embedding -> LSTM -> linear layer on the last hidden state."""
+"""The text classifier: token ids -> embedding -> LSTM -> linear layer on the last or the pooled hidden states."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast.models.classifier import Classifier
+from textclf_fast.models.padding import lengths_before_padding
+from textclf_fast.models.pooling import Pooling, check_pooling, pooled_width, run_pooled
 from textclf_fast.nn import FusedEmbeddingLSTM
 
 
 class TextClassifier(Classifier):
-    """Classifies texts, given as token ids, by the LSTM's hidden state after each text's own last token.
+    """Classifies texts, given as token ids, by the LSTM's hidden state after each text's own last token, or by others.
 
     Padding never matters: lengths are given, or counted from the trailing ``padding_idx`` of each row. (Reading the
     last step of a padded batch, as classifiers of this kind often do, classifies short texts by what the LSTM makes of
@@ -35,9 +36,19 @@ class TextClassifier(Classifier):
         batch_first: ids are (B, T) instead of (T, B).
         sparse: the gradient of the embedding's weight is sparse, as in nn.Embedding, for an optimizer that takes it,
             such as :class:`textclf_fast.optim.DeferredAdam`.
+        pooling: which of the LSTM's hidden states the linear layer sees, :data:`textclf_fast.models.pooling.Pooling`:
+            the ``"last"``; over all tokens of a text, of each unit the largest, ``"max"``, or the ``"mean"``; or all
+            three, ``"concat"``.
+        embedding_dropout, weight_dropout, variational_dropout: in training, of words, of recurrent weights and of the
+            LSTM's inputs, as in AWD-LSTM: see :class:`textclf_fast.FusedEmbeddingLSTM` and
+            :class:`textclf_fast.nn.options.LSTMOptions`.
+
+    Raises:
+        ValueError: an unknown pooling, a rate that is no probability.
     """
 
     kind = "lstm"
+    pooling: Pooling = "last"  # of the class: instances have their own where it is not this
 
     def __init__(
         self,
@@ -52,8 +63,15 @@ class TextClassifier(Classifier):
         padding_idx: int | None = 0,
         batch_first: bool = False,
         sparse: bool = False,
+        pooling: Pooling = "last",
+        embedding_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        variational_dropout: float | Sequence[float] = 0.0,
     ) -> None:
         super().__init__()
+        check_pooling(pooling)
+        if not isinstance(variational_dropout, float | int):
+            variational_dropout = list(variational_dropout)  # a pair, as JSON has it
         self.config = {
             "vocab_size": vocab_size,
             "embedding_dim": embedding_dim,
@@ -65,7 +83,13 @@ class TextClassifier(Classifier):
             "padding_idx": padding_idx,
             "batch_first": batch_first,
             "sparse": sparse,
+            "pooling": pooling,
+            "embedding_dropout": embedding_dropout,
+            "weight_dropout": weight_dropout,
+            "variational_dropout": variational_dropout,
         }
+        if pooling != self.pooling:
+            self.pooling = pooling
         self.padding_idx = padding_idx
         self.dropout = dropout
         self.encoder = FusedEmbeddingLSTM(
@@ -77,8 +101,11 @@ class TextClassifier(Classifier):
             dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
             sparse=sparse,
+            embedding_dropout=embedding_dropout,
+            weight_dropout=weight_dropout,
+            variational_dropout=variational_dropout,
         )
-        self.fc = nn.Linear(hidden_dim * (2 if bidirectional else 1), output_dim)
+        self.fc = nn.Linear(pooled_width(self.encoder.lstm, pooling), output_dim)
         self.register_load_state_dict_pre_hook(_accept_plain_names)
 
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
@@ -101,28 +128,8 @@ class TextClassifier(Classifier):
         """
         if lengths is None and self.padding_idx is not None and isinstance(ids, Tensor) and ids.dim() == 2:
             lengths = lengths_before_padding(ids, self.padding_idx, self.encoder.lstm.batch_first)
-        _, (h_n, _) = self.encoder(ids, lengths, need_output=False)
-        last = torch.cat((h_n[-2], h_n[-1]), dim=-1) if self.encoder.lstm.bidirectional else h_n[-1]
-        return self.fc(functional.dropout(last, self.dropout, self.training))
-
-
-def lengths_before_padding(ids: Tensor, padding_idx: int, batch_first: bool) -> Tensor:
-    """The number of steps before each row's trailing padding, (B,) int64.
-
-    Raises:
-        ValueError: a row that is padding alone.
-    """
-    step_dim = 1 if batch_first else 0
-    steps = torch.arange(1, ids.size(step_dim) + 1, device=ids.device)
-    lengths = ((ids != padding_idx) * (steps if batch_first else steps.unsqueeze(1))).amax(step_dim)
-    lengths = lengths.cpu()  # the layout of the batch is made on the CPU
-    # (A compiled graph cannot look at numbers: the layout's op refuses a length of 0, too.)
-    if not torch.compiler.is_compiling() and lengths.numel() and int(lengths.min()) == 0:
-        row = int(lengths.argmin())
-        raise ValueError(
-            f"ids: row {row} holds padding alone (padding_idx = {padding_idx}), expected at least one token"
-        )
-    return lengths
+        pooled = run_pooled(self.encoder, ids, lengths, self.pooling)
+        return self.fc(functional.dropout(pooled, self.dropout, self.training))
 
 
 def _accept_plain_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *unused: Any) -> None:
