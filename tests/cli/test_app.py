@@ -72,8 +72,9 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch: pytest.Monkey
 def test_data_lists_the_data_sets(run: Any) -> None:
     ran = run("data")
     assert ran.status == 0
-    assert ran.out.startswith("rt: 12,808 sentences")
+    assert ran.out.startswith("Labelled texts:\nrt: 12,808 sentences")
     assert "Pang" in ran.out
+    assert "\nTexts without labels, to pre-train on:\nmovie_dialog: " in ran.out
 
 
 def test_info(run: Any) -> None:

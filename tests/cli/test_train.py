@@ -62,6 +62,23 @@ def test_options_arrive(run: Any) -> None:
     assert len(saved.extra["epochs"]) == 2
 
 
+@pytest.mark.parametrize(("kind", "size"), [("word", 300), ("character", 300), ("bpe", 400)])
+def test_tokenizers(run: Any, kind: str, size: int) -> None:
+    if kind == "bpe":
+        pytest.importorskip("tokenizers")
+    ran = run("train", TOY, "--out", "model", *SMALL, "--tokenizer", kind, "--vocab-size", size)
+    assert ran.status == 0
+    assert load_model("model").tokenizer.config["kind"] == kind
+    assert len(textclf_fast.load("model").predict(["a lovely garden"])) == 1
+
+
+def test_vocabulary_too_small_for_bpe(run: Any) -> None:
+    pytest.importorskip("tokenizers")
+    ran = run("train", TOY, "--out", "model", *SMALL, "--tokenizer", "bpe", "--vocab-size", 257)
+    assert ran.status == 2
+    assert "vocab_size: expected at least 258, of which 256 are bytes, got 257" in ran.err
+
+
 def test_same_seed_same_model(run: Any) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert run("train", TOY, "--out", name, "--seed", seed, *SMALL).status == 0
@@ -111,7 +128,7 @@ def test_bad_files(run: Any, tmp_path: Path, content: bytes | None, words: list[
 def test_unknown_suffix(run: Any) -> None:
     ran = run("train", "rt2", "--out", "model")
     assert ran.status == 2
-    assert ".csv, .tsv or .jsonl" in ran.err
+    assert ".csv, .tsv, .jsonl, " in ran.err
 
 
 def test_existing_directory(run: Any, tmp_path: Path) -> None:

@@ -101,7 +101,11 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
         HEAD.encode() + "é".encode()[:1],
         "row 2 (line 3): byte 0xc3 (byte 19 of the file) is",
     ),
-    "utf-16": ("a.csv", HEAD.encode("utf-16"), "the names of the columns (line 1): the file is in UTF-16, save it as UTF-8"),
+    "utf-16": (
+        "a.csv",
+        HEAD.encode("utf-16"),
+        "the names of the columns (line 1): the file is in UTF-16, save it as UTF-8",
+    ),
     "nul": ("a.csv", HEAD + "b\0d,0\n", "row 2 (line 3): there is a NUL character"),
     "nul, jsonl": ("a.jsonl", LINE + "\0\n", "row 2 (line 2): there is a NUL character"),
     "one class": ("a.csv", HEAD + "bad, 1\n", "all 2 rows are labelled '1', expected at least two classes"),

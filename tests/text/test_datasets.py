@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from textclf_fast.text import CORPORA, DATASETS, DataError, fetch, load_dataset, load_unlabelled, split
+from textclf_fast.text import CORPORA, DATASETS, DataError, LabelledTexts, fetch, load_dataset, load_unlabelled, split
 from textclf_fast.text.catalogue import PART, Dataset, Wheel
 from textclf_fast.text.datasets import cache_directory
 
@@ -210,10 +210,67 @@ def test_cache_that_cannot_be_written(cache: Path) -> None:
 
 
 def test_unknown_name(cache: Path) -> None:
-    with pytest.raises(DataError, match="there is no data set 'nothing', expected one of: rt, .*, tiny, movie_dialog, rt_plots$"):
+    with pytest.raises(DataError, match=r"there is no data set 'nothing', expected one of: rt, .*, rt_plots$"):
         fetch("nothing")
-    with pytest.raises(DataError, match="there is no data set 'rt_plots', expected one of: rt, .*, tiny$"):
+    with pytest.raises(DataError, match=r"there is no data set 'rt_plots', expected one of: rt, .*, tiny$"):
         load_dataset("rt_plots")
+    with pytest.raises(DataError, match="there is no data set 'nothing'"):
+        load_unlabelled("nothing")
+
+
+def parted_rows(train: bytes, test: bytes) -> Iterable[dict[str, str]]:
+    for part, member in (("train", train), ("test", test)):
+        for line in member.decode().splitlines():
+            text, label = line.split("|")
+            yield {"text": text, "label": label, PART: part}
+
+
+def dialog_rows(member: bytes, _: bytes) -> Iterable[dict[str, str]]:
+    return ({"text": text} for text in member.decode().splitlines())
+
+
+@pytest.fixture
+def two_of_a_wheel(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`parted` has two files and a split of its own; `lines` is made of the same files, and has no labels."""
+    members = {
+        "a/train": "".join(f"text {n}|{'xy'[n % 2]}\n" for n in range(20)).encode(),
+        "a/test": "".join(f"more {n}|{'xy'[n % 2]}\n" for n in range(9)).encode(),
+    }
+    digests = {name: hashlib.sha256(member).hexdigest() for name, member in members.items()}
+    for name, made, catalogue, group in (
+        ("parted", parted_rows, DATASETS, PART),
+        ("lines", dialog_rows, CORPORA, None),
+    ):
+        content = [json.dumps(row) + "\n" for row in made(*members.values())]
+        digest = hashlib.sha256("".join(content).encode()).hexdigest()
+        dataset = Dataset("about", "by nobody", TINY.wheel, digests, made, len(content), digest, group)
+        monkeypatch.setitem(catalogue, name, dataset)
+    monkeypatch.delitem(DATASETS, "tiny")
+    cache.mkdir()
+    with zipfile.ZipFile(cache / WHEEL, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return cache
+
+
+def test_split_of_its_makers(two_of_a_wheel: Path) -> None:
+    train, test = load_dataset("parted", "train"), load_dataset("parted", "test")
+    assert train.texts == [f"text {n}" for n in range(20)]
+    assert test.texts == [f"more {n}" for n in range(9)]
+    assert train.groups is None
+    assert test.groups is None
+    assert [part.texts for part in split(load_dataset("parted"))] == [train.texts, test.texts]
+    assert len(split(train)[1]) == 4
+
+
+def test_what_is_in_the_same_download_is_kept(two_of_a_wheel: Path) -> None:
+    said: list[str] = []
+    fetch("parted", said.append)
+    assert files(two_of_a_wheel) == ["lines.jsonl", WHEEL, "parted.jsonl"]
+    assert [line.split(":")[0] for line in said] == ["parted"] * 4 + ["lines"]
+    (two_of_a_wheel / WHEEL).unlink()
+    assert load_unlabelled("lines") == [f"text {n}|{'xy'[n % 2]}" for n in range(20)]
+    assert load_unlabelled("parted") == load_dataset("parted", "train").texts
 
 
 def test_cache_directory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,14 +281,19 @@ def test_cache_directory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_directory().name == "textclf_fast"
 
 
-@pytest.mark.network
-def test_rt() -> None:
+def fetched(name: str) -> tuple[LabelledTexts, LabelledTexts]:
+    """The two parts of a data set; the test is skipped where it cannot be had."""
     try:
-        train, test = load_dataset("rt", "train"), load_dataset("rt", "test")
+        return split(load_dataset(name))
     except DataError as error:
         if "could not be downloaded" not in str(error):
             raise
         pytest.skip(str(error))
+
+
+@pytest.mark.network
+def test_rt() -> None:
+    train, test = fetched("rt")
     labels = train.labels + test.labels
     assert (len(labels), labels.count("fresh"), labels.count("rotten")) == (12_808, 7_403, 5_405)
     assert (len(train), len(test)) == (10_246, 2_562)
@@ -243,3 +305,39 @@ def test_rt() -> None:
     texts = train.texts + test.texts
     assert all(text == " ".join(text.split()) and text for text in texts)
     assert not any("&amp;" in text or "&quot;" in text for text in texts)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("name", "sizes", "classes"),
+    [
+        ("langid60", (48_000, 12_000), 60),
+        ("trec", (4_305, 1_076), 6),
+        ("sms", (3_870, 967), 2),
+        ("20ng", (11_286, 7_528), 20),
+        ("r8", (5_480, 2_189), 8),
+        ("r52", (6_524, 2_568), 52),
+    ],
+)
+def test_parts(name: str, sizes: tuple[int, int], classes: int) -> None:
+    train, test = fetched(name)
+    assert (len(train), len(test)) == sizes
+    assert train.classes == test.classes
+    assert len(train.classes) == classes
+    assert not {text.casefold() for text in train.texts} & {text.casefold() for text in test.texts}
+    if train.groups is not None:
+        assert test.groups is not None
+        assert not set(train.groups) & set(test.groups)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("name", "words"), [("movie_dialog", 864_875), ("rt_plots", 120_043)])
+def test_corpora(name: str, words: int) -> None:
+    try:
+        texts = load_unlabelled(name)
+    except DataError as error:
+        if "could not be downloaded" not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert sum(len(text.split()) for text in texts) == words
+    assert len(set(texts)) == len(texts)

@@ -1,10 +1,10 @@
-"""WordTokenizer: what becomes a token."""
+"""Words and characters: what becomes a token; the choice of a tokenizer."""
 
 from __future__ import annotations
 
 import pytest
 
-from textclf_fast.text import WordTokenizer
+from textclf_fast.text import TOKENIZER_KINDS, CharacterTokenizer, WordTokenizer, make_tokenizer, tokenizer_for
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,44 @@ def test_long_text_takes_linear_time() -> None:
     assert len(WordTokenizer()("x'" * 200_000)) == 2  # a backtracking pattern would not come back
 
 
+@pytest.mark.parametrize("tokenizer", [WordTokenizer(), CharacterTokenizer()])
 @pytest.mark.parametrize("text", [None, b"bytes", 3, ["a"]])
-def test_refuses_what_is_no_text(text: object) -> None:
+def test_refuses_what_is_no_text(tokenizer: WordTokenizer | CharacterTokenizer, text: object) -> None:
     with pytest.raises(TypeError, match=f"text: expected a str, got {type(text).__name__}"):
-        WordTokenizer()(text)  # type: ignore[arg-type]
+        tokenizer(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "characters", "lower"),
+    [
+        ("", "", False),
+        (" \t\n\u2003", "", False),
+        ("It's  a\n film ", "It's a film", False),
+        ("It's A", "it's a", True),
+        ("Ame\u0301lie", "Am\u00e9lie", False),
+        ("E\u0301", "\u00e9", True),
+        ("\u0130", "i\u0307", True),  # the small letter is two characters, of which no one is made
+        ("\u4f60\u597d \U0001f600", "\u4f60\u597d \U0001f600", False),
+        ("a\ud800b", "a\ud800b", False),
+    ],
+)
+def test_characters(text: str, characters: str, lower: bool) -> None:
+    assert CharacterTokenizer(lower)(text) == list(characters)
+
+
+@pytest.mark.parametrize("tokenizer", [WordTokenizer(), CharacterTokenizer(), CharacterTokenizer(lower=True)])
+def test_made_again_from_its_config(tokenizer: WordTokenizer | CharacterTokenizer) -> None:
+    again = make_tokenizer(tokenizer.config)
+    assert type(again) is type(tokenizer)
+    assert again("A Film") == tokenizer("A Film")
+
+
+def test_chosen_by_kind() -> None:
+    assert TOKENIZER_KINDS == ("word", "character", "bpe")
+    assert isinstance(tokenizer_for("word", []), WordTokenizer)
+    assert tokenizer_for("character", []).config == {"kind": "character", "lower": False}
+    for call in (lambda: tokenizer_for("words", []), lambda: make_tokenizer({"kind": "words"})):
+        with pytest.raises(ValueError, match="kind: expected one of word, character, bpe, got 'words'"):
+            call()
+    with pytest.raises(TypeError, match="upper"):
+        make_tokenizer({"kind": "character", "upper": True})

@@ -15,7 +15,6 @@ from textclf_fast.text import RaggedTokens
 from textclf_fast.training.pretraining import (
     PretrainingOptions,
     PretrainingStep,
-    cycle,
     make_stream,
     perplexity,
     pretrain,
@@ -128,12 +127,20 @@ def test_stream() -> None:
     assert make_stream(RaggedTokens.from_lists([])).tolist() == []
 
 
-def test_cycle() -> None:
-    rates = [cycle(done / 100) for done in range(101)]
-    assert max(rates) == rates[10] == 1
-    assert rates[:11] == sorted(rates[:11])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(0.001)
+def test_rates(stream: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up and down once, over all epochs."""
+    rates: list[float] = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *rest: (rates.append(self.param_groups[0]["lr"]), step(self, *rest))[1]
+    )
+    pretrain(make(), stream, None, options(learning_rate=0.01))
+    top = rates.index(max(rates))
+    assert max(rates) == pytest.approx(0.01, rel=1e-2)
+    assert 0.05 < top / len(rates) < 0.15
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 1e-4
 
 
 @pytest.mark.parametrize(

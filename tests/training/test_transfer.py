@@ -11,11 +11,9 @@ import torch
 from textclf_fast.models import LanguageModel
 from textclf_fast.optim import DeferredAdam
 from textclf_fast.text import Vocabulary, WordTokenizer
-from textclf_fast.training import EncodedTexts, transfer
+from textclf_fast.training import EncodedTexts, Schedule, TrainingOptions, transfer
 from textclf_fast.training.language_model_files import SavedLanguageModel
-from textclf_fast.training.pretraining import cycle
 from textclf_fast.training.transfer import (
-    FineTuningOptions,
     change_vocabulary,
     classifier_from,
     extend_vocabulary,
@@ -91,8 +89,7 @@ def test_layers_thaw_from_the_top(toy: Any, gradual: bool) -> None:
         now = classifier.state_dict()
         moved.append({name.split(".")[1] for name in now if not torch.equal(now[name], state[name])})
 
-    options = FineTuningOptions(epochs=3, gradual=gradual)
-    fine_tune(classifier, toy.data, toy.data, options, on_epoch=note)
+    fine_tune(classifier, toy.data, toy.data, TrainingOptions(epochs=3), on_epoch=note, gradual=gradual)
     top, middle, bottom = "weight", "lstm", "embedding"
     all_of_it = {top, "bias", middle, bottom}
     assert moved == [{top, "bias"}, {top, "bias", middle}, all_of_it] if gradual else [all_of_it] * 3
@@ -108,10 +105,11 @@ def test_rates(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return step(self, closure)
 
     monkeypatch.setattr(DeferredAdam, "step", note)
-    options = FineTuningOptions(epochs=2, batch_size=20, learning_rate=0.01, layer_factor=2.0)
-    fine_tune(classifier_from(language_model(toy.vocabulary), 2), toy.data, toy.data, options)
+    schedule = Schedule("one-cycle")
+    options = TrainingOptions(epochs=2, batch_size=20, learning_rate=0.01, schedule=schedule)
+    fine_tune(classifier_from(language_model(toy.vocabulary), 2), toy.data, toy.data, options, layer_factor=2.0)
     assert len(rates) == 20
-    expected = [[0.01 * cycle(done / 20) / factor for factor in (1, 2, 4)] for done in range(20)]
+    expected = [[0.01 * schedule.factor(done, 20) / factor for factor in (1, 2, 4)] for done in range(20)]
     np.testing.assert_allclose(rates, expected)
 
 
@@ -128,12 +126,11 @@ def test_all_of_it(toy: Any, bidirectional: bool) -> None:
     assert not torch.equal(classifier.encoder.lstm.weight_hh_l0, saved.model.encoder.lstm.weight_hh_l0)
     rows = toy.data.labels
     data = EncodedTexts(transfer.encode_texts(toy.texts, WordTokenizer(), vocabulary), rows)
-    options = FineTuningOptions(epochs=8, learning_rate=0.05, layer_factor=1.0, gradual=False, batch_size=8)
-    history = fine_tune(classifier, data, data, options)
+    options = TrainingOptions(epochs=8, learning_rate=0.02, batch_size=8)
+    history = fine_tune(classifier, data, data, options, layer_factor=1.0, gradual=False)
     assert history.best.held_out.accuracy > 0.9
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("learning_rate", 0.0), ("layer_factor", 0.5)])
-def test_bad_options(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected .*, got {value}"):
-        FineTuningOptions(**{name: value})
+def test_bad_factor(toy: Any) -> None:
+    with pytest.raises(ValueError, match=r"layer_factor: expected at least 1, got 0\.5"):
+        fine_tune(toy.model(), toy.data, toy.data, layer_factor=0.5)

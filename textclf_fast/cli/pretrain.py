@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textclf_fast.cli.numbers import positive, share
+from textclf_fast.cli.arguments import positive, share
 
 if TYPE_CHECKING:
     from rich.console import Console

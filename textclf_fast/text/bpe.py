@@ -17,10 +17,10 @@ _SPECIAL = 2  # entries of a Vocabulary that are no tokens of a text
 class BPETokenizer:
     """Splits a text into frequent sequences of bytes, so that rare words share parts with others.
 
-    Byte-pair encoding as in R. Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", ACL 2016,
-    on bytes, as in A. Radford et al., "Language Models are Unsupervised Multitask Learners", 2019: whatever the text, its
-    tokens are among some thousands. A token's spelling has one character a byte; `Ġ` is a space, as white space of any
-    length is. Needs the extra `bpe`.
+    Byte-pair encoding as in R. Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", ACL
+    2016, on bytes, as in A. Radford et al., "Language Models are Unsupervised Multitask Learners", 2019: whatever the
+    text, its tokens are among some thousands. A token's spelling has one character a byte; `Ġ` is a space, as white
+    space of any length is. Needs the extra `bpe`.
 
     Keeps no state, so it may be shared. Made by `train`, or from the `tokenizer` of a `config`.
 
@@ -45,7 +45,8 @@ class BPETokenizer:
 
         Args:
             texts: The texts of the training part; gone through once.
-            vocab_size: Most entries of a Vocabulary of the tokens, `<pad>` and `<unk>` among them. 256 are single bytes.
+            vocab_size: Most entries of a Vocabulary of the tokens, `<pad>` and `<unk>` among them; 256 are single
+                bytes.
             lower: Capital letters become small ones.
 
         Raises:
@@ -55,7 +56,9 @@ class BPETokenizer:
         """
         package = _package()
         if vocab_size < 256 + _SPECIAL:
-            raise ValueError(f"vocab_size: expected at least {256 + _SPECIAL}, of which 256 are bytes, got {vocab_size}")
+            raise ValueError(
+                f"vocab_size: expected at least {256 + _SPECIAL}, of which 256 are bytes, got {vocab_size}"
+            )
         if isinstance(texts, str):
             raise TypeError("texts: expected texts, got a str")
         bytes_of = package.pre_tokenizers.ByteLevel(add_prefix_space=True)

@@ -50,9 +50,9 @@ def _table(member: bytes, delimiter: str = ",") -> Iterator[dict[str, str]]:
     return csv.DictReader(io.StringIO(member.decode("utf-8"), newline=""), delimiter=delimiter)
 
 
-# The columns of rt: category (fresh, rotten, plot), text, movie_name, has_plot_and_reviews. A fresh or rotten row is one
-# sentence out of a critic's review with that critic's verdict on the movie; a plot row is the movie's story, and has no
-# verdict.
+# The columns of rt: category (fresh, rotten, plot), text, movie_name, has_plot_and_reviews. A fresh or rotten row is
+# one sentence out of a critic's review with that critic's verdict on the movie; a plot row is the movie's story,
+# without a verdict.
 
 
 def _rt_rows(member: bytes) -> Iterator[Row]:

@@ -121,8 +121,8 @@ def read_labelled(
 ) -> LabelledTexts:
     """Reads labelled texts from a file, in UTF-8.
 
-    .csv and .tsv: the first line has the names of the columns. .jsonl: one object a line. .parquet: needs pyarrow (extra
-    `data`). .ft and .txt: fastText's lines, `__label__good a text`; they have no columns, and no groups.
+    .csv and .tsv: the first line has the names of the columns. .jsonl: one object a line. .parquet: needs pyarrow
+    (extra `data`). .ft and .txt: fastText's lines, `__label__good a text`; they have no columns, and no groups.
 
     Args:
         path: The file; its suffix says what it is.

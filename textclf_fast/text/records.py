@@ -163,7 +163,7 @@ def record(
     where = place if path is None else f"{path}: {place}"
     texts: dict[str, str] = {}
     for name, entry in entries.items():
-        if texts and isinstance(entry, (numbers.Integral, np.bool_)):
+        if texts and not isinstance(entry, str) and isinstance(entry, (numbers.Integral, np.bool_)):
             entry = _label(f"{where}: {name!r}", int(entry), class_names if len(texts) == 1 else None, entry)
         if not isinstance(entry, str):
             raise DataError(f"{where}: {name!r}: expected a string, got {show(entry)[:40]}")

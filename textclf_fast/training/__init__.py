@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from textclf_fast.training.checkpoint import SavedModel, check_target, load_model, save_model
 from textclf_fast.training.encoded import EncodedTexts, Layout
-from textclf_fast.training.loop import (
-    EpochResult,
-    Evaluation,
-    History,
-    Step,
-    TrainingOptions,
-    evaluate,
-    fit,
-    train_epochs,
-)
+from textclf_fast.training.evaluation import evaluate
+from textclf_fast.training.loop import fit, train_epochs
 from textclf_fast.training.metrics import accuracy, confusion_matrix, macro_f1
+from textclf_fast.training.options import TrainingOptions
+from textclf_fast.training.results import EpochResult, Evaluation, History, Step
+from textclf_fast.training.resume import Checkpoints
+from textclf_fast.training.schedules import Schedule
 
 __all__ = [
+    "Checkpoints",
     "EncodedTexts",
     "EpochResult",
     "Evaluation",
     "History",
     "Layout",
     "SavedModel",
+    "Schedule",
     "Step",
     "TrainingOptions",
     "accuracy",

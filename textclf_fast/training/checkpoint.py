@@ -53,6 +53,7 @@ def save_model(
     overwrite: bool = False,
     *,
     tokenizer: Tokenizer | None = None,
+    more_files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a model into a directory beside `directory`, then renames that: there is all of it or nothing.
 
@@ -62,6 +63,7 @@ def save_model(
         extra: anything more that JSON can hold.
         overwrite: a model that is already there is replaced.
         tokenizer: the one the vocabulary was made with; WordTokenizer by default.
+        more_files: texts, by the names of the files to hold them: log.jsonl, trials.json.
 
     Raises:
         ValueError: vocabulary or labels do not fit the model.
@@ -76,7 +78,7 @@ def save_model(
         "labels": list(labels),
         "extra": dict(extra or {}),
     }
-    write_model_files(Path(directory), model, config, vocabulary, tokenizer or WordTokenizer(), overwrite)
+    write_model_files(Path(directory), model, config, vocabulary, tokenizer or WordTokenizer(), overwrite, more_files)
 
 
 def load_model(directory: str | Path) -> SavedModel:

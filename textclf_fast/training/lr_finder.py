@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,10 +37,8 @@ class LearningRateCurve:
 
     @property
     def suggestion(self) -> float:
-        """Half of the rate at which the loss falls most steeply: a peak for a one-cycle schedule."""
-        # Steps are equal distances of log(rate); what is smoothed lags behind by some 10 of them.
-        slopes = np.gradient(np.array(self.losses[: int(np.argmin(self.losses)) + 1] or self.losses))
-        return self.rates[int(np.argmin(slopes))] / 2 if len(slopes) > 1 else self.rates[0]
+        """A tenth of the rate at which the loss is lowest: at that one it is about to grow; a one-cycle's peak."""
+        return self.rates[int(np.argmin(self.losses))] / 10
 
 
 def find_learning_rate(
@@ -53,7 +50,7 @@ def find_learning_rate(
     steps: int = 100,
     batch_size: int = 32,
     seed: int = 0,
-    groups: list[dict[str, Any]] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> LearningRateCurve:
     """Trains for some steps, each at a higher rate than the one before, until the loss grows; then undoes it.
 
@@ -66,7 +63,8 @@ def find_learning_rate(
         first, last: the rates of the first and of the last step.
         steps: how many there are, unless the loss grows to thrice its lowest before.
         batch_size, seed: as in `TrainingOptions`.
-        groups: parameter groups, each with ``factor``, its rate's share of the rate; all parameters alike by default.
+        optimizer: that has not taken a step; each of its groups is trained at its own ``lr`` times the rate. DeferredAdam
+            by default, on all parameters alike.
 
     Raises:
         ValueError: there is no data, or a number out of range.
@@ -79,7 +77,8 @@ def find_learning_rate(
         raise ValueError("train: expected at least one text, got none")
     was_training = model.training
     before = copy.deepcopy(model.state_dict())
-    optimizer = DeferredAdam(groups or model.parameters(), model, lr=first)
+    optimizer = optimizer or DeferredAdam(model.parameters(), model, lr=1.0)
+    factors = [group["lr"] for group in optimizer.param_groups]
     device = next(model.parameters()).device
     rates: list[float] = []
     losses: list[float] = []
@@ -90,8 +89,8 @@ def find_learning_rate(
             torch.manual_seed(seed)
             for step, rows in enumerate(itertools.islice(_batches(train, batch_size, seed), steps)):
                 rate = first * (last / first) ** (step / (steps - 1))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group.get("factor", 1.0)
+                for group, factor in zip(optimizer.param_groups, factors, strict=True):
+                    group["lr"] = rate * factor
                 inputs, labels = train.batch(rows, "packed", device)
                 loss = functional.cross_entropy(model(*inputs), labels)
                 optimizer.zero_grad()
@@ -104,7 +103,8 @@ def find_learning_rate(
                 rates.append(rate)
                 losses.append(smooth)
     finally:
-        optimizer.detach()
+        if isinstance(optimizer, DeferredAdam):
+            optimizer.detach()
         model.load_state_dict(before)
         model.zero_grad()
         model.train(was_training)

@@ -21,6 +21,7 @@ _CONFIG = "config.json"
 _VOCABULARY = "vocabulary.json"
 _TOKENIZER = "tokenizer.json"
 _FILES = (_WEIGHTS, _CONFIG, _VOCABULARY, _TOKENIZER)
+_MORE_FILES = ("log.jsonl", "trials.json")  # which may be there too: how it was trained
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ def write_model_files(
     vocabulary: Vocabulary,
     tokenizer: Tokenizer,
     overwrite: bool,
+    more_files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the files into a directory beside `directory`, then renames that: there is all of it or nothing.
+
+    Args:
+        more_files: texts, by the names of the files to hold them: log.jsonl, trials.json.
 
     Raises:
         TypeError: JSON cannot hold `config`, or what the tokenizer is made of.
@@ -67,6 +72,8 @@ def write_model_files(
         vocabulary.save(folder / _VOCABULARY)
         write_atomically(folder / _TOKENIZER, tokenizer_text)
         write_atomically(folder / _CONFIG, config_text)
+        for name, text in (more_files or {}).items():
+            write_atomically(folder / name, text)
         (folder / _WEIGHTS).chmod((folder / _CONFIG).stat().st_mode)  # safetensors writes for the owner alone
 
 
@@ -114,7 +121,7 @@ def check_target(directory: str | Path, overwrite: bool = False) -> None:
             raise FileExistsError(
                 f"{directory}: is there and not empty; another directory, or overwrite the model in it"
             )
-        other = [name for name in names if name not in _FILES]
+        other = [name for name in names if name not in (*_FILES, *_MORE_FILES)]
         if other:
             raise FileExistsError(f"{directory}: holds {other[0]!r}, which no model has: it is not overwritten")
     elif directory.exists():
