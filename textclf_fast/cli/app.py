@@ -11,6 +11,7 @@ from textclf_fast.cli.autotune import autotune
 from textclf_fast.cli.data import data
 from textclf_fast.cli.demo import demo
 from textclf_fast.cli.predict import predict
+from textclf_fast.cli.pretrain import pretrain
 from textclf_fast.cli.train import train
 
 FAILED = 2
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(autotune)
 app.command()(predict)
+app.command()(pretrain)
 app.command()(demo)
 app.command()(data)
 

@@ -23,6 +23,7 @@ from textclf_fast.training import Checkpoints, EpochResult, History, Step, Train
 from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.log import TrainingLog, epoch_record
 from textclf_fast.training.progress import TrainingProgress
+from textclf_fast.training.transfer import LayerwiseTraining
 
 Result = TypeVar("Result")
 
@@ -93,8 +94,9 @@ class TrainingRun:
         resume: bool,
         every: int | None,
         tensorboard: Path | None,
+        layers: LayerwiseTraining | None = None,
     ) -> History:
-        """Trains, with a log, checkpoints and a bar."""
+        """Trains, with a log, checkpoints and a bar; and as `layers` say, where they are given."""
         train, held_out = inputs.parts
         steps = -(-len(train) // options.batch_size)
         console = Console(highlight=False, soft_wrap=True, stderr=self._as_json, quiet=self._ranks.rank > 0)
@@ -114,17 +116,33 @@ class TrainingRun:
             def on_epoch(result: EpochResult) -> None:
                 if log is not None:
                     log.on_epoch(result)
+                if layers is not None:
+                    layers.begin_epoch(result.epoch + 1)
                 if self._speaks:
                     console.print(_line(result, options.epochs), markup=False)
 
             def on_resume(epoch: int, step: int) -> None:
                 self.say(f"goes on in epoch {epoch + 1}, after step {step}")
+                if layers is not None:
+                    layers.begin_epoch(epoch)
                 if log is not None:
                     log.write("resume", epoch=epoch + 1, step=step)
 
             checkpoints = Checkpoints(self._unfinished.checkpoint, every, resume, on_resume)
+            optimizer = None
+            if layers is not None:
+                optimizer = layers.optimizer
+                layers.begin_epoch(0)
             history = fit(
-                model, train, held_out, options, on_step, on_epoch, checkpoints=checkpoints, ranks=self._ranks
+                model,
+                train,
+                held_out,
+                options,
+                on_step,
+                on_epoch,
+                optimizer=optimizer,
+                checkpoints=checkpoints,
+                ranks=self._ranks,
             )
             if log is not None:
                 log.write("end", best_epoch=history.best.epoch + 1, epochs=len(history.epochs))

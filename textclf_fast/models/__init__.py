@@ -1,4 +1,4 @@
-"""Text classifiers: plain nn.Modules on textclf_fast.nn."""
+"""Text classifiers and a language model: plain nn.Modules on textclf_fast.nn."""
 
 from textclf_fast.models.classifier import Classifier
 from textclf_fast.models.kinds import make_classifier

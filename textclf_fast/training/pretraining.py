@@ -17,10 +17,15 @@ from textclf_fast.models import LanguageModel
 from textclf_fast.models.sampled_softmax import Candidates
 from textclf_fast.nn.lstm import States
 from textclf_fast.text import END_ID, RaggedTokens, StreamBatches
+from textclf_fast.training.schedules import Schedule
 
 # Held-out tokens that a perplexity is computed from: it takes all V scores of each, at V = 20,000 and I = 128 some 2.6
 # million multiplications a direction, as many as a training step with 512 candidates.
 _PERPLEXITY_TOKENS = 50_000
+
+# Of a training that ends after some time, how many steps it will have is not known: this many parts stand for them.
+_PARTS = 10_000
+_SCHEDULE = Schedule("one-cycle", warmup=0.1)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class PretrainingOptions:
             with whatever comes first.
         batch_size, steps: B rows of T tokens a step. Each row is a stretch of the stream of all texts, and starts from
             the states in which it ended in the step before; gradients end at the step (truncated backpropagation).
-        learning_rate: Adam's, the highest of a cycle (:func:`cycle`).
+        learning_rate: Adam's, the highest of one cycle (:class:`Schedule`).
         gradient_norm: larger gradients are scaled down to it.
         frequent, samples: what a target is compared with (:meth:`Candidates.draw`).
         activation_penalty, slowness_penalty: times the mean square of the output under its dropout, and of its change
@@ -88,19 +93,19 @@ class PretrainingStep:
 
 @dataclass(frozen=True)
 class PretrainingEpoch:
-    """An epoch (from 0), whole or cut short: mean loss, tokens and seconds; the perplexity on held-out texts after it."""
+    """An epoch (from 0), whole or cut short: mean loss, tokens and seconds; the perplexity on held-out texts."""
 
     epoch: int
     loss: float
     tokens: int
     seconds: float
-    perplexity: float
+    perplexity: float | None
 
 
 def pretrain(
     model: LanguageModel,
     train: NDArray[Any],
-    held_out: NDArray[Any],
+    held_out: NDArray[Any] | None,
     options: PretrainingOptions | None = None,
     on_step: Callable[[PretrainingStep], None] | None = None,
     on_epoch: Callable[[PretrainingEpoch], None] | None = None,
@@ -109,7 +114,8 @@ def pretrain(
 
     Args:
         model: is left in eval mode.
-        train, held_out: (N,) ids, text after text, each with its END_ID, as :attr:`TokenFile.tokens` and `make_stream`.
+        train, held_out: (N,) ids, text after text, each with its END_ID, as :attr:`TokenFile.tokens` and `make_stream`;
+            without the latter there is no perplexity.
         options: PretrainingOptions() by default.
         on_step, on_epoch: called after each step and each epoch.
 
@@ -135,7 +141,7 @@ def pretrain(
                     sum(step.loss for step in steps) / len(steps),
                     sum(step.tokens for step in steps),
                     sum(step.seconds for step in steps),
-                    perplexity(model, held_out, options.steps),
+                    None if held_out is None else perplexity(model, held_out, options.steps),
                 )
             )
             if on_epoch is not None:
@@ -181,7 +187,7 @@ def _train_one_epoch(
     for number in range(len(batches)):
         ids, next_ids = batches[number]
         for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * cycle(clock.done)
+            group["lr"] = options.learning_rate * _SCHEDULE.factor(round(clock.done * _PARTS), _PARTS + 1)
         loss, states = _step(model, optimizer, ids, next_ids, states, options)
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -229,17 +235,6 @@ def _carried(model: LanguageModel, states: States | None) -> States | None:
         h[1::2] = 0
         c[1::2] = 0
     return h, c
-
-
-def cycle(done: float, warm_up: float = 0.1, first: float = 0.04, last: float = 0.001) -> float:
-    """The learning rate's factor when a share ``done`` of a training is over: up to 1, then down along a cosine.
-
-    L. N. Smith and N. Topin, Super-Convergence, 2018, as one cycle of the rate alone. It is a function of the share so
-    that it also serves a training that ends at a given time.
-    """
-    if done < warm_up:
-        return first + (1 - first) * done / warm_up
-    return last + (1 - last) * (1 + math.cos(math.pi * min(1.0, (done - warm_up) / (1 - warm_up)))) / 2
 
 
 def make_stream(tokens: RaggedTokens, seed: int | None = None) -> NDArray[np.int64]:

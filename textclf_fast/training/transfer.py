@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,44 +17,18 @@ from torch import nn
 
 from textclf_fast.models import LanguageModel, TextClassifier
 from textclf_fast.optim import DeferredAdam
-from textclf_fast.text import Vocabulary
+from textclf_fast.text import Vocabulary, encode_texts
 from textclf_fast.training.encoded import EncodedTexts
-from textclf_fast.training.loop import EpochResult, History, Step, TrainingOptions, fit
-from textclf_fast.training.pretraining import cycle
+from textclf_fast.training.language_model_files import SavedLanguageModel
+from textclf_fast.training.loop import fit
+from textclf_fast.training.options import TrainingOptions
+from textclf_fast.training.pretraining import PretrainingOptions, make_stream, pretrain
+from textclf_fast.training.results import EpochResult, History, Step
+from textclf_fast.training.schedules import Schedule
 
-
-@dataclass(frozen=True)
-class FineTuningOptions:
-    """How to train a classifier that came from a language model.
-
-    Attributes:
-        epochs, batch_size, seed: as in `TrainingOptions`.
-        learning_rate: Adam's for the topmost group of `layer_groups`, the highest of a cycle (`cycle`) over all epochs.
-        layer_factor: each group's rate is the one above it divided by this.
-        gradual: the first epoch trains the topmost group alone, and each epoch one more; otherwise all from the
-            beginning.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    epochs: int = 6
-    batch_size: int = 32
-    learning_rate: float = 4e-3
-    layer_factor: float = 2.6
-    gradual: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        self.training()  # refuses what is out of range
-        if not (math.isfinite(self.layer_factor) and self.layer_factor >= 1):
-            raise ValueError(f"layer_factor: expected at least 1, got {self.layer_factor}")
-
-    def training(self) -> TrainingOptions:
-        """What of it the training loop takes."""
-        return TrainingOptions(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, seed=self.seed
-        )
+# A task's own texts are few: more dropout than in pre-training.
+_DROPOUTS = {"dropout": 0.3, "embedding_dropout": 0.05, "weight_dropout": 0.1}
+FINE_TUNING = TrainingOptions(epochs=6, learning_rate=4e-3, schedule=Schedule("one-cycle", warmup=0.1))
 
 
 # ---- From one vocabulary to another ----------------------------------------------------------------
@@ -117,6 +90,38 @@ def classifier_from(model: LanguageModel, output_dim: int, **options: Any) -> Te
     return classifier
 
 
+def transfer(
+    saved: SavedLanguageModel,
+    texts: Sequence[str],
+    output_dim: int,
+    *,
+    epochs: int = 3,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[TextClassifier, Vocabulary]:
+    """From a language model to a classifier for a task, still to be trained with its labels (`fine_tune`).
+
+    Args:
+        saved: what `load_language_model` gives.
+        texts: of the task, those to train on and any without a label; their frequent words join the vocabulary.
+        output_dim: C.
+        epochs: how often the language model is first trained on with these texts; 0: not at all.
+        seed: of that training and of the initial weights.
+        options: of TextClassifier, as in `classifier_from`.
+
+    Returns:
+        the classifier and its vocabulary.
+    """
+    vocabulary = extend_vocabulary(saved.vocabulary, map(saved.tokenizer, texts))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = change_vocabulary(saved.model, saved.vocabulary, vocabulary, **_DROPOUTS)
+        if epochs:
+            stream = make_stream(encode_texts(texts, saved.tokenizer, vocabulary), seed)
+            pretrain(model, stream, None, PretrainingOptions(epochs=epochs, learning_rate=2e-3, seed=seed))
+        return classifier_from(model, output_dim, **options), vocabulary
+
+
 def layer_groups(model: TextClassifier) -> list[list[nn.Parameter]]:
     """The parameters from the top downwards: what is not of the encoder, each layer of the LSTM, the embedding."""
     encoder = model.encoder
@@ -129,51 +134,79 @@ def layer_groups(model: TextClassifier) -> list[list[nn.Parameter]]:
     return [head, *reversed(layers), list(encoder.embedding.parameters())]
 
 
+class LayerwiseTraining:
+    """How the layers of a transferred classifier are trained: each at a rate of its own, and from the top downwards.
+
+    Args:
+        model: the classifier.
+        options: whose learning rate is that of the topmost of `layer_groups`.
+        layer_factor: each group's rate is the one above it divided by this.
+        gradual: the first epoch trains the topmost group alone, and each epoch one more; otherwise all from the
+            beginning.
+
+    Attributes:
+        optimizer: for `fit`.
+
+    Raises:
+        ValueError: layer_factor below 1.
+    """
+
+    def __init__(
+        self, model: TextClassifier, options: TrainingOptions, layer_factor: float = 2.6, gradual: bool = True
+    ) -> None:
+        if not (math.isfinite(layer_factor) and layer_factor >= 1):
+            raise ValueError(f"layer_factor: expected at least 1, got {layer_factor}")
+        self._groups = layer_groups(model)
+        self._gradual = gradual
+        self.optimizer = DeferredAdam(
+            [
+                {"params": group, "lr": options.learning_rate / layer_factor**depth}
+                for depth, group in enumerate(self._groups)
+            ],
+            model,
+            weight_decay=options.weight_decay,
+            decoupled_weight_decay=True,
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        """To be called before each epoch, from 0."""
+        self._train(epoch + 1 if self._gradual else len(self._groups))
+
+    def end(self) -> None:
+        """Leaves all layers to be trained by whoever comes next."""
+        self._train(len(self._groups))
+
+    def _train(self, count: int) -> None:
+        for depth, group in enumerate(self._groups):
+            for parameter in group:
+                parameter.requires_grad_(depth < count)
+
+
 def fine_tune(
     model: TextClassifier,
     train: EncodedTexts,
     held_out: EncodedTexts,
-    options: FineTuningOptions | None = None,
+    options: TrainingOptions = FINE_TUNING,
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    *,
+    layer_factor: float = 2.6,
+    gradual: bool = True,
 ) -> History:
-    """Trains as `fit` does, with a learning rate for each of `layer_groups`, in one cycle, and gradual unfreezing.
+    """Trains a classifier that came from a language model, as `fit` does, by `LayerwiseTraining`.
 
     Raises:
-        ValueError, FloatingPointError: as `fit`.
+        ValueError, FloatingPointError: as `fit` and `LayerwiseTraining`.
     """
-    options = options or FineTuningOptions()
-    groups = layer_groups(model)
-    rates = [options.learning_rate / options.layer_factor**depth for depth in range(len(groups))]
-    optimizer = DeferredAdam([{"params": group} for group in groups], model, lr=options.learning_rate)
-    all_steps = options.epochs * -(-len(train) // options.batch_size)
-    steps = 0
-
-    def set_rates() -> None:
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * cycle(steps / all_steps)
-
-    def train_top(count: int) -> None:
-        for depth, group in enumerate(groups):
-            for parameter in group:
-                parameter.requires_grad_(depth < count)
-
-    def after_step(step: Step) -> None:
-        nonlocal steps
-        steps += 1
-        set_rates()
-        if on_step is not None:
-            on_step(step)
+    layers = LayerwiseTraining(model, options, layer_factor, gradual)
 
     def after_epoch(result: EpochResult) -> None:
-        if options.gradual:
-            train_top(result.epoch + 2)
+        layers.begin_epoch(result.epoch + 1)
         if on_epoch is not None:
             on_epoch(result)
 
-    set_rates()
-    train_top(1 if options.gradual else len(groups))
+    layers.begin_epoch(0)
     try:
-        return fit(model, train, held_out, options.training(), after_step, after_epoch, optimizer=optimizer)
+        return fit(model, train, held_out, options, on_step, after_epoch, optimizer=layers.optimizer)
     finally:
-        train_top(len(groups))
+        layers.end()
