@@ -12,7 +12,7 @@ from textclf_fast.cli import arguments
 from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, positive
 
 if TYPE_CHECKING:
-    from textclf_fast.models import Classifier
+    from textclf_fast.models import TextClassifier
 
 CHECKPOINTS = "Checkpoints"
 
@@ -36,6 +36,25 @@ def train(
     dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
+    language_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="LM",
+            help="Begin with a language model that `pretrain` wrote: its sizes, tokenizer and vocabulary hold, the "
+            "LSTM's states are pooled, layers thaw from the top downwards; try --schedule one-cycle --lr 0.004 "
+            "--dropout 0.4.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    lm_epochs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --from: how often the language model first sees the texts to train on.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 3,
     epochs: Annotated[
         int, typer.Option(min=1, help="How often each text is seen, at most.", rich_help_panel=TRAINING)
     ] = 5,
@@ -119,6 +138,8 @@ def train(
 
         textclf-fast train rt --out model --epochs 30 --patience 3 --dropout 0.5 --schedule one-cycle
 
+        textclf-fast train rt --out model --from lm --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4
+
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
     from textclf_fast.cli.inputs import read_data
@@ -126,6 +147,7 @@ def train(
     from textclf_fast.text import split
     from textclf_fast.training import Schedule, TrainingOptions
     from textclf_fast.training.distributed import joined_ranks
+    from textclf_fast.training.transfer import LayerwiseTraining
 
     options = TrainingOptions(
         epochs=epochs,
@@ -156,20 +178,27 @@ def train(
         if resume and run.is_over:
             run.say(f"{out}: the training is over")
             return
-        inputs = run.encode(split(data, held_out), data.classes, tokenizer, vocab_size, min_frequency)
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
-        model = _make_model(seed, vocab_size=len(inputs.vocabulary), output_dim=len(data.classes), **sizes)
-        history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard)
+        parts = split(data, held_out)
+        thawing: LayerwiseTraining | None = None
+        if language_model is None:
+            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
+            model = _make_model(seed, vocab_size=len(inputs.vocabulary), output_dim=len(data.classes), **sizes)
+        else:
+            model, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
+            # (Several processes agree at the beginning on what is trained.)
+            thawing = LayerwiseTraining(model, options, gradual=ranks.size == 1)
+        history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, overwrite or resume)
 
 
-def _make_model(seed: int, **config: Any) -> Classifier:
+def _make_model(seed: int, **config: Any) -> TextClassifier:
     import torch
 
-    from textclf_fast.models import TextClassifier
+    from textclf_fast import models
 
     torch.manual_seed(seed)
-    return TextClassifier(**config, sparse=True)
+    return models.TextClassifier(**config, sparse=True)
 
 
 def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:
