@@ -57,6 +57,12 @@ def test_resume_thaws_the_same_layers(
     assert weights[0] == weights[1]
 
 
+def test_for_an_lstm_alone(run: Run, language_model: Path) -> None:
+    ran = run("train", TOY, "--from", language_model, "--model", "mlp", "--out", "new")
+    assert (ran.status, ran.out) == (2, "")
+    assert "expected lstm with --from, got mlp" in ran.err
+
+
 def test_a_classifier_is_no_language_model(run: Run, model: Path) -> None:
     ran = run("train", TOY, "--from", model, "--out", "new")
     assert ran.status == 2

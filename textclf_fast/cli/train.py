@@ -12,7 +12,7 @@ from textclf_fast.cli import arguments
 from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, positive
 
 if TYPE_CHECKING:
-    from textclf_fast.models import TextClassifier
+    from textclf_fast.models import Classifier
 
 CHECKPOINTS = "Checkpoints"
 
@@ -27,9 +27,13 @@ def train(
     tokenizer: arguments.Tokenizer = "word",
     vocab_size: arguments.VocabSize = 10_000,
     min_frequency: arguments.MinFrequency = 1,
+    kind: Annotated[
+        Literal["lstm", "mlp"],
+        typer.Option("--model", help="An LSTM, or a perceptron on the bag of words.", rich_help_panel=MODEL),
+    ] = "lstm",
     embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.", rich_help_panel=MODEL)] = 100,
-    hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of the LSTM.", rich_help_panel=MODEL)] = 128,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM.", rich_help_panel=MODEL)] = 1,
+    hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of a layer.", rich_help_panel=MODEL)] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="Hidden layers.", rich_help_panel=MODEL)] = 1,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read the texts backwards as well.", rich_help_panel=MODEL)
     ] = False,
@@ -55,6 +59,19 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = 3,
+    embedding_dropout: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
+    ] = 0.0,
+    weight_dropout: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.99, help="Share of the LSTM's recurrent weights dropped in training.", rich_help_panel=MODEL
+        ),
+    ] = 0.0,
+    pooling: Annotated[
+        Literal["last", "max", "mean", "concat"],
+        typer.Option(help="Which of the LSTM's states decide: the last, or over all words.", rich_help_panel=MODEL),
+    ] = "last",
     epochs: Annotated[
         int, typer.Option(min=1, help="How often each text is seen, at most.", rich_help_panel=TRAINING)
     ] = 5,
@@ -164,13 +181,20 @@ def train(
         bfloat16=bf16,
         deterministic=deterministic,
     )
-    sizes = {
+    sizes: dict[str, Any] = {
         "embedding_dim": embedding_dim,
         "hidden_dim": hidden_dim,
         "num_layers": layers,
-        "bidirectional": bidirectional,
         "dropout": dropout,
+        "embedding_dropout": embedding_dropout,
     }
+    of_lstm = {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling}
+    if kind == "lstm":
+        sizes.update(of_lstm)
+    elif wrong := [name for name, value in of_lstm.items() if value not in (False, 0.0, "last")]:
+        raise typer.BadParameter(f"is for --model lstm, not {kind}", param_hint=f"'--{wrong[0].replace('_', '-')}'")
+    if language_model is not None and kind != "lstm":
+        raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -183,22 +207,24 @@ def train(
         thawing: LayerwiseTraining | None = None
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
-            model = _make_model(seed, vocab_size=len(inputs.vocabulary), output_dim=len(data.classes), **sizes)
+            sizes.update(vocab_size=len(inputs.vocabulary), output_dim=len(data.classes))
+            model = _make_model(seed, kind=kind, **sizes)
         else:
-            model, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
+            classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
             # (Several processes agree at the beginning on what is trained.)
-            thawing = LayerwiseTraining(model, options, gradual=ranks.size == 1)
+            thawing = LayerwiseTraining(classifier, options, gradual=ranks.size == 1)
+            model = classifier
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, overwrite or resume)
 
 
-def _make_model(seed: int, **config: Any) -> TextClassifier:
+def _make_model(seed: int, **config: Any) -> Classifier:
     import torch
 
-    from textclf_fast import models
+    from textclf_fast.models import make_classifier
 
     torch.manual_seed(seed)
-    return models.TextClassifier(**config, sparse=True)
+    return make_classifier({**config, "sparse": True})
 
 
 def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import shlex
 import time
@@ -91,7 +90,7 @@ class TuningRun:
                 )
 
             train, chooser, _ = inputs.parts
-            tuner = Tuner(make_model, train, chooser, _search(), seed, on_step, on_epoch)
+            tuner = Tuner(make_model, train, chooser, Search(), seed, on_step, on_epoch)
             tuner.run(end - begin, lambda: bool(signals.asked))
         if signals.asked:
             self.say("stopped")
@@ -135,13 +134,6 @@ class TuningRun:
             f"held-out accuracy {held_out.accuracy:.1%} ({trial.accuracy:.1%} on the texts it was chosen by)"
         )
         self.say(f"To use it: echo 'a text' | textclf-fast predict {shlex.quote(str(self._out))}")
-
-
-def _search() -> Search:
-    search = Search()
-    if "pooling" in inspect.signature(TextClassifier).parameters:
-        return Search({**search.model, "pooling": ("last", "max", "mean")}, search.training)
-    return search
 
 
 def _record(trial: Trial) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Search:
             "num_layers": (1, 1, 2),
             "bidirectional": (False, True),
             "dropout": (0.0, 0.7),
+            "embedding_dropout": (0, 0.1, 0.2),
+            "pooling": ("last", "max", "mean", "concat"),
         }
     )
     training: Mapping[str, tuple[Any, ...]] = field(

@@ -74,6 +74,8 @@ class GroupRanks(Ranks):
 def joined_ranks() -> Iterator[Ranks]:
     """Joins the other processes that torchrun has started, by gloo on the CPU; without torchrun, one process alone.
 
+    A group that has been initialised already is used, and left as it is.
+
     Raises:
         RuntimeError: this torch has no gloo.
     """
@@ -84,6 +86,9 @@ def joined_ranks() -> Iterator[Ranks]:
 
     if not (dist.is_available() and dist.is_gloo_available()):
         raise RuntimeError("WORLD_SIZE is more than 1, and this torch has no gloo, by which processes would talk")
+    if dist.is_initialized():
+        yield GroupRanks()
+        return
     dist.init_process_group("gloo")
     try:
         yield GroupRanks()
