@@ -37,7 +37,9 @@ def test_text_file(run: Run, tmp_path: Path) -> None:
 
 def test_several_sources_and_columns(run: Run, tmp_path: Path) -> None:
     texts = write_texts(tmp_path / "texts.txt")
-    ran = run("pretrain", texts, TOY, "--out", "lm", "--epochs", 1, "--held-out", 0.1, "--forward", "--layers", 2, *SMALL)
+    ran = run(
+        "pretrain", texts, TOY, "--out", "lm", "--epochs", 1, "--held-out", 0.1, "--forward", "--layers", 2, *SMALL
+    )
     assert ran.status == 0
     assert load_language_model(tmp_path / "lm").model.config["num_layers"] == 2
 

@@ -12,12 +12,12 @@ from torch.nn import functional
 from textclf_fast.models import LanguageModel
 from textclf_fast.models.sampled_softmax import Candidates
 
-V, I, H, T, B = 50, 12, 16, 7, 3
+V, E, H, T, B = 50, 12, 16, 7, 3
 
 
 def make(**options: Any) -> LanguageModel:
     torch.manual_seed(0)
-    return LanguageModel(V, I, H, **options).double()
+    return LanguageModel(V, E, H, **options).double()
 
 
 def batch() -> torch.Tensor:
@@ -32,7 +32,7 @@ def test_loss_and_gradients(options: dict[str, Any]) -> None:
     ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
 
-    lstm = nn.LSTM(I, H, **options).double()
+    lstm = nn.LSTM(E, H, **options).double()
     lstm.load_state_dict(model.encoder.lstm.state_dict())
     weight = model.encoder.embedding.weight
     plain, _ = lstm(functional.embedding(ids[:-1], weight))
@@ -107,4 +107,4 @@ def test_dropout_has_one_mask_a_row() -> None:
 
 def test_bidirectional_has_one_layer() -> None:
     with pytest.raises(ValueError, match="num_layers: expected 1 with bidirectional"):
-        LanguageModel(V, I, H, num_layers=2, bidirectional=True)
+        LanguageModel(V, E, H, num_layers=2, bidirectional=True)

@@ -53,7 +53,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     config["model"]["hidden_dim"] = 9
     path.write_text(json.dumps(config))
-    with pytest.raises(DataError, match="the files do not fit together: .*size mismatch"):
+    with pytest.raises(DataError, match=r"the files do not fit together: .*size mismatch"):
         load_language_model(tmp_path / "lm")
     config["format_version"] = 2
     path.write_text(json.dumps(config))

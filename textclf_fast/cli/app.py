@@ -10,6 +10,7 @@ import typer
 from textclf_fast.cli.autotune import autotune
 from textclf_fast.cli.data import data
 from textclf_fast.cli.demo import demo
+from textclf_fast.cli.lr_find import lr_find
 from textclf_fast.cli.predict import predict
 from textclf_fast.cli.pretrain import pretrain
 from textclf_fast.cli.train import train
@@ -31,6 +32,7 @@ app.command()(train)
 app.command()(autotune)
 app.command()(predict)
 app.command()(pretrain)
+app.command()(lr_find)
 app.command()(demo)
 app.command()(data)
 

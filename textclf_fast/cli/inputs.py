@@ -52,10 +52,18 @@ class Inputs:
     ) -> Inputs:
         """With a tokenizer of this kind, and the vocabulary of the first part."""
         from textclf_fast.text import Vocabulary, tokenizer_for
-        from textclf_fast.training import EncodedTexts
 
         with blame("--tokenizer"):  # too small a vocabulary, a package that is missing
             tokenizer = tokenizer_for(kind, parts[0].texts, vocab_size)
         vocabulary = Vocabulary.build(map(tokenizer, parts[0].texts), vocab_size, min_frequency)
+        return cls.of(parts, labels, vocabulary, tokenizer)
+
+    @classmethod
+    def of(
+        cls, parts: Sequence[LabelledTexts], labels: list[str], vocabulary: Vocabulary, tokenizer: Tokenizer
+    ) -> Inputs:
+        """With what is known already."""
+        from textclf_fast.training import EncodedTexts
+
         encoded = [EncodedTexts.from_texts(part, labels, vocabulary, tokenizer) for part in parts]
         return cls(encoded, labels, vocabulary, tokenizer)

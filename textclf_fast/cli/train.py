@@ -40,6 +40,25 @@ def train(
     dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
+    language_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="LM",
+            help="Begin with a language model that `pretrain` wrote: its sizes, tokenizer and vocabulary hold, the "
+            "LSTM's states are pooled, layers thaw from the top downwards; try --schedule one-cycle --lr 0.004 "
+            "--dropout 0.4.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    lm_epochs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --from: how often the language model first sees the texts to train on.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 3,
     embedding_dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
@@ -136,6 +155,8 @@ def train(
 
         textclf-fast train rt --out model --epochs 30 --patience 3 --dropout 0.5 --schedule one-cycle
 
+        textclf-fast train rt --out model --from lm --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4
+
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
     from textclf_fast.cli.inputs import read_data
@@ -143,6 +164,7 @@ def train(
     from textclf_fast.text import split
     from textclf_fast.training import Schedule, TrainingOptions
     from textclf_fast.training.distributed import joined_ranks
+    from textclf_fast.training.transfer import LayerwiseTraining
 
     options = TrainingOptions(
         epochs=epochs,
@@ -171,17 +193,28 @@ def train(
         sizes.update(of_lstm)
     elif wrong := [name for name, value in of_lstm.items() if value not in (False, 0.0, "last")]:
         raise typer.BadParameter(f"is for --model lstm, not {kind}", param_hint=f"'--{wrong[0].replace('_', '-')}'")
+    if language_model is not None and kind != "lstm":
+        raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
         data = run.on_first_then_others(lambda: read_data(file, text, label, group))
         if resume and run.is_over:
-            run.say(f"{out}: the training is over")
+            run.say_it_is_over()
             return
-        inputs = run.encode(split(data, held_out), data.classes, tokenizer, vocab_size, min_frequency)
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
-        model = _make_model(seed, kind=kind, vocab_size=len(inputs.vocabulary), output_dim=len(data.classes), **sizes)
-        history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard)
+        parts = split(data, held_out)
+        thawing: LayerwiseTraining | None = None
+        if language_model is None:
+            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
+            sizes.update(vocab_size=len(inputs.vocabulary), output_dim=len(data.classes))
+            model = _make_model(seed, kind=kind, **sizes)
+        else:
+            classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
+            # (Several processes agree at the beginning on what is trained.)
+            thawing = LayerwiseTraining(classifier, options, gradual=ranks.size == 1)
+            model = classifier
+        history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, overwrite or resume)
 
 

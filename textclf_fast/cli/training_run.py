@@ -17,13 +17,14 @@ from rich.console import Console
 from textclf_fast.cli.inputs import Inputs, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.cli.unfinished import UnfinishedTraining
-from textclf_fast.models import Classifier
+from textclf_fast.models import Classifier, TextClassifier
 from textclf_fast.text import LabelledTexts
 from textclf_fast.training import Checkpoints, EpochResult, History, Step, TrainingOptions, fit, save_model
 from textclf_fast.training.distributed import Ranks
+from textclf_fast.training.language_model_files import load_language_model
 from textclf_fast.training.log import TrainingLog, epoch_record
 from textclf_fast.training.progress import TrainingProgress
-from textclf_fast.training.transfer import LayerwiseTraining
+from textclf_fast.training.transfer import TRANSFERRED, LayerwiseTraining, transfer
 
 Result = TypeVar("Result")
 
@@ -72,19 +73,58 @@ class TrainingRun:
         """Whether there is a model, and nothing to go on with."""
         return self._unfinished.is_over
 
+    def say_it_is_over(self) -> None:
+        """There is nothing to do."""
+        if self._as_json and self._ranks.rank == 0:
+            print(json.dumps({"model": str(self._out), "over": True}, ensure_ascii=False))
+        self.say(f"{self._out}: the training is over")
+
     def encode(
         self, parts: Sequence[LabelledTexts], labels: list[str], tokenizer: str, vocab_size: int, min_frequency: int
     ) -> Inputs:
         """The parts to train on and to hold out, as numbers."""
+        self._check_classes(parts, labels)
+        inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency)
+        self._say_what_there_is(inputs)
+        return inputs
+
+    def transfer(
+        self,
+        language_model: Path,
+        parts: Sequence[LabelledTexts],
+        labels: list[str],
+        lm_epochs: int,
+        seed: int,
+        dropout: float,
+    ) -> tuple[TextClassifier, Inputs]:
+        """A classifier that begins with a language model, and the parts in its vocabulary."""
+        self._check_classes(parts, labels)
+        saved = load_language_model(language_model)
+        if lm_epochs:
+            self.say(f"{language_model}: reads the {len(parts[0]):,} texts to train on, {lm_epochs} times")
+        model, vocabulary = transfer(
+            saved,
+            parts[0].texts,
+            len(labels),
+            epochs=lm_epochs,
+            seed=seed,
+            dropout=dropout,
+            **TRANSFERRED,
+        )
+        inputs = Inputs.of(parts, labels, vocabulary, saved.tokenizer)
+        self._say_what_there_is(inputs)
+        return model, inputs
+
+    def _check_classes(self, parts: Sequence[LabelledTexts], labels: list[str]) -> None:
         if missing := missing_classes(self._file, parts[0], labels):
             self.say(f"note: the texts to train on have none labelled {', '.join(map(repr, missing))}")
-        inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency)
+
+    def _say_what_there_is(self, inputs: Inputs) -> None:
         train, held_out = map(len, inputs.parts)
         self.say(
-            f"{train + held_out:,} texts, {len(labels)} classes; {train:,} to train on, {held_out:,} held out; "
+            f"{train + held_out:,} texts, {len(inputs.labels)} classes; {train:,} to train on, {held_out:,} held out; "
             f"vocabulary of {len(inputs.vocabulary):,}"
         )
-        return inputs
 
     def fit(
         self,

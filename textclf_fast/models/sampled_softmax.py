@@ -28,8 +28,8 @@ class Candidates:
     def draw(cls, vocab_size: int, frequent: int, samples: int) -> Candidates:
         """From a vocabulary in the order of frequency, most frequent first, as :class:`Vocabulary` has it.
 
-        The others are drawn with replacement, a word at place r with probability proportional to log((r + 2) / (r + 1)):
-        what the frequencies of words are like (Zipf), so that no counts need be known.
+        The others are drawn with replacement, a word at place r with a probability proportional to
+        log((r + 2) / (r + 1)): what the frequencies of words are like (Zipf), so that no counts need be known.
 
         Args:
             vocab_size: V.

@@ -63,8 +63,8 @@ def find_learning_rate(
         first, last: the rates of the first and of the last step.
         steps: how many there are, unless the loss grows to thrice its lowest before.
         batch_size, seed: as in `TrainingOptions`.
-        optimizer: that has not taken a step; each of its groups is trained at its own ``lr`` times the rate. DeferredAdam
-            by default, on all parameters alike.
+        optimizer: that has not taken a step; each of its groups is trained at its own ``lr`` times the rate.
+            DeferredAdam by default, on all parameters alike.
 
     Raises:
         ValueError: there is no data, or a number out of range.

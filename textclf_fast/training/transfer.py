@@ -28,6 +28,14 @@ from textclf_fast.training.schedules import Schedule
 
 # A task's own texts are few: more dropout than in pre-training.
 _DROPOUTS = {"dropout": 0.3, "embedding_dropout": 0.05, "weight_dropout": 0.1}
+# What a transferred classifier has besides its sizes, beside a dropout of some 0.4; as in AWD-LSTM's and ULMFiT's.
+TRANSFERRED: dict[str, Any] = {
+    "pooling": "concat",
+    "embedding_dropout": 0.1,
+    "weight_dropout": 0.2,
+    "variational_dropout": (0.2, 0.0),
+    "sparse": True,
+}
 FINE_TUNING = TrainingOptions(epochs=6, learning_rate=4e-3, schedule=Schedule("one-cycle", warmup=0.1))
 
 
@@ -84,7 +92,9 @@ def classifier_from(model: LanguageModel, output_dim: int, **options: Any) -> Te
         options: of TextClassifier, other than the sizes.
     """
     config = model.config
-    sizes = {name: config[name] for name in ("vocab_size", "embedding_dim", "hidden_dim", "num_layers", "bidirectional")}
+    sizes = {
+        name: config[name] for name in ("vocab_size", "embedding_dim", "hidden_dim", "num_layers", "bidirectional")
+    }
     classifier = TextClassifier(**sizes, output_dim=output_dim, **options)
     classifier.encoder.load_state_dict(model.encoder.state_dict())
     return classifier
