@@ -287,8 +287,8 @@ def test_of_another_training(tmp_path: Path, toy: Any) -> None:
         with pytest.raises(DataError, match=message):
             train(toy, options, Checkpoints(path, resume=True), **changed)
     data = EncodedTexts(toy.data.tokens, 1 - toy.data.labels)
+    model = toy.model(dropout=0.3, sparse=True)
     with pytest.raises(DataError, match="is of a training on other texts or labels"):
-        model = toy.model(dropout=0.3, sparse=True)
         fit(model, data, data, options, checkpoints=Checkpoints(path, resume=True))
 
 
