@@ -79,3 +79,5 @@ def test_the_program(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str
         torch.testing.assert_close(ours.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
     assert ran.output.count("epoch 2/2: ") == 1, "the first process alone speaks"
     assert not (ran.folder / "model.training").exists()
+    assert ran.output.count("error: nowhere.csv: there is no such file") == 1
+    assert "Traceback" not in ran.output

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import typer
 from rich.console import Console
 
@@ -54,19 +55,30 @@ class TrainingRun:
 
     def check(self, overwrite: bool, resume: bool) -> None:
         """Says whether the training may begin, before the work rather than after it; see UnfinishedTraining.check."""
-        if self._ranks.rank == 0:
-            self._unfinished.check(overwrite, resume)
-        self._ranks.wait()
+
+        def look() -> None:
+            if self._ranks.rank == 0:
+                self._unfinished.check(overwrite, resume)
+
+        self.on_first_then_others(look)
 
     def on_first_then_others(self, work: Callable[[], Result]) -> Result:
-        """By the first process, then by the others: what has to be fetched is fetched once."""
+        """By the first process, then by the others: what has to be fetched is fetched once.
+
+        Where the first one fails, it says why, and the others end without a word.
+        """
+        failed = torch.zeros(1, dtype=torch.float64)
         if self._ranks.rank == 0:
-            result = work()
-            self._ranks.wait()
-        else:
-            self._ranks.wait()
-            result = work()
-        return result
+            try:
+                result = work()
+            except BaseException:
+                self._ranks.sum(failed + 1)
+                raise
+            self._ranks.sum(failed)
+            return result
+        if self._ranks.sum(failed):
+            raise SystemExit(2)
+        return work()
 
     @property
     def is_over(self) -> bool:
