@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +17,18 @@ from textclf_fast.cli import app
 def test_help_names_all_commands(run: Any) -> None:
     ran = run("--help")
     assert ran.status == 0
-    for command in ("train", "predict", "demo", "data", "info"):
+    for command in ("train", "autotune", "predict", "demo", "data", "info"):
         assert f" {command} " in ran.out
+    assert "Exit status: 0 done" in ran.out
+    assert "--install-completion" in ran.out
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
         ("train", ["FILE", "--text", "--label", "--out", "--epochs", "--held-out", "--seed", "--overwrite"]),
+        ("train", ["─ Data ─", "─ Model ─", "─ Training ─", "─ Checkpoints ─", "─ Output ─", "textclf-fast train rt"]),
+        ("autotune", ["FILE", "--out", "--minutes", "trials.json", "textclf-fast autotune"]),
         ("predict", ["DIR", "FILE", "--jsonl", "standard"]),
         ("demo", ["--out", "--epochs", "--seed"]),
         ("data", ["NAME"]),
@@ -48,6 +54,12 @@ def test_help_of_a_command(run: Any, command: str, words: list[str]) -> None:
         (["train", "a.csv", "--out", "m", "--lr", "0"], "positive"),
         (["train", "a.csv", "--out", "m", "--lr", "nan"], "positive"),
         (["train", "a.csv", "--out", "m", "--held-out", "1"], "between 0 and 1"),
+        (["train", "a.csv", "--out", "m", "--schedule", "zigzag"], "--schedule"),
+        (["train", "a.csv", "--out", "m", "--monitor", "f1"], "--monitor"),
+        (["train", "a.csv", "--out", "m", "--patience", "0"], "--patience"),
+        (["train", "a.csv", "--out", "m", "--clip-norm", "0"], "--clip-norm"),
+        (["train", "a.csv", "--out", "m", "--model", "mlp", "--pooling", "max"], "--pooling"),
+        (["autotune", "a.csv", "--out", "m", "--minutes", "-1"], "--minutes"),
         (["data", "imaginary"], "imaginary"),
     ],
 )
@@ -79,6 +91,21 @@ def test_data_lists_the_data_sets(run: Any) -> None:
 
 def test_info(run: Any) -> None:
     assert "CPU kernels" in run("info").out
+    assert "CPU kernels" in json.loads(run("info", "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("textclf-fast tr", "train"), ("textclf-fast train --pat", "--patience")]
+)
+def test_shell_completion(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str, completed: str
+) -> None:
+    monkeypatch.setenv("_TEXTCLF_FAST_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    with contextlib.suppress(SystemExit):
+        app.main([])
+    assert completed in capsys.readouterr().out.split()
 
 
 def test_python_m(tmp_path: Path) -> None:

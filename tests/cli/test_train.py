@@ -42,7 +42,11 @@ def test_the_model_is_good(model: Path) -> None:
 
 def test_options_arrive(run: Any) -> None:
     options = ["--layers", 2, "--bidirectional", "--dropout", 0.1, "--vocab-size", 50, "--held-out", 0.5, "--seed", 7]
+    options += ["--pooling", "max", "--embedding-dropout", 0.2, "--weight-dropout", 0.3, "--schedule", "one-cycle"]
+    options += ["--weight-decay", 0.1, "--clip-norm", 2, "--label-smoothing", 0.05, "--class-weights", "negative=3"]
+    options += ["--patience", 4, "--monitor", "loss", "--keep", "last", "--bf16", "--deterministic"]
     ran = run("train", TOY, "--out", "model", *SMALL, *options, "--lr", 0.02, "--batch-size", 20)
+    assert ran.status == 0, ran.err
     assert "100 to train on, 100 held out; vocabulary of 50" in ran.out
     saved = load_model("model")
     assert saved.model.config == {
@@ -56,10 +60,27 @@ def test_options_arrive(run: Any) -> None:
         "padding_idx": 0,
         "batch_first": False,
         "sparse": True,
+        "pooling": "max",
+        "embedding_dropout": 0.2,
+        "weight_dropout": 0.3,
+        "variational_dropout": 0.0,
     }
     kept = saved.extra["options"]
     assert (kept["epochs"], kept["batch_size"], kept["learning_rate"], kept["seed"]) == (2, 20, 0.02, 7)
     assert len(saved.extra["epochs"]) == 2
+    assert kept["schedule"]["kind"] == "one-cycle"
+    assert {
+        "weight_decay": 0.1,
+        "clip_norm": 2,
+        "label_smoothing": 0.05,
+        "class_weights": [3, 1],
+        "patience": 4,
+        "monitor": "loss",
+        "keep": "last",
+        "bfloat16": True,
+        "deterministic": True,
+    }.items() <= kept.items()
+    assert "the model of epoch 2," in ran.out
 
 
 @pytest.mark.parametrize(("kind", "size"), [("word", 300), ("character", 300), ("bpe", 400)])
@@ -161,6 +182,91 @@ def test_diverging(run: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
+def test_perceptron(run: Any) -> None:
+    assert run("train", TOY, "--out", "model", *SMALL, "--model", "mlp", "--layers", 2).status == 0
+    assert load_model("model").model.kind == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("heavy", "expected 'balanced' or LABEL=NUMBER"),
+        ("maybe=2", "label 'maybe' is none of"),
+        ("negative=x", "'x'"),
+        ("negative=-1", "0 or more"),
+    ],
+)
+def test_bad_class_weights(run: Any, tmp_path: Path, given: str, message: str) -> None:
+    ran = run("train", TOY, "--out", "model", *SMALL, "--class-weights", given)
+    assert ran.status == 2
+    assert ran.err.count("\n") == 1
+    assert "--class-weights" in ran.err
+    assert message in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_json(run: Any) -> None:
+    ran = run("train", TOY, "--out", "model", *SMALL, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert (found["model"], found["options"]["epochs"], len(found["epochs"])) == ("model", 2, 2)
+    assert found["accuracy"] == found["epochs"][found["epoch"] - 1]["held_out"]["accuracy"]
+
+
+def test_the_log_stays_with_the_model(run: Any) -> None:
+    run("train", TOY, "--out", "model", *SMALL)
+    start, *others = map(json.loads, Path("model/log.jsonl").read_text().splitlines())
+    assert [line["event"] for line in others] == ["steps", "epoch", "steps", "epoch", "end"]
+    assert start["options"]["epochs"] == 2
+    assert start["model"]["kind"] == "lstm"
+    assert start["machine"]["torch"] == torch.__version__
+    assert start["data"] == str(TOY)
+
+
+def test_without_tensorboard(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    ran = run("train", TOY, "--out", "model", *SMALL, "--tensorboard", "board")
+    assert ran.status == 2
+    assert "--tensorboard" in ran.err
+    assert "pip install 'textclf_fast[tensorboard]'" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_resume(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("train", TOY, "--out", "model", *SMALL)
+    assert run(*command[:3], "once", *SMALL, "--resume").status == 0, "with nothing to go on with, it begins"
+    with monkeypatch.context() as patch:
+        patch.setattr("textclf_fast.cli.training_run.save_model", lambda *unused, **options: os.kill(os.getpid(), 2))
+        assert run(*command).status == 130  # trained, not written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.training", "once"]
+    ran = run(*command)
+    assert ran.status == 2
+    assert ran.err == (
+        f"error: {tmp_path / 'model.training'}: holds an unfinished training: --resume goes on with it, "
+        "--overwrite begins anew\n"
+    )
+    assert "with epochs 2, not 3" in run(*command, "--epochs", 3, "--resume").err
+    ran = run(*command, "--resume")
+    assert ran.status == 0
+    assert "\ngoes on in epoch 3, after step 0\n" in ran.out
+    ours, theirs = (Path(name, "model.safetensors").read_bytes() for name in ("model", "once"))
+    assert ours == theirs
+    assert run(*command, "--resume").out == "model: the training is over\n"
+    assert json.loads(run(*command, "--resume", "--json").out) == {"model": "model", "over": True}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "once"]
+
+
+def test_full_disk(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(unused: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    ran = run("train", TOY, "--out", "model", *SMALL)
+    assert ran.status == 2
+    path = tmp_path / "model.training" / "checkpoint.safetensors"
+    assert ran.err == f"error: {path}: this checkpoint could not be written (No space left on device)\n"
+
+
 def test_ctrl_c(tmp_path: Path) -> None:
     command = [sys.executable, "-u", "-m", "textclf_fast", "train", str(TOY), "--out", "model", "--epochs", "100000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -173,6 +279,8 @@ def test_ctrl_c(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert err == "error: interrupted\n"
+    checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
+    assert err == f"note: the same command with --resume goes on from {checkpoint}\nerror: interrupted\n"
     assert process.returncode == 130
-    assert list(tmp_path.iterdir()) == []
+    assert checkpoint.exists()
+    assert list(tmp_path.iterdir()) == [checkpoint.parent]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from textclf_fast.cli.autotune import autotune
 from textclf_fast.cli.data import data
 from textclf_fast.cli.demo import demo
+from textclf_fast.cli.lr_find import lr_find
 from textclf_fast.cli.predict import predict
+from textclf_fast.cli.pretrain import pretrain
 from textclf_fast.cli.train import train
 
 FAILED = 2
@@ -17,22 +21,28 @@ INTERRUPTED = 130  # what typer returns after Ctrl-C: 128 + SIGINT, as shells ha
 app = typer.Typer(
     name="textclf-fast",
     help="Trains text classifiers on a fused embedding + LSTM, and predicts with them.",
+    epilog="Exit status: 0 done; 1 a mistake in the program, with its traceback; 2 what the user can put right, in one "
+    "line on standard error; 130 after Ctrl-C; 143 after SIGTERM while training.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(autotune)
 app.command()(predict)
+app.command()(pretrain)
+app.command()(lr_find)
 app.command()(demo)
 app.command()(data)
 
 
 @app.command()
-def info() -> None:
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False) -> None:
     """Prints versions, the CPU kernels chosen, whether CUDA kernels were built and loaded, and threads."""
     from textclf_fast.cli.info import info as print_info
 
-    print_info()
+    print_info(as_json)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib import metadata
 
@@ -34,9 +35,12 @@ def rows() -> list[tuple[str, str]]:
     ]
 
 
-def info() -> None:
+def info(as_json: bool = False) -> None:
     """Prints versions, the instruction set chosen, whether CUDA was built and loaded or why not, and threads."""
     lines = rows()
+    if as_json:
+        print(json.dumps(dict(lines)))
+        return
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         print(f"{label:<{width}}  {text}")

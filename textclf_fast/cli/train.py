@@ -3,150 +3,246 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from textclf_fast.cli import arguments
+from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, positive
+
 if TYPE_CHECKING:
-    from textclf_fast.text import LabelledTexts
-    from textclf_fast.training import EpochResult
+    from textclf_fast.models import Classifier
 
-
-def _share(number: float) -> float:
-    if not 0 < number < 1:
-        raise typer.BadParameter(f"expected a number between 0 and 1, got {number}")
-    return number
-
-
-def _positive(number: float) -> float:
-    if not (math.isfinite(number) and number > 0):
-        raise typer.BadParameter(f"expected a positive number, got {number}")
-    return number
+CHECKPOINTS = "Checkpoints"
 
 
 def train(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE",
-            help="A .csv, .tsv, .jsonl, .parquet or fastText file, or the name of a data set (see `data`).",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Directory to write the model to; it is made.")],
-    text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
-    label: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
-    group: Annotated[
-        str | None,
-        typer.Option(help="Column that says where a text is from: no group is both trained on and held out."),
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="How often each text is seen.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts of a batch.")] = 32,
-    lr: Annotated[float, typer.Option(callback=_positive, help="Learning rate of Adam.")] = 1e-3,
-    embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.")] = 100,
-    hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of the LSTM.")] = 128,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM.")] = 1,
-    bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Read the texts backwards as well.")] = False,
-    dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.")] = 0.0,
-    vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 10_000,
+    file: arguments.File,
+    out: arguments.Out,
+    text: arguments.Text = "text",
+    label: arguments.Label = "label",
+    group: arguments.Group = None,
+    held_out: arguments.HeldOut = 0.2,
+    tokenizer: arguments.Tokenizer = "word",
+    vocab_size: arguments.VocabSize = 10_000,
+    min_frequency: arguments.MinFrequency = 1,
     kind: Annotated[
-        Literal["word", "character", "bpe"], typer.Option("--tokenizer", help="What a text is split into.")
-    ] = "word",
-    min_frequency: Annotated[int, typer.Option(min=1, help="Tokens seen less often in training are unknown.")] = 1,
-    held_out: Annotated[float, typer.Option(callback=_share, help="Share of the texts to test on.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and of the order of the batches.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the directory.")] = False,
+        Literal["lstm", "mlp"],
+        typer.Option("--model", help="An LSTM, or a perceptron on the bag of words.", rich_help_panel=MODEL),
+    ] = "lstm",
+    embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.", rich_help_panel=MODEL)] = 100,
+    hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of a layer.", rich_help_panel=MODEL)] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="Hidden layers.", rich_help_panel=MODEL)] = 1,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Read the texts backwards as well.", rich_help_panel=MODEL)
+    ] = False,
+    dropout: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.", rich_help_panel=MODEL)
+    ] = 0.0,
+    language_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="LM",
+            help="Begin with a language model that `pretrain` wrote: its sizes, tokenizer and vocabulary hold, the "
+            "LSTM's states are pooled, layers thaw from the top downwards; try --schedule one-cycle --lr 0.004 "
+            "--dropout 0.4.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    lm_epochs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --from: how often the language model first sees the texts to train on.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 3,
+    embedding_dropout: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
+    ] = 0.0,
+    weight_dropout: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.99, help="Share of the LSTM's recurrent weights dropped in training.", rich_help_panel=MODEL
+        ),
+    ] = 0.0,
+    pooling: Annotated[
+        Literal["last", "max", "mean", "concat"],
+        typer.Option(help="Which of the LSTM's states decide: the last, or over all words.", rich_help_panel=MODEL),
+    ] = "last",
+    epochs: Annotated[
+        int, typer.Option(min=1, help="How often each text is seen, at most.", rich_help_panel=TRAINING)
+    ] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts of a batch.", rich_help_panel=TRAINING)] = 32,
+    lr: Annotated[
+        float, typer.Option(callback=positive, help="Learning rate of Adam, at its highest.", rich_help_panel=TRAINING)
+    ] = 1e-3,
+    schedule: Annotated[
+        Literal["constant", "one-cycle"],
+        typer.Option(help="Of the learning rate; one-cycle: up, then down to 0.", rich_help_panel=TRAINING),
+    ] = "constant",
+    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's, decoupled.", rich_help_panel=TRAINING)] = 0.0,
+    clip_norm: Annotated[
+        float | None,
+        typer.Option(callback=positive, help="Scale larger gradients down to this norm.", rich_help_panel=TRAINING),
+    ] = None,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(min=0, max=0.99, help="Share of a label spread over all classes.", rich_help_panel=TRAINING),
+    ] = 0.0,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="balanced: all classes weigh the same, however rare; or LABEL=NUMBER,... (others: 1).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after so many epochs without a better one.", rich_help_panel=TRAINING),
+    ] = None,
+    monitor: Annotated[
+        Literal["accuracy", "loss"],
+        typer.Option(help="What tells how good an epoch is, on the held-out texts.", rich_help_panel=TRAINING),
+    ] = "accuracy",
+    keep: Annotated[
+        Literal["best", "last"], typer.Option(help="Which epoch's model is written.", rich_help_panel=TRAINING)
+    ] = "best",
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Compute in bfloat16 under autocast.", rich_help_panel=TRAINING)
+    ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="Refuse operations that differ from run to run.", rich_help_panel=TRAINING
+        ),
+    ] = False,
+    seed: arguments.Seed = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the training that was stopped or killed, with the same other options.",
+            rich_help_panel=CHECKPOINTS,
+        ),
+    ] = False,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between checkpoints, beside that of each epoch.", rich_help_panel=CHECKPOINTS),
+    ] = None,
+    overwrite: arguments.Overwrite = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write TensorBoard's event files there.", rich_help_panel=OUTPUT),
+    ] = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Trains a classifier on a file of labelled texts and writes the best epoch's model.
 
     A part of the texts is held out: the model is tested on it after each epoch. Which texts these are does not depend
     on the seed; equal texts are never in both parts.
+
+    While it trains, the checkpoint and the log are in OUT.training beside OUT. After Ctrl-C or a crash the same command
+    with --resume goes on, and ends with the same bits as if nothing had happened. The log stays with the model, as
+    log.jsonl.
+
+    Examples:
+
+        textclf-fast train reviews.csv --text review --label stars --out model
+
+        textclf-fast train rt --out model --epochs 30 --patience 3 --dropout 0.5 --schedule one-cycle
+
+        textclf-fast train rt --out model --from lm --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4
+
+        torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
-    import torch
-    from rich.console import Console
+    from textclf_fast.cli.inputs import read_data
+    from textclf_fast.cli.training_run import TrainingRun
+    from textclf_fast.text import split
+    from textclf_fast.training import Schedule, TrainingOptions
+    from textclf_fast.training.distributed import joined_ranks
+    from textclf_fast.training.transfer import LayerwiseTraining
 
-    from textclf_fast.models import TextClassifier
-    from textclf_fast.text import Vocabulary, split, tokenizer_for
-    from textclf_fast.training import EncodedTexts, TrainingOptions, check_target, fit, save_model
-    from textclf_fast.training.progress import TrainingProgress
-
-    check_target(out, overwrite)  # before the work, not after it
-    data = _read(file, text, label, group)
-    parts = split(data, held_out)
-    _check_classes(file, parts[0], data.classes)
-
-    try:
-        tokenizer = tokenizer_for(kind, parts[0].texts, vocab_size)
-    except ValueError as error:  # too small a vocabulary, a package that is missing
-        raise typer.BadParameter(str(error)) from error
-    vocabulary = Vocabulary.build(map(tokenizer, parts[0].texts), vocab_size, min_frequency)
-    train_part, held_out_part = (EncodedTexts.from_texts(part, data.classes, vocabulary, tokenizer) for part in parts)
-    print(
-        f"{len(data):,} texts, {len(data.classes)} classes; {len(train_part):,} to train on, "
-        f"{len(held_out_part):,} held out; vocabulary of {len(vocabulary):,}"
+    options = TrainingOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=lr,
+        seed=seed,
+        schedule=Schedule(schedule),
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        label_smoothing=label_smoothing,
+        patience=patience,
+        monitor=monitor,
+        keep=keep,
+        bfloat16=bf16,
+        deterministic=deterministic,
     )
+    sizes: dict[str, Any] = {
+        "embedding_dim": embedding_dim,
+        "hidden_dim": hidden_dim,
+        "num_layers": layers,
+        "dropout": dropout,
+        "embedding_dropout": embedding_dropout,
+    }
+    of_lstm = {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling}
+    if kind == "lstm":
+        sizes.update(of_lstm)
+    elif wrong := [name for name, value in of_lstm.items() if value not in (False, 0.0, "last")]:
+        raise typer.BadParameter(f"is for --model lstm, not {kind}", param_hint=f"'--{wrong[0].replace('_', '-')}'")
+    if language_model is not None and kind != "lstm":
+        raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
+    with joined_ranks() as ranks:
+        run = TrainingRun(file, out, ranks, as_json)
+        run.check(overwrite, resume)
+        data = run.on_first_then_others(lambda: read_data(file, text, label, group))
+        if resume and run.is_over:
+            run.say_it_is_over()
+            return
+        options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
+        parts = split(data, held_out)
+        thawing: LayerwiseTraining | None = None
+        if language_model is None:
+            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
+            sizes.update(vocab_size=len(inputs.vocabulary), output_dim=len(data.classes))
+            model = _make_model(seed, kind=kind, **sizes)
+        else:
+            classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
+            # (Several processes agree at the beginning on what is trained.)
+            thawing = LayerwiseTraining(classifier, options, gradual=ranks.size == 1)
+            model = classifier
+        history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
+        run.save(model, inputs, options, history, overwrite or resume)
+
+
+def _make_model(seed: int, **config: Any) -> Classifier:
+    import torch
+
+    from textclf_fast.models import make_classifier
 
     torch.manual_seed(seed)
-    model = TextClassifier(
-        len(vocabulary),
-        embedding_dim,
-        hidden_dim,
-        len(data.classes),
-        num_layers=layers,
-        bidirectional=bidirectional,
-        dropout=dropout,
-        sparse=True,
-    )
-    options = TrainingOptions(epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed)
-    console = Console(highlight=False, soft_wrap=True)
-    with TrainingProgress(epochs, -(-len(train_part) // batch_size), console) as progress:
-        history = fit(
-            model,
-            train_part,
-            held_out_part,
-            options,
-            progress.on_step,
-            lambda result: console.print(_line(result, epochs), markup=False),
-        )
-    extra = {"data": file, "options": dataclasses.asdict(options), "epochs": [_record(e) for e in history.epochs]}
-    save_model(out, model, vocabulary, data.classes, extra, overwrite, tokenizer=tokenizer)
-    best = history.best
-    print(f"{out}: the model of epoch {best.epoch + 1}, held-out accuracy {best.held_out.accuracy:.1%}")
-    print(f"To use it: echo 'a text' | textclf-fast predict {shlex.quote(str(out))}")
+    return make_classifier({**config, "sparse": True})
 
 
-def _read(file: str, text: str, label: str, group: str | None) -> LabelledTexts:
-    from textclf_fast.text import DATASETS, load_dataset, read_labelled
+def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:
+    """What the option says: "balanced", or LABEL=NUMBER,..., with 1 for the labels that it leaves out."""
+    if given is None or given == "balanced":
+        return given  # type: ignore[return-value]  # mypy does not narrow a str to what it equals
+    from textclf_fast.training import TrainingOptions
 
-    if file in DATASETS and not Path(file).exists():
-        return load_dataset(file)
-    return read_labelled(file, text, label, group)
-
-
-def _check_classes(file: str, train_part: LabelledTexts, classes: list[str]) -> None:
-    from textclf_fast.text import DataError
-
-    missing = [name for name in classes if name not in train_part.classes]
-    if len(train_part.classes) < 2:
-        raise DataError(f"{file}: the texts to train on are all labelled {train_part.classes[0]!r}: too few texts")
-    if missing:
-        print(f"note: the texts to train on have none labelled {', '.join(map(repr, missing))}")
-
-
-def _line(result: EpochResult, epochs: int) -> str:
-    held_out = result.held_out
-    return (
-        f"epoch {result.epoch + 1}/{epochs}: loss {result.loss:.4f}, held-out accuracy {held_out.accuracy:.1%}, "
-        f"macro-F1 {held_out.macro_f1:.3f}, {result.seconds:.1f} s, {result.tokens_per_second:,.0f} tokens/s"
-    )
-
-
-def _record(result: EpochResult) -> dict[str, Any]:
-    return {
-        "loss": result.loss,
-        "held_out": dataclasses.asdict(result.held_out),
-        "seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,
-    }
+    weights = dict.fromkeys(labels, 1.0)
+    with blame("--class-weights"):
+        for entry in given.split(","):
+            name, equals, number = entry.rpartition("=")
+            if not equals:
+                raise ValueError(f"expected 'balanced' or LABEL=NUMBER,..., got {entry!r}")
+            if name not in weights:
+                raise ValueError(f"label {name!r} is none of {labels}")
+            try:
+                weights[name] = float(number)
+            except ValueError:
+                raise ValueError(f"expected a number behind {name}=, got {number!r}") from None
+        return TrainingOptions(class_weights=tuple(weights.values())).class_weights

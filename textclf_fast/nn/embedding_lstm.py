@@ -241,7 +241,7 @@ class FusedEmbeddingLSTM(nn.Module):
                 output, h_n, c_n = result
                 return output if need_output else None, (h_n, c_n)
         lstm._update_flat_weights()
-        if isinstance(ids, Tensor) and ids.numel() and autocast_lowers(lstm, embedding.weight):
+        if (not isinstance(ids, Tensor) or ids.numel()) and autocast_lowers(lstm, embedding.weight):
             children = {**self._modules, "lstm": lowered(lstm)}
             with torch.autocast("cpu", enabled=False):
                 module = stand_in(self, _modules=children)

@@ -103,13 +103,7 @@ class DeferredAdam(torch.optim.Adam):
         state = self.state[param]
         rows = self._rows.get(param)
         if rows is None or not rows.attached:
-            if not state:
-                state["step"] = torch.zeros(())
-                state["exp_avg"] = torch.zeros_like(param)
-                state["exp_avg_sq"] = torch.zeros_like(param)
-            rows = DeferredRows(param, state["exp_avg"], state["exp_avg_sq"], int(state["step"]))
-            self._rows[param] = rows
-            self._keepers += [RowKeeper.attach(embedding, rows) for embedding in self._embeddings[param]]
+            rows = self._attach(param)
         decay, decoupled = group["weight_decay"], group["decoupled_weight_decay"]
         beta1, beta2 = group["betas"]
         assert param.grad is not None
@@ -120,6 +114,17 @@ class DeferredAdam(torch.optim.Adam):
             ),
         )
         state["step"] += 1
+
+    def _attach(self, param: Tensor) -> DeferredRows:
+        state = self.state[param]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(param)
+            state["exp_avg_sq"] = torch.zeros_like(param)
+        rows = DeferredRows(param, state["exp_avg"], state["exp_avg_sq"], int(state["step"]))
+        self._rows[param] = rows
+        self._keepers += [RowKeeper.attach(embedding, rows) for embedding in self._embeddings[param]]
+        return rows
 
     def _step_others(self, group: dict[str, Any]) -> None:
         # What torch.optim.Adam.step does for a group. Its step itself would run the hooks of this one a second time.
@@ -150,6 +155,25 @@ class DeferredAdam(torch.optim.Adam):
         """Brings all rows of all weights up to date."""
         for rows in self._rows.values():
             rows.synchronize()
+
+    def backlog(self) -> dict[Tensor, tuple[Tensor, Tensor]]:
+        """Of each weight with rows that are deferred, what :meth:`resume` needs beside the weight and its moments.
+
+        Unlike ``state_dict()`` it changes nothing: weight, moments and backlog of one moment continue to the same bits.
+        """
+        return {param: rows.backlog() for param, rows in self._rows.items() if rows.attached}
+
+    def resume(self, backlog: dict[Tensor, tuple[Tensor, Tensor]]) -> None:
+        """Goes on where :meth:`backlog` was taken; weights and moments are those of that moment already.
+
+        Raises:
+            ValueError: a backlog that is not of these weights.
+        """
+        self.detach()
+        for param, (history, done) in backlog.items():
+            if param not in self._embeddings:
+                raise ValueError("backlog: of a weight whose rows are not deferred")
+            self._attach(param).resume(history, done)
 
     def detach(self) -> None:
         """Brings all rows up to date and takes the hooks off the model. A later step puts them on again."""

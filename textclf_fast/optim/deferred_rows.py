@@ -95,6 +95,29 @@ class DeferredRows:
             self.catch_up(self._all_rows)
             self._forget()
 
+    def backlog(self) -> tuple[Tensor, Tensor]:
+        """For `resume`: the numbers of the steps that some rows lack (S, 8), and the steps that each has had (V,)."""
+        return self._history[: self._steps].clone(), self._done.clone()
+
+    def resume(self, history: Tensor, done: Tensor) -> None:
+        """Takes over the `backlog` of a weight that was in the same state.
+
+        Raises:
+            ValueError: it is of another weight, or of none.
+        """
+        steps = len(history)
+        for name, tensor, shape, dtype in (
+            ("history", history, (steps, 8), torch.float64),
+            ("done", done, tuple(self._done.shape), torch.int64),
+        ):
+            if tensor.shape != shape or tensor.dtype != dtype:
+                raise ValueError(f"{name}: expected shape {shape}, {dtype}, got {tuple(tensor.shape)}, {tensor.dtype}")
+        if steps > min(_MAX_STEPS, self.step) or (len(done) and not 0 <= int(done.min()) <= int(done.max()) <= steps):
+            raise ValueError(f"done: expected steps of the {steps} in history, of {self.step} in all")
+        self._history[:steps] = history
+        self._done.copy_(done)
+        self._steps = steps
+
     def _update(self, rows: Tensor, grad: Tensor | None, steps: int) -> None:
         # Counts as a change of the weight, if there are no rows, too: what was made of it is stale after any step.
         ops.adam_rows_(self.param, self.exp_avg, self.exp_avg_sq, self._done, rows, grad, self._history, steps)

@@ -21,6 +21,8 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     try:
         with beside.open("wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # or else a crash of the machine may leave the new name with nothing in it
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from textclf_fast.training.checkpoint import SavedModel, check_target, load_model, save_model
+from textclf_fast.training.distributed import Ranks, joined_ranks
 from textclf_fast.training.encoded import EncodedTexts, Layout
-from textclf_fast.training.loop import (
-    EpochResult,
-    Evaluation,
-    History,
-    Step,
-    TrainingOptions,
-    evaluate,
-    fit,
-    train_epochs,
-)
+from textclf_fast.training.evaluation import evaluate
+from textclf_fast.training.loop import fit, train_epochs
 from textclf_fast.training.metrics import accuracy, confusion_matrix, macro_f1
+from textclf_fast.training.options import TrainingOptions
+from textclf_fast.training.results import EpochResult, Evaluation, History, Step
+from textclf_fast.training.resume import Checkpoints
+from textclf_fast.training.schedules import Schedule
 
 __all__ = [
+    "Checkpoints",
     "EncodedTexts",
     "EpochResult",
     "Evaluation",
     "History",
     "Layout",
+    "Ranks",
     "SavedModel",
+    "Schedule",
     "Step",
     "TrainingOptions",
     "accuracy",
@@ -30,6 +30,7 @@ __all__ = [
     "confusion_matrix",
     "evaluate",
     "fit",
+    "joined_ranks",
     "load_model",
     "macro_f1",
     "save_model",

@@ -2,114 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from textclf_fast.optim import DeferredAdam
-from textclf_fast.text import Batches, LengthBucketSampler, ShuffledBatches
-from textclf_fast.training.encoded import EncodedTexts, Layout
-from textclf_fast.training.metrics import accuracy, confusion_matrix, macro_f1
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How to train.
-
-    Attributes:
-        epochs: how often each text is seen.
-        batch_size: B.
-        learning_rate: Adam's.
-        seed: of the order of the batches and of dropout. (The initial weights are the caller's: seed torch before the
-            model is made.)
-        layout: what the model is given: "packed", a PackedSequence of ids; "padded", ids (T, B) and lengths.
-        bucket: batches of similar lengths, instead of any.
-        fused_adam: :class:`textclf_fast.optim.DeferredAdam`: PyTorch's fused Adam, and only the rows in use of a sparse
-            embedding. False: PyTorch's default Adam, which takes dense gradients only. The same update up to rounding.
-
-    Raises:
-        ValueError: a number out of range, an unknown layout.
-    """
-
-    epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    seed: int = 0
-    layout: Layout = "packed"
-    bucket: bool = True
-    fused_adam: bool = True
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
-        if self.layout not in ("packed", "padded"):
-            raise ValueError(f"layout: expected 'packed' or 'padded', got {self.layout!r}")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One update of the weights: its place (from 0), the loss before it, and what it took."""
-
-    epoch: int
-    step: int
-    loss: float
-    tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean loss and metrics of a model on some data."""
-
-    loss: float
-    accuracy: float
-    macro_f1: float
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch (from 0): its steps, and the model after it on the held-out data."""
-
-    epoch: int
-    steps: list[Step]
-    held_out: Evaluation
-
-    @property
-    def loss(self) -> float:
-        """The mean loss of the steps."""
-        return sum(step.loss for step in self.steps) / len(self.steps)
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in training steps, the making of the batches included; the evaluation is not."""
-        return sum(step.seconds for step in self.steps)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens of the texts, without padding, a second of training."""
-        return sum(step.tokens for step in self.steps) / self.seconds
-
-
-@dataclass(frozen=True)
-class History:
-    """All epochs of a training."""
-
-    epochs: list[EpochResult] = field(default_factory=list)
-
-    @property
-    def best(self) -> EpochResult:
-        """The epoch with the highest held-out accuracy; the first of several."""
-        return max(self.epochs, key=lambda result: result.held_out.accuracy)
+from textclf_fast.training.distributed import ALONE, Ranks
+from textclf_fast.training.encoded import EncodedTexts
+from textclf_fast.training.evaluation import device_of, evaluate, make_batches
+from textclf_fast.training.objective import Objective, clip_gradients
+from textclf_fast.training.options import TrainingOptions
+from textclf_fast.training.results import EpochResult, History, Step
+from textclf_fast.training.resume import Checkpoints, TrainingState
 
 
 def fit(
@@ -119,29 +31,46 @@ def fit(
     options: TrainingOptions | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
 ) -> History:
-    """Trains a classifier, and leaves it with the weights of its best epoch on the held-out data.
+    """Trains a classifier, and leaves it with the weights of its best epoch on the held-out data, or of the last one.
 
     Args:
         model: its forward takes what `EncodedTexts.batch` gives, and returns logits (B, C).
         train, held_out: the data; neither may be empty.
         options: TrainingOptions() by default.
         on_step, on_epoch: called after each step and each epoch, outside the time measured.
+        optimizer: of the model's parameters, instead of the one that `options` describes. A schedule's peak is then the
+            rate of each of its groups.
+        checkpoints: to go on after the process has ended, whatever ended it.
+        ranks: processes that each call this with the same arguments and train one model together: each takes its part
+            of every batch, and what comes out is as of one process, but for the order of sums and for dropout.
 
     Raises:
         ValueError: there is no data.
         FloatingPointError: the loss is no longer a finite number.
+        DataError, OSError, KeyboardInterrupt, SystemExit: see `Checkpoints`.
     """
-    history = History()
-    best: dict[str, Tensor] = {}
-    for result in train_epochs(model, train, held_out, options, on_step):
-        history.epochs.append(result)
-        if history.best is result:
-            best = copy.deepcopy(model.state_dict())
-        if on_epoch is not None:
-            on_epoch(result)
-    model.load_state_dict(best)
-    return history
+    options = options or TrainingOptions()
+    state = TrainingState(model, optimizer or make_optimizer(model, options), History(monitor=options.monitor))
+    with contextlib.ExitStack() as stack:
+        after_step = None
+        if checkpoints is not None:
+            stack.enter_context(checkpoints.begin(state, options, (train, held_out), ranks))
+            after_step = checkpoints.after_step
+        for result in _epochs(state, train, held_out, options, on_step, ranks, after_step):
+            if state.history.best is result:
+                state.best = copy.deepcopy(model.state_dict())
+            if on_epoch is not None:
+                on_epoch(result)
+            if checkpoints is not None:
+                checkpoints.write()
+    if options.keep == "best":
+        model.load_state_dict(state.best)
+    return state.history
 
 
 def train_epochs(
@@ -150,109 +79,164 @@ def train_epochs(
     held_out: EncodedTexts,
     options: TrainingOptions | None = None,
     on_step: Callable[[Step], None] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[EpochResult]:
     """As `fit`, but an iterator, so that several trainings can take turns; the weights are those of the last epoch."""
     options = options or TrainingOptions()
+    state = TrainingState(model, optimizer or make_optimizer(model, options), History(monitor=options.monitor))
+    return _epochs(state, train, held_out, options, on_step)
+
+
+def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """What `options` describe, of all parameters.
+
+    Raises:
+        ValueError: fused_adam is False, and the model has a sparse embedding.
+    """
+    decay: dict[str, Any] = {"weight_decay": options.weight_decay, "decoupled_weight_decay": True}
+    if options.fused_adam:
+        return DeferredAdam(model.parameters(), model, options.learning_rate, **decay)
+    if any(isinstance(module, nn.Embedding) and module.sparse for module in model.modules()):
+        raise ValueError("fused_adam: got False, expected True for a model with a sparse embedding")
+    return torch.optim.Adam(model.parameters(), options.learning_rate, **decay)
+
+
+def _epochs(
+    state: TrainingState,
+    train: EncodedTexts,
+    held_out: EncodedTexts,
+    options: TrainingOptions,
+    on_step: Callable[[Step], None] | None = None,
+    ranks: Ranks = ALONE,
+    after_step: Callable[[], None] | None = None,
+) -> Iterator[EpochResult]:
     if len(train) == 0:
         raise ValueError("train: expected at least one text, got none")
-    batches = _batches(train, options.batch_size, options.bucket, shuffle=True, seed=options.seed)
-    optimizer = _optimizer(model, options)
+    optimizer = state.optimizer
+    run = _Run(state, train, options, on_step, ranks, after_step)
     try:
-        for epoch in range(options.epochs):
-            batches.set_epoch(epoch)
-            steps = _train_one_epoch(model, train, batches, optimizer, epoch, options, on_step)
-            held_out_result = evaluate(model, held_out, options.batch_size, options.layout, options.bucket)
-            yield EpochResult(epoch, steps, held_out_result)
+        while not state.history.is_over(options.epochs, options.patience):
+            with _deterministic(options.deterministic):
+                run.one_epoch()
+                if ranks.size > 1 and isinstance(optimizer, DeferredAdam):
+                    # Rows that one process alone looks up, as it evaluates, would be rounded otherwise than elsewhere.
+                    optimizer.synchronize()
+                result = EpochResult(
+                    len(state.history.epochs),
+                    state.steps,
+                    evaluate(state.model, held_out, options.batch_size, options.layout, options.bucket, ranks),
+                )
+            state.history.epochs.append(result)
+            state.steps = []
+            yield result
     finally:
         if isinstance(optimizer, DeferredAdam):
             optimizer.detach()
 
 
-def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    if options.fused_adam:
-        return DeferredAdam(model.parameters(), model, lr=options.learning_rate)
-    if any(isinstance(module, nn.Embedding) and module.sparse for module in model.modules()):
-        raise ValueError("fused_adam: got False, expected True for a model with a sparse embedding")
-    return torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+class _Run:
+    """What all epochs of a training have in common."""
 
+    def __init__(
+        self,
+        state: TrainingState,
+        train: EncodedTexts,
+        options: TrainingOptions,
+        on_step: Callable[[Step], None] | None,
+        ranks: Ranks,
+        after_step: Callable[[], None] | None,
+    ) -> None:
+        self._state = state
+        self._train = train
+        self._options = options
+        self._on_step = on_step
+        self._ranks = ranks
+        self._after_step = after_step
+        self._device = device_of(state.model)
+        self._batches = make_batches(train, options.batch_size, options.bucket, shuffle=True, seed=options.seed)
+        self._objective = Objective(options, train.labels)
+        self._forward = ranks.wrap(state.model)
+        self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
 
-def _train_one_epoch(
-    model: nn.Module,
-    train: EncodedTexts,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    options: TrainingOptions,
-    on_step: Callable[[Step], None] | None,
-) -> list[Step]:
-    device = _device(model)
-    lengths = train.tokens.lengths
-    parameters = list(model.parameters())
-    model.train()
-    steps: list[Step] = []
-    # Dropout draws from torch's global generator: seeded for this epoch, and afterwards as if it had not been touched.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
-        start = time.perf_counter()
-        for rows in batches:
-            inputs, labels = train.batch(rows, options.layout, device)
-            loss = functional.cross_entropy(model(*inputs), labels)
-            for parameter in parameters:  # optimizer.zero_grad() does this in ten times the time, 50 us
-                parameter.grad = None
-            loss.backward()
-            optimizer.step()
-            number = loss.item()  # waits for the device: the step is over
-            seconds = time.perf_counter() - start
-            if not math.isfinite(number):
-                raise FloatingPointError(
-                    f"the loss became {number} in epoch {epoch + 1}, step {len(steps) + 1}: try a lower learning rate"
-                )
-            steps.append(Step(epoch, len(steps), number, int(lengths[rows].sum()), seconds))
-            if on_step is not None:
-                on_step(steps[-1])
+    def one_epoch(self) -> None:
+        """Adds its steps to the state; those that are there already are over."""
+        state, options, ranks, train, device = self._state, self._options, self._ranks, self._train, self._device
+        epoch = len(state.history.epochs)
+        lengths = train.tokens.lengths
+        parameters = list(state.model.parameters())
+        scheduled = options.schedule.kind != "constant"
+        lowered = torch.autocast(device.type, torch.bfloat16) if options.bfloat16 else contextlib.nullcontext()
+        state.model.train()
+        self._batches.set_epoch(epoch)
+        # Dropout draws from torch's global generator: seeded for this epoch, and afterwards as if it had not been
+        # touched.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            seeds = [options.seed, epoch] + ([ranks.rank] if ranks.rank else [])
+            torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+            if state.rng is not None and state.steps:
+                torch.set_rng_state(state.rng)
+            state.rng = None
             start = time.perf_counter()
-    return steps
+            for rows in itertools.islice(self._batches, len(state.steps), None):
+                if scheduled:
+                    self._set_rates(epoch)
+                if ranks.size == 1:
+                    inputs, labels = train.batch(rows, options.layout, device)
+                    with lowered:
+                        loss = self._objective(self._forward(*inputs), labels)
+                else:
+                    loss = self._loss_of_part(rows, lowered)
+                for parameter in parameters:  # optimizer.zero_grad() does this in ten times the time, 50 us
+                    parameter.grad = None
+                if ranks.size == 1:
+                    loss.backward()
+                else:
+                    (loss * ranks.size).backward()  # of which all processes' mean is taken
+                if options.clip_norm is not None:
+                    clip_gradients(parameters, options.clip_norm)
+                state.optimizer.step()
+                number = loss.item()  # waits for the device: the step is over
+                if ranks.size > 1:
+                    number = float(ranks.sum(torch.tensor([number], dtype=torch.float64)))
+                seconds = time.perf_counter() - start
+                if not math.isfinite(number):
+                    raise FloatingPointError(
+                        f"the loss became {number} in epoch {epoch + 1}, step {len(state.steps) + 1}: "
+                        "try a lower learning rate"
+                    )
+                state.steps.append(Step(epoch, len(state.steps), number, int(lengths[rows].sum()), seconds))
+                if self._on_step is not None:
+                    self._on_step(state.steps[-1])
+                if self._after_step is not None:
+                    self._after_step()
+                start = time.perf_counter()
+
+    def _loss_of_part(self, rows: np.ndarray, lowered: contextlib.AbstractContextManager[object]) -> torch.Tensor:
+        mine = self._ranks.part(rows)
+        share = 1 if len(mine) else 0  # without a row, a process computes on another's, and counts it as nothing
+        inputs, labels = self._train.batch(mine if share else rows[:1], self._options.layout, self._device)
+        with lowered:
+            logits = self._forward(*inputs)
+            whole = self._train.labels[torch.from_numpy(rows)].to(self._device)
+            return share * self._objective.of_part(logits, labels, whole)
+
+    def _set_rates(self, epoch: int) -> None:
+        per_epoch = len(self._batches)
+        factor = self._options.schedule.factor(
+            epoch * per_epoch + len(self._state.steps), self._options.epochs * per_epoch
+        )
+        for group, peak in zip(self._state.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, data: EncodedTexts, batch_size: int = 32, layout: Layout = "packed", bucket: bool = True
-) -> Evaluation:
-    """The model's loss and metrics, in eval mode; leaves it in the mode it was in.
-
-    Args:
-        model: as in `fit`.
-        data: what it is tested on.
-        batch_size, layout: as in `TrainingOptions`.
-        bucket: texts in the order of their lengths, instead of that of `data`: faster, and the same to a model that is
-            indifferent to padding.
-
-    Raises:
-        ValueError: there is no data.
-    """
-    if len(data) == 0:
-        raise ValueError("data: expected at least one text, got none")
-    device = _device(model)
-    was_training = model.training
-    model.eval()
-    loss = 0.0
-    counts: Tensor | None = None
-    for rows in _batches(data, batch_size, bucket, shuffle=False):
-        inputs, labels = data.batch(rows, layout, device)
-        logits = model(*inputs)
-        loss += functional.cross_entropy(logits, labels, reduction="sum").item()
-        part = confusion_matrix(labels, logits.argmax(1), logits.size(1))
-        counts = part if counts is None else counts + part
-    model.train(was_training)
-    assert counts is not None  # there is at least one batch
-    return Evaluation(loss / len(data), accuracy(counts), macro_f1(counts))
-
-
-def _batches(data: EncodedTexts, batch_size: int, bucket: bool, shuffle: bool, seed: int = 0) -> Batches:
-    if bucket:
-        return LengthBucketSampler(data.tokens.lengths, batch_size, shuffle=shuffle, seed=seed)
-    return ShuffledBatches(len(data), batch_size, shuffle=shuffle, seed=seed)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+@contextlib.contextmanager
+def _deterministic(on: bool) -> Iterator[None]:
+    if not on:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from textclf_fast.training.loop import Step
+from textclf_fast.training.results import Step
 
 _SMOOTHING = 0.98  # of the loss and of the speed shown: about the last 50 steps
 
@@ -24,6 +24,7 @@ class TrainingProgress:
 
     def __init__(self, epochs: int, steps_per_epoch: int, console: Console) -> None:
         self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
         self._loss = 0.0
         self._seconds_per_token = 0.0
         self._weight = 0.0  # the sum of the weights in the two averages, near 1 after some steps
@@ -57,7 +58,7 @@ class TrainingProgress:
         loss, speed = self._loss / self._weight, self._weight / self._seconds_per_token
         self._progress.update(
             self._task,
-            advance=1,
+            completed=step.epoch * self._steps_per_epoch + step.step + 1,  # a training may go on in the middle
             description=f"epoch {step.epoch + 1}/{self._epochs}",
             numbers=f"loss {loss:.4f}, {speed:,.0f} tokens/s",
         )

@@ -1,0 +1,169 @@
+"""Accuracy against the number of labels, with pre-training and without: `python -m benchmarks.labels`.
+
+First `textclf-fast pretrain rt rt_plots movie_dialog 20ng --out lm --minutes 30`. Each number of labels is a random
+part of the texts to train on, the same for both ways; all of these texts are read without their labels by the language
+model. What is measured is the last epoch's accuracy on the data set's test part, which nothing is chosen by. Results
+are written as they come, and a run goes on where the one before it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from textclf_fast.cli.machine import describe_machine
+from textclf_fast.models import TextClassifier
+from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary, WordTokenizer, load_dataset
+from textclf_fast.text.files import write_atomically
+from textclf_fast.training import EncodedTexts, Schedule, TrainingOptions, evaluate, fit
+from textclf_fast.training.language_model_files import SavedLanguageModel, load_language_model
+from textclf_fast.training.transfer import TRANSFERRED, fine_tune, transfer
+
+SIZES = (100, 500, 1_000, 5_000, 0)  # 0: all
+WAYS = {"scratch": "from scratch", "pretrained": "from a language model"}
+BATCH_SIZE = 32
+LEAST_STEPS = 150  # so few labels are seen more often
+REGULARISED = {**TRANSFERRED, "dropout": 0.4}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lm", type=Path, default=Path("lm"), help="what `textclf-fast pretrain` wrote")
+    parser.add_argument("--data", default="rt", help="a data set of `textclf-fast data`")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of labels; 0: all")
+    parser.add_argument("--seeds", type=int, default=1, help="repetitions, each with other labels and weights")
+    parser.add_argument("--epochs", type=int, default=6, help="at least, of the classifier")
+    parser.add_argument("--lm-epochs", type=int, default=3, help="of the language model on the texts of the data set")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/labels-rt.json"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/labels-rt.png"))
+    arguments = parser.parse_args()
+    runs = _load(arguments.out)
+    bench = _Bench(arguments.data, arguments.lm, arguments.epochs, arguments.lm_epochs)
+    for seed in range(arguments.seeds):
+        for size in arguments.sizes:
+            for way in arguments.ways:
+                labels = min(size, len(bench.train)) or len(bench.train)
+                key = {"way": way, "labels": labels, "seed": seed}
+                if any(key.items() <= run.items() for run in runs):
+                    continue
+                start = time.perf_counter()
+                run = {**key, "accuracy": bench.run(way, labels, seed), "seconds": time.perf_counter() - start}
+                print(run, flush=True)
+                runs = [*_load(arguments.out), run]
+                record = {
+                    "command": " ".join(["python -m benchmarks.labels", *sys.argv[1:]]),
+                    "machine": describe_machine(),
+                    "data": arguments.data,
+                    "epochs": arguments.epochs,
+                    "lm_epochs": arguments.lm_epochs,
+                    "language_model": bench.about,
+                    "runs": runs,
+                }
+                write_atomically(arguments.out, json.dumps(record, indent=2) + "\n")
+                draw(runs, arguments.plot, arguments.data)
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text())["runs"] if path.exists() else []
+
+
+class _Bench:
+    """The data, and the two ways."""
+
+    def __init__(self, data: str, lm: Path, epochs: int, lm_epochs: int) -> None:
+        self.train, self._test = load_dataset(data, "train"), load_dataset(data, "test")
+        self._lm = lm
+        self._epochs = epochs
+        self._lm_epochs = lm_epochs
+        self._transferred: tuple[TextClassifier, Vocabulary] | None = None
+        self._saved: SavedLanguageModel | None = None
+        self.about: dict[str, Any] = {}
+
+    def run(self, way: str, size: int, seed: int) -> float:
+        """The accuracy after training on so many labels."""
+        rows = np.random.default_rng(seed).permutation(len(self.train))[:size]
+        part = self.train.select(rows.tolist())
+        torch.manual_seed(seed)
+        epochs = max(self._epochs, -(-LEAST_STEPS * BATCH_SIZE // size))
+        options = TrainingOptions(
+            epochs=epochs,
+            batch_size=BATCH_SIZE,
+            learning_rate=4e-3 if way == "pretrained" else 2e-3,
+            schedule=Schedule("one-cycle", warmup=0.1),
+            seed=seed,
+            keep="last",
+        )
+        if way == "pretrained":
+            model, vocabulary, tokenizer = self._from_language_model()
+            train, test, one = self._encode(part, vocabulary, tokenizer)
+            fine_tune(model, train, one, options)
+        else:
+            tokenizer = WordTokenizer()
+            vocabulary = Vocabulary.build(map(tokenizer, part.texts), 10_000, 2 if size > 1_000 else 1)
+            model = TextClassifier(
+                len(vocabulary), 128, 192, len(self.train.classes), bidirectional=True, **REGULARISED
+            )
+            train, test, one = self._encode(part, vocabulary, tokenizer)
+            fit(model, train, one, options)
+        return evaluate(model, test).accuracy
+
+    def _from_language_model(self) -> tuple[TextClassifier, Vocabulary, Tokenizer]:
+        if self._saved is None or self._transferred is None:
+            self._saved = load_language_model(self._lm)
+            start = time.perf_counter()
+            self._transferred = transfer(
+                self._saved, self.train.texts, len(self.train.classes), epochs=self._lm_epochs, **REGULARISED
+            )
+            self.about = {**self._saved.extra, "seconds_on_task": time.perf_counter() - start}
+        model, vocabulary = self._transferred
+        model = copy.deepcopy(model)
+        model.fc.reset_parameters()
+        return model, vocabulary, self._saved.tokenizer
+
+    def _encode(self, part: LabelledTexts, vocabulary: Vocabulary, tokenizer: Tokenizer) -> list[EncodedTexts]:
+        """The part to train on, the one to test on at the end, and one text: nobody looks at what epochs are like."""
+        return [
+            EncodedTexts.from_texts(texts, self.train.classes, vocabulary, tokenizer)
+            for texts in (part, self._test, part.select([0]))
+        ]
+
+
+def draw(runs: list[dict[str, Any]], path: Path, data: str) -> None:
+    """Mean accuracy, and each run's, against the number of labels, into a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for (way, name), color in zip(WAYS.items(), ("#777777", "#1f5fa8"), strict=True):
+        sizes = sorted({run["labels"] for run in runs if run["way"] == way})
+        found = [[100 * run["accuracy"] for run in runs if (run["way"], run["labels"]) == (way, s)] for s in sizes]
+        axes.plot(sizes, [statistics.mean(each) for each in found], marker="o", color=color, label=name)
+        for size, each in zip(sizes, found, strict=True):
+            axes.plot([size] * len(each), each, linestyle="", marker=".", color=color, alpha=0.5)
+    axes.set_xscale("log")
+    ticks = sorted({run["labels"] for run in runs})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled texts")
+    axes.set_ylabel(f"accuracy on the test part of {data} (%)")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`textclf-fast pretrain`, and `train --from` what it wrote."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from cli.conftest import TOY, Run
+
+from textclf_fast.training.language_model_files import load_language_model
+
+SMALL = ["--embedding-dim", 12, "--hidden-dim", 16, "--batch-size", 4, "--steps", 10, "--min-frequency", 1]
+
+
+def write_texts(path: Path) -> Path:
+    with TOY.open(encoding="utf-8") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    path.write_text("\n".join(texts) + "\n\n", encoding="utf-8")
+    return path
+
+
+def test_text_file(run: Run, tmp_path: Path) -> None:
+    texts = write_texts(tmp_path / "texts.txt")
+    ran = run("pretrain", texts, "--out", "lm", "--epochs", 2, "--held-out", 0.1, *SMALL)
+    assert ran.status == 0
+    lines = ran.out.splitlines()
+    assert " to train on, " in lines[0]
+    assert lines[1].startswith("epoch 1: loss ")
+    assert "held-out perplexity" in lines[2]
+    assert lines[-1] == "To use it: textclf-fast train FILE --from lm --out DIR"
+    saved = load_language_model(tmp_path / "lm")
+    assert saved.model.config["bidirectional"]
+    assert len(saved.extra["epochs"]) == 2
+    assert saved.extra["epochs"][1]["perplexity"] < len(saved.vocabulary)
+
+
+def test_several_sources_and_columns(run: Run, tmp_path: Path) -> None:
+    texts = write_texts(tmp_path / "texts.txt")
+    ran = run(
+        "pretrain", texts, TOY, "--out", "lm", "--epochs", 1, "--held-out", 0.1, "--forward", "--layers", 2, *SMALL
+    )
+    assert ran.status == 0
+    assert load_language_model(tmp_path / "lm").model.config["num_layers"] == 2
+
+
+def test_minutes(run: Run, tmp_path: Path) -> None:
+    texts = write_texts(tmp_path / "texts.txt")
+    ran = run("pretrain", texts, "--out", "lm", "--epochs", 10**6, "--minutes", 0.01, "--held-out", 0.1, *SMALL)
+    assert ran.status == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["absent.txt"], "absent.txt: "),
+        (["texts.txt", "--layers", 2], "--layers: 2 layers can read in one direction alone: add --forward"),
+        (["few.txt"], "few.txt: too few texts: none to hold out"),
+        (["texts.txt", "--minutes", -1], "expected a positive number, got -1.0"),
+    ],
+)
+def test_mistakes(run: Run, tmp_path: Path, args: list[object], message: str) -> None:
+    write_texts(tmp_path / "texts.txt")
+    (tmp_path / "few.txt").write_text("one text\n")
+    ran = run("pretrain", *args, "--out", "lm", *SMALL[:4])
+    assert ran.status == 2
+    assert message in ran.err
+    assert ran.err.count("\n") == 1
+    assert not (tmp_path / "lm").exists()
+
+
+def test_what_is_there_is_kept(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm" / "notes.txt").write_text("mine")
+    ran = run("pretrain", TOY, "--out", "lm", "--overwrite", *SMALL)
+    assert ran.status == 2
+    assert (tmp_path / "lm" / "notes.txt").read_text() == "mine"

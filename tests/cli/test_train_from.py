@@ -1,0 +1,69 @@
+"""`textclf-fast train --from` a language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli.conftest import TOY, Run
+
+from textclf_fast.cli.app import main
+from textclf_fast.models import TextClassifier
+from textclf_fast.training import load_model
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("language_models") / "lm"
+    small = ["--embedding-dim", "12", "--hidden-dim", "16", "--batch-size", "4", "--steps", "10"]
+    small += ["--min-frequency", "1", "--held-out", "0.1", "--epochs", "1"]
+    assert main(["pretrain", str(TOY), "--out", str(directory), *small]) == 0
+    return directory
+
+
+def test_train_and_predict(run: Run, tmp_path: Path, language_model: Path) -> None:
+    ran = run("train", TOY, "--from", language_model, "--out", "model", "--epochs", 4, "--dropout", 0.1, "--lr", 0.02)
+    assert ran.status == 0
+    assert ran.out.splitlines()[0] == f"{language_model}: reads the 160 texts to train on, 3 times"
+    saved = load_model(tmp_path / "model")
+    assert isinstance(saved.model, TextClassifier)
+    expected = {"embedding_dim": 12, "hidden_dim": 16, "bidirectional": True, "pooling": "concat", "dropout": 0.1}
+    assert expected.items() <= saved.model.config.items()
+    (tmp_path / "texts.txt").write_text("the food was good\n")
+    assert run("predict", "model", "texts.txt").status == 0
+
+
+def test_resume_thaws_the_same_layers(
+    run: Run, tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the second epoch, with the embedding still frozen, it ends with the bits of one that was not."""
+    args = ["train", TOY, "--from", language_model, "--epochs", 3, "--lm-epochs", 1, "--keep", "last"]
+    assert run(*args, "--out", "whole").status == 0
+    calls = 0
+    batch = __import__("textclf_fast.training.encoded", fromlist=["EncodedTexts"]).EncodedTexts.batch
+
+    def stop(self: object, *rest: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 10:  # 5 steps and 2 batches of the evaluation an epoch
+            raise KeyboardInterrupt
+        return batch(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("textclf_fast.training.encoded.EncodedTexts.batch", stop)
+        assert run(*args, "--out", "parts").status == 130
+    assert run(*args, "--out", "parts", "--resume").status == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_for_an_lstm_alone(run: Run, language_model: Path) -> None:
+    ran = run("train", TOY, "--from", language_model, "--model", "mlp", "--out", "new")
+    assert (ran.status, ran.out) == (2, "")
+    assert "expected lstm with --from, got mlp" in ran.err
+
+
+def test_a_classifier_is_no_language_model(run: Run, model: Path) -> None:
+    ran = run("train", TOY, "--from", model, "--out", "new")
+    assert ran.status == 2
+    assert "not the configuration of a textclf_fast language model" in ran.err

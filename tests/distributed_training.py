@@ -1,0 +1,128 @@
+"""The trainer as one of two processes: ``torchrun --nproc-per-node 2 distributed_training.py FOLDER``.
+
+Everything but the command line is in float64, so that what differs in the order of sums alone agrees to many digits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from textclf_fast import TextClassifier
+from textclf_fast.cli.app import main
+from textclf_fast.text import Vocabulary, WordTokenizer, read_labelled
+from textclf_fast.training import Checkpoints, EncodedTexts, Schedule, TrainingOptions, fit
+from textclf_fast.training.distributed import ALONE, Ranks, joined_ranks
+
+TOY = Path(__file__).parent / "text" / "toy.csv"
+SMALL = ("--embedding-dim", "8", "--hidden-dim", "8", "--epochs", "2", "--checkpoint-every", "2")
+# 30 texts: batches of 7 are shared out as 4 and 3, the last one, of 2, as 1 and 1; of batches of 1 one has nothing.
+# 9 held out make two batches of 7, one for each; one of 20, for one process alone.
+OPTIONS = {
+    "uneven": TrainingOptions(epochs=6, batch_size=7, learning_rate=0.02, keep="last"),
+    "large": TrainingOptions(epochs=2, batch_size=20, learning_rate=0.02),
+    "nothing for one": TrainingOptions(epochs=1, batch_size=1, learning_rate=0.02, bucket=False),
+    "everything": TrainingOptions(
+        epochs=3,
+        batch_size=7,
+        learning_rate=0.02,
+        schedule=Schedule("one-cycle"),
+        weight_decay=0.1,
+        clip_norm=0.1,
+        label_smoothing=0.1,
+        class_weights=(0.3, 2.0),
+        patience=2,
+        monitor="loss",
+    ),
+}
+
+
+class Result(NamedTuple):
+    losses: list[float]
+    held_out: list[tuple[float, float, float]]
+    state: dict[str, Tensor]
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(
+    options: TrainingOptions,
+    ranks: Ranks = ALONE,
+    checkpoints: Checkpoints | None = None,
+    stop: int | None = None,
+    signal_rank: int | None = None,
+    dropout: float = 0.0,
+) -> Result:
+    """Trains; ends after `stop` steps, by an error, or by a signal to one of the processes."""
+    data = read_labelled(TOY).select(range(39))
+    tokenizer = WordTokenizer()
+    vocabulary = Vocabulary.build(map(tokenizer, data.texts))
+    train, held_out = (
+        EncodedTexts.from_texts(data.select(rows), data.classes, vocabulary, tokenizer)
+        for rows in (range(30), range(30, 39))
+    )
+    torch.manual_seed(1)
+    model = TextClassifier(len(vocabulary), 5, 6, 2, sparse=True, dropout=dropout).double()
+    steps = 0
+
+    def on_step(unused: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == stop:
+            if signal_rank is None:
+                raise Stopped
+            if ranks.rank == signal_rank:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    history = fit(model, train, held_out, options, on_step, checkpoints=checkpoints, ranks=ranks)
+    return Result(
+        [step.loss for result in history.epochs for step in result.steps],
+        [(r.held_out.loss, r.held_out.accuracy, r.held_out.macro_f1) for r in history.epochs],
+        model.state_dict(),
+    )
+
+
+def _resumed(folder: Path, ranks: Ranks) -> Result:
+    """Stopped by an error, then by Ctrl-C that the second process alone has seen, then to the end."""
+    path = folder / "checkpoint"
+    for how in ({"stop": 5}, {"stop": 4, "signal_rank": 1}):
+        try:
+            run(OPTIONS["everything"], ranks, Checkpoints(path, 2, resume=True), dropout=0.4, **how)  # type: ignore[arg-type]
+        except (Stopped, KeyboardInterrupt):
+            pass
+        else:
+            raise AssertionError("it was not stopped")
+        ranks.wait()
+    places: list[tuple[int, int]] = []
+    checkpoints = Checkpoints(path, 2, resume=True, on_resume=lambda *place: places.append(place))
+    result = run(OPTIONS["everything"], ranks, checkpoints, dropout=0.4)
+    assert places == [(1, 3)], places  # 4 steps to the checkpoint, and 4 more
+    return result
+
+
+def _main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with joined_ranks() as ranks:
+        results = {name: run(options, ranks) for name, options in OPTIONS.items()}
+        results["not stopped"] = run(OPTIONS["everything"], ranks, dropout=0.4)
+        results["resumed"] = _resumed(folder, ranks)
+        torch.save({name: tuple(result) for name, result in results.items()}, folder / f"rank{ranks.rank}.pt")
+        assert main(["train", str(TOY), "--out", str(folder / "model"), *SMALL]) == 0
+        try:
+            status = main(["train", "nowhere.csv", "--out", str(folder / "other")])
+        except SystemExit as error:
+            status = int(error.code or 0)
+        assert status == 2
+        ranks.wait()
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

@@ -1,0 +1,83 @@
+"""Two processes under torchrun train one model: as one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import distributed_training
+import pytest
+import torch
+from distributed_training import OPTIONS, SMALL, TOY, Result, run
+
+import textclf_fast
+from textclf_fast.cli.app import main
+from textclf_fast.training import load_model
+
+RANKS = 2
+
+
+class Ran:
+    def __init__(self, folder: Path, output: str) -> None:
+        self.folder = folder
+        self.output = output
+        loaded = [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
+        self.results = {name: [Result(*found[name]) for found in loaded] for name in loaded[0]}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    torch_distributed = pytest.importorskip("torch.distributed")
+    if not (torch_distributed.is_available() and torch_distributed.is_gloo_available()):
+        pytest.skip("this torch has no gloo")
+    folder = tmp_path_factory.mktemp("ranks")
+    path = os.pathsep.join([str(Path(textclf_fast.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+    done = subprocess.run(
+        [sys.executable, *launch, distributed_training.__file__, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout
+    return Ran(folder, done.stdout)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_as_one_process(name: str, ran: Ran) -> None:
+    want = run(OPTIONS[name])
+    close = {"rtol": 1e-9, "atol": 1e-10}
+    for got in ran.results[name]:
+        torch.testing.assert_close(got.losses, want.losses, **close)
+        torch.testing.assert_close(got.held_out, want.held_out, **close)
+        torch.testing.assert_close(got.state, want.state, **close)
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "not stopped", "resumed"])
+def test_both_have_the_same_bits(name: str, ran: Ran) -> None:
+    first, second = ran.results[name]
+    assert first.losses == second.losses
+    assert all(torch.equal(first.state[key], second.state[key]) for key in first.state)
+
+
+def test_resumed_to_the_same_bits(ran: Ran) -> None:
+    """Dropout included, of which each process has its own."""
+    for got, want in zip(ran.results["resumed"], ran.results["not stopped"], strict=True):
+        assert got.losses == want.losses
+        assert got.held_out == want.held_out
+        assert all(torch.equal(got.state[key], want.state[key]) for key in want.state)
+
+
+def test_the_program(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(TOY), "--out", str(tmp_path / "model"), *SMALL]) == 0
+    ours, theirs = load_model(ran.folder / "model"), load_model(tmp_path / "model")
+    for name, weight in theirs.model.state_dict().items():
+        torch.testing.assert_close(ours.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    assert ran.output.count("epoch 2/2: ") == 1, "the first process alone speaks"
+    assert not (ran.folder / "model.training").exists()
+    assert ran.output.count("error: nowhere.csv: there is no such file") == 1
+    assert "Traceback" not in ran.output

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from textclf_fast.training import TrainingOptions, evaluate, fit, train_epochs
+from textclf_fast.training.objective import Objective, balanced_weights, clip_gradients
+
+LABELS = torch.tensor([0, 0, 0, 1, 3, 3])
+OPTIONS = [
+    {},
+    {"label_smoothing": 0.1},
+    {"class_weights": (0.5, 2.0, 1.0, 0.0)},
+    {"class_weights": "balanced", "label_smoothing": 0.2},
+]
+
+
+def test_balanced_weights() -> None:
+    weights = balanced_weights(LABELS, 5)
+    assert weights.tolist() == pytest.approx([2 / 3, 2, 0, 1, 0])  # n / C is 2
+    assert float(weights[LABELS].sum()) == pytest.approx(len(LABELS))  # the learning rate means what it meant
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_is_pytorchs_cross_entropy(options: dict[str, Any]) -> None:
+    logits = torch.randn(6, 4, dtype=torch.float64)
+    weight = options.get("class_weights")
+    if weight is not None:
+        weight = torch.tensor([2 / 3, 2, 0, 1] if weight == "balanced" else weight, dtype=torch.float64)
+    want = functional.cross_entropy(logits, LABELS, weight, label_smoothing=options.get("label_smoothing", 0.0))
+    objective = Objective(TrainingOptions(**options), LABELS)
+    torch.testing.assert_close(objective(logits, LABELS), want)
+    for parts in ([slice(0, 4), slice(4, 6)], [slice(0, 1), slice(1, 6)], [slice(0, 6, 2), slice(1, 6, 2)]):
+        shares = [objective.of_part(logits[part], LABELS[part], LABELS) for part in parts]
+        torch.testing.assert_close(sum(shares), want)
+
+
+def test_wrong_number_of_class_weights(toy: Any) -> None:
+    with pytest.raises(ValueError, match="class_weights: expected 2, one for each class, got 3"):
+        fit(toy.model(), toy.data, toy.data, TrainingOptions(class_weights=(1.0, 2.0, 3.0)))
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_clipping_is_pytorchs_sparse_rows_too(max_norm: float) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Embedding(7, 3), nn.Linear(3, 2)).double()
+    sparse = copy.deepcopy(dense)
+    sparse[0].sparse = True
+    ids = torch.tensor([1, 2, 1, 6, 1])  # a row three times
+    for model in (dense, sparse):
+        model(ids).square().sum().backward()
+    norm = nn.utils.clip_grad_norm_(dense.parameters(), max_norm)
+    assert norm > 0.1
+    clip_gradients(sparse.parameters(), max_norm)
+    for ours, theirs in zip(sparse.parameters(), dense.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad.to_dense(), theirs.grad)
+
+
+def test_clipping_limits_a_step(toy: Any) -> None:
+    """With SGD, a step is the rate times the gradient: none is longer than the norm allows."""
+    model = toy.model(sparse=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    moved: list[float] = []
+
+    def measure(unused: Any) -> None:
+        changes = [p.detach() - b for p, b in zip(model.parameters(), before, strict=True)]
+        moved.append(float(torch.nn.utils.get_total_norm(changes)))
+        before[:] = [parameter.detach().clone() for parameter in model.parameters()]
+
+    options = TrainingOptions(epochs=1, batch_size=50, clip_norm=0.01)
+    list(train_epochs(model, toy.data, toy.data, options, measure, optimizer))
+    assert moved == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+def test_bfloat16(toy: Any) -> None:
+    """Close to float32, and not it; packed and padded batches alike; evaluations and weights are float32."""
+    losses = {}
+    for name, options in (
+        ("float32", {}),
+        ("packed", {"bfloat16": True}),
+        ("padded", {"bfloat16": True, "layout": "padded"}),
+    ):
+        model = toy.model(sparse=True)
+        results = list(
+            train_epochs(model, toy.data, toy.data, TrainingOptions(epochs=2, learning_rate=1e-2, **options))
+        )
+        losses[name] = [step.loss for result in results for step in result.steps]
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert results[-1].held_out == evaluate(model, toy.data)
+    assert losses["packed"] == pytest.approx(losses["float32"], abs=0.02)
+    assert losses["packed"] == pytest.approx(losses["padded"], abs=5e-3)
+    assert losses["packed"] != losses["float32"]
+
+
+def test_weight_decay_is_adamws(toy: Any) -> None:
+    weights = []
+    for options in ({"fused_adam": False}, {"fused_adam": True}, {"weight_decay": 0.0}):
+        model = toy.model()
+        given = {"epochs": 2, "weight_decay": 0.5, "learning_rate": 1e-2, **options}
+        list(train_epochs(model, toy.data, toy.data, TrainingOptions(**given)))
+        weights.append(model.fc.weight.detach().clone())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-5)
+    assert weights[2].norm() > 1.02 * weights[0].norm()
+
+
+def test_deterministic_is_on_in_training_alone(toy: Any) -> None:
+    seen: list[bool] = []
+    is_on = torch.are_deterministic_algorithms_enabled
+    options = TrainingOptions(epochs=1, batch_size=100, deterministic=True)
+    epochs = train_epochs(toy.model(sparse=True), toy.data, toy.data, options, lambda unused: seen.append(is_on()))
+    for _ in epochs:
+        assert not is_on()
+    assert seen == [True, True]
+    assert not is_on()

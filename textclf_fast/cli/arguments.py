@@ -1,0 +1,79 @@
+"""Arguments that several sub-commands have, and what makes a usage error of a wrong one."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DATA = "Data"
+MODEL = "Model"
+TRAINING = "Training"
+OUTPUT = "Output"
+
+
+def share(number: float) -> float:
+    """Of a whole."""
+    if not 0 < number < 1:
+        raise typer.BadParameter(f"expected a number between 0 and 1, got {number}")
+    return number
+
+
+def positive(number: float | None) -> float | None:
+    """Finite and above 0, if given."""
+    if number is not None and not (math.isfinite(number) and number > 0):
+        raise typer.BadParameter(f"expected a positive number, got {number}")
+    return number
+
+
+@contextlib.contextmanager
+def blame(option: str) -> Iterator[None]:
+    """Turns a ValueError into wrong usage of this option."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=f"'{option}'") from error
+
+
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="A .csv, .tsv, .jsonl, .parquet or fastText file, or the name of a data set (see `data`)."
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(help="Directory to write the model to; it is made.", rich_help_panel=OUTPUT, show_default=False)
+]
+Text = Annotated[str, typer.Option(help="Column of the texts.", rich_help_panel=DATA)]
+Label = Annotated[str, typer.Option(help="Column of the labels.", rich_help_panel=DATA)]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="Column that says where a text is from: no group is both trained on and held out.", rich_help_panel=DATA
+    ),
+]
+HeldOut = Annotated[float, typer.Option(callback=share, help="Share of the texts to test on.", rich_help_panel=DATA)]
+Tokenizer = Annotated[
+    Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.", rich_help_panel=DATA)
+]
+VocabSize = Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.", rich_help_panel=DATA)]
+MinFrequency = Annotated[
+    int, typer.Option(min=1, help="Tokens seen less often in training are unknown.", rich_help_panel=DATA)
+]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, help="Of the initial weights, the order of the batches and dropout.", rich_help_panel=TRAINING),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the model that is in the directory.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object at the end and nothing else, for machines.", rich_help_panel=OUTPUT
+    ),
+]

@@ -1,0 +1,69 @@
+"""From a file of labelled texts to what training takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textclf_fast.cli.arguments import blame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary
+    from textclf_fast.training import EncodedTexts
+
+
+def read_data(file: str, text: str, label: str, group: str | None) -> LabelledTexts:
+    """The texts of a file, or of a data set of this name."""
+    from textclf_fast.text import DATASETS, load_dataset, read_labelled
+
+    if file in DATASETS and not Path(file).exists():
+        return load_dataset(file)
+    return read_labelled(file, text, label, group)
+
+
+def missing_classes(file: str, train_part: LabelledTexts, classes: Sequence[str]) -> list[str]:
+    """Those that there is no text of to train on.
+
+    Raises:
+        DataError: there is one class alone to train on.
+    """
+    from textclf_fast.text import DataError
+
+    if len(train_part.classes) < 2:
+        raise DataError(f"{file}: the texts to train on are all labelled {train_part.classes[0]!r}: too few texts")
+    return [name for name in classes if name not in train_part.classes]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Parts of the data as numbers, the one to train on first, and what made them so."""
+
+    parts: list[EncodedTexts]
+    labels: list[str]
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+
+    @classmethod
+    def encode(
+        cls, parts: Sequence[LabelledTexts], labels: list[str], kind: str, vocab_size: int, min_frequency: int
+    ) -> Inputs:
+        """With a tokenizer of this kind, and the vocabulary of the first part."""
+        from textclf_fast.text import Vocabulary, tokenizer_for
+
+        with blame("--tokenizer"):  # too small a vocabulary, a package that is missing
+            tokenizer = tokenizer_for(kind, parts[0].texts, vocab_size)
+        vocabulary = Vocabulary.build(map(tokenizer, parts[0].texts), vocab_size, min_frequency)
+        return cls.of(parts, labels, vocabulary, tokenizer)
+
+    @classmethod
+    def of(
+        cls, parts: Sequence[LabelledTexts], labels: list[str], vocabulary: Vocabulary, tokenizer: Tokenizer
+    ) -> Inputs:
+        """With what is known already."""
+        from textclf_fast.training import EncodedTexts
+
+        encoded = [EncodedTexts.from_texts(part, labels, vocabulary, tokenizer) for part in parts]
+        return cls(encoded, labels, vocabulary, tokenizer)

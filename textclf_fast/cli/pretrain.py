@@ -1,0 +1,162 @@
+"""`textclf-fast pretrain`: texts without labels -> a language model, which `train --from` goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from textclf_fast.cli.arguments import positive, share
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from textclf_fast.training.pretraining import PretrainingEpoch, PretrainingStep
+
+
+def pretrain(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE|NAME...",
+            help="Files of texts, .txt (one a line), .csv, .tsv or .jsonl, and names of data sets (see `data`): of "
+            "labelled ones the texts to train on.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Directory to write the language model to; it is made.")],
+    text: Annotated[str, typer.Option(help="Column of the texts, in files that have columns.")] = "text",
+    epochs: Annotated[int, typer.Option(min=1, help="How often each text is seen, at most.")] = 3,
+    minutes: Annotated[
+        float | None, typer.Option(callback=positive, help="Stop training after so many minutes.")
+    ] = None,
+    vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 20_000,
+    min_frequency: Annotated[int, typer.Option(min=1, help="Words seen less often are unknown.")] = 3,
+    embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.")] = 128,
+    hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of the LSTM, in each direction.")] = 192,
+    layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM; several with --forward alone.")] = 1,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional/--forward", help="Guess the words before as well as those after.")
+    ] = True,
+    dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.")] = 0.1,
+    lr: Annotated[float, typer.Option(callback=positive, help="Highest learning rate of Adam.")] = 4e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
+    steps: Annotated[int, typer.Option(min=2, help="Tokens of a row of a step.")] = 64,
+    held_out: Annotated[
+        float, typer.Option(callback=share, help="Share of the texts to measure the perplexity on.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and of what is drawn.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the directory.")] = False,
+) -> None:
+    """Trains a language model: to guess each word from those before it, and each from those after it.
+
+    The perplexity, on texts held out, is how many words the model is as good as choosing among. The texts are read one
+    after the other, so they may be more than memory holds; their token ids lie in a temporary file meanwhile.
+    """
+    import torch
+    from rich.console import Console
+
+    from textclf_fast.models import LanguageModel
+    from textclf_fast.text import DataError, TokenFile, Vocabulary, WordTokenizer
+    from textclf_fast.training import check_target
+    from textclf_fast.training.language_model_files import save_language_model
+    from textclf_fast.training.pretraining import PretrainingOptions, pretrain
+
+    if bidirectional and layers > 1:
+        raise DataError(f"--layers: {layers} layers can read in one direction alone: add --forward")
+    check_target(out, overwrite)  # before the work, not after it
+    options = PretrainingOptions(
+        epochs=epochs, minutes=minutes, batch_size=batch_size, steps=steps, learning_rate=lr, seed=seed
+    )
+    tokenizer = WordTokenizer()
+    vocabulary = Vocabulary.build(map(tokenizer, _texts(sources, text, held_out, False)), vocab_size, min_frequency)
+    with tempfile.TemporaryDirectory(prefix="textclf-fast-") as folder:
+        train, tested = (
+            TokenFile.write(Path(folder) / name, _texts(sources, text, held_out, part), tokenizer, vocabulary)
+            for name, part in (("train", False), ("held_out", True))
+        )
+        print(
+            f"{len(train):,} texts of {train.num_tokens:,} tokens to train on, {len(tested):,} held out; "
+            f"vocabulary of {len(vocabulary):,}"
+        )
+        torch.manual_seed(seed)
+        model = LanguageModel(
+            len(vocabulary),
+            embedding_dim,
+            hidden_dim,
+            num_layers=layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+        )
+        console = Console(highlight=False, soft_wrap=True)
+        with _Progress(console) as progress:
+            records = pretrain(
+                model,
+                train.tokens,
+                tested.tokens,
+                options,
+                progress.on_step,
+                lambda result: console.print(_line(result), markup=False),
+            )
+    extra = {
+        "texts": list(sources),
+        "tokens": train.num_tokens,
+        "options": dataclasses.asdict(options),
+        "epochs": [dataclasses.asdict(record) for record in records],
+    }
+    save_language_model(out, model, vocabulary, tokenizer, extra, overwrite)
+    print(f"{out}: perplexity {records[-1].perplexity:,.1f} on the texts held out")
+    print(f"To use it: textclf-fast train FILE --from {shlex.quote(str(out))} --out DIR")
+
+
+def _texts(sources: Sequence[str], column: str, share: float, held_out: bool) -> Iterator[str]:
+    """The texts of one part. Equal texts are in the same, wherever they are from."""
+    from textclf_fast.text import CORPORA, DATASETS, DataError, load_unlabelled, read_texts
+
+    found = False
+    for source in sources:
+        named = source in (DATASETS | CORPORA) and not Path(source).exists()
+        for text in load_unlabelled(source) if named else read_texts(source, column):
+            number = int.from_bytes(hashlib.sha256(text.encode(errors="replace")).digest()[:8], "little")
+            if (number < share * 2**64) == held_out:
+                found = True
+                yield text
+    if not found:
+        raise DataError(f"{', '.join(sources)}: too few texts: none to {'hold out' if held_out else 'train on'}")
+
+
+class _Progress:
+    """A bar for a training that has steps or minutes to do; nothing where the console is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task("", total=1.0)
+
+    def __enter__(self) -> _Progress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._progress.stop()
+
+    def on_step(self, step: PretrainingStep) -> None:
+        self._progress.update(
+            self._task,
+            completed=step.done,
+            description=f"epoch {step.epoch + 1}, loss {step.loss:.2f}, {step.tokens / step.seconds:,.0f} tokens/s",
+        )
+
+
+def _line(result: PretrainingEpoch) -> str:
+    return (
+        f"epoch {result.epoch + 1}: loss {result.loss:.3f}, held-out perplexity {result.perplexity:,.1f}, "
+        f"{result.seconds:,.0f} s, {result.tokens / result.seconds:,.0f} tokens/s"
+    )

@@ -1,0 +1,86 @@
+"""The loss that training minimises, and the gradients' norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from textclf_fast.training.options import TrainingOptions
+
+
+class Objective:
+    """Cross-entropy with class weights and label smoothing.
+
+    Args:
+        options: what of it there is.
+        labels: (n,) int64 of all texts to train on, which balanced weights count.
+
+    Raises:
+        ValueError: when first called, class weights that are not one for each of the C classes.
+    """
+
+    def __init__(self, options: TrainingOptions, labels: Tensor) -> None:
+        self._smoothing = options.label_smoothing
+        self._class_weights = options.class_weights
+        self._labels = labels
+        self._weight: Tensor | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a batch: logits (B, C), labels (B,) int64 -> ()."""
+        return functional.cross_entropy(logits, labels, self._weight_for(logits), label_smoothing=self._smoothing)
+
+    def of_part(self, logits: Tensor, labels: Tensor, batch_labels: Tensor) -> Tensor:
+        """A part's share of the mean loss of a batch, whose other parts are elsewhere; all shares add up to it.
+
+        Args:
+            logits, labels: (P, C) and (P,), of the part.
+            batch_labels: (B,), of the whole batch.
+        """
+        weight = self._weight_for(logits)
+        total = functional.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=self._smoothing)
+        return total / (len(batch_labels) if weight is None else weight[batch_labels].sum())
+
+    def _weight_for(self, logits: Tensor) -> Tensor | None:
+        if self._class_weights is None or self._weight is not None:
+            return self._weight
+        classes = logits.size(1)
+        if self._class_weights == "balanced":
+            weight = balanced_weights(self._labels, classes)
+        elif len(self._class_weights) == classes:
+            weight = torch.tensor(self._class_weights)
+        else:
+            raise ValueError(f"class_weights: expected {classes}, one for each class, got {len(self._class_weights)}")
+        # (Autocast computes the cross-entropy in float32 whatever the logits are.)
+        self._weight = weight.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
+        return self._weight
+
+
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """n / (C n_c) for each class c of which there are n_c among n labels, (num_classes,); 0 where there is none.
+
+    C counts the classes that are there.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    there = counts > 0
+    return torch.where(there, len(labels) / (there.sum() * counts.clamp(min=1)), 0.0)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scales the gradients so that their norm, over all parameters, is `max_norm` at most; sparse ones as they are.
+
+    As torch.nn.utils.clip_grad_norm_, which takes dense gradients only.
+    """
+    values = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()  # or else a row that is there twice counts wrongly
+            values.append(parameter.grad._values())
+        else:
+            values.append(parameter.grad)
+    norm = torch.nn.utils.get_total_norm(values)
+    torch._foreach_mul_(values, (max_norm / (norm + 1e-6)).clamp(max=1.0))
