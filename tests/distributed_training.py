@@ -23,9 +23,10 @@ from textclf_fast.training.distributed import ALONE, Ranks, joined_ranks
 TOY = Path(__file__).parent / "text" / "toy.csv"
 SMALL = ("--embedding-dim", "8", "--hidden-dim", "8", "--epochs", "2", "--checkpoint-every", "2")
 # 30 texts: batches of 7 are shared out as 4 and 3, the last one, of 2, as 1 and 1; of batches of 1 one has nothing.
-# 5 held out make one batch for one process alone.
+# 9 held out make two batches of 7, one for each; one of 20, for one process alone.
 OPTIONS = {
-    "uneven": TrainingOptions(epochs=3, batch_size=7, learning_rate=0.02),
+    "uneven": TrainingOptions(epochs=6, batch_size=7, learning_rate=0.02, keep="last"),
+    "large": TrainingOptions(epochs=2, batch_size=20, learning_rate=0.02),
     "nothing for one": TrainingOptions(epochs=1, batch_size=1, learning_rate=0.02, bucket=False),
     "everything": TrainingOptions(
         epochs=3,
@@ -61,12 +62,12 @@ def run(
     dropout: float = 0.0,
 ) -> Result:
     """Trains; ends after `stop` steps, by an error, or by a signal to one of the processes."""
-    data = read_labelled(TOY).select(range(35))
+    data = read_labelled(TOY).select(range(39))
     tokenizer = WordTokenizer()
     vocabulary = Vocabulary.build(map(tokenizer, data.texts))
     train, held_out = (
         EncodedTexts.from_texts(data.select(rows), data.classes, vocabulary, tokenizer)
-        for rows in (range(30), range(30, 35))
+        for rows in (range(30), range(30, 39))
     )
     torch.manual_seed(1)
     model = TextClassifier(len(vocabulary), 5, 6, 2, sparse=True, dropout=dropout).double()

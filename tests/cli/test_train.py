@@ -252,6 +252,7 @@ def test_resume(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ours, theirs = (Path(name, "model.safetensors").read_bytes() for name in ("model", "once"))
     assert ours == theirs
     assert run(*command, "--resume").out == "model: the training is over\n"
+    assert json.loads(run(*command, "--resume", "--json").out) == {"model": "model", "over": True}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "once"]
 
 

@@ -280,11 +280,16 @@ def test_of_another_training(tmp_path: Path, toy: Any) -> None:
     ):
         with pytest.raises(DataError, match=message):
             train(toy, other, Checkpoints(path, resume=True))
-    with pytest.raises(DataError, match=r"lstm.weight_hh_l1.*, got"):
-        train(toy, options, Checkpoints(path, resume=True), num_layers=2)
+    for changed, message in (
+        ({"num_layers": 2}, "with model.num_layers 1, not 2"),
+        ({"dropout": 0}, "dropout 0.3, not 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            train(toy, options, Checkpoints(path, resume=True), **changed)
     data = EncodedTexts(toy.data.tokens, 1 - toy.data.labels)
+    model = toy.model(dropout=0.3, sparse=True)
     with pytest.raises(DataError, match="is of a training on other texts or labels"):
-        fit(toy.model(), data, data, options, checkpoints=Checkpoints(path, resume=True))
+        fit(model, data, data, options, checkpoints=Checkpoints(path, resume=True))
 
 
 def test_bad_interval(tmp_path: Path) -> None:

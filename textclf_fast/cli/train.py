@@ -215,7 +215,7 @@ def train(
         run.check(overwrite, resume)
         data = run.on_first_then_others(lambda: read_data(file, text, label, group))
         if resume and run.is_over:
-            run.say(f"{out}: the training is over")
+            run.say_it_is_over()
             return
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
         parts = split(data, held_out)

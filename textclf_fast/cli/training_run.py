@@ -73,6 +73,12 @@ class TrainingRun:
         """Whether there is a model, and nothing to go on with."""
         return self._unfinished.is_over
 
+    def say_it_is_over(self) -> None:
+        """There is nothing to do."""
+        if self._as_json and self._ranks.rank == 0:
+            print(json.dumps({"model": str(self._out), "over": True}, ensure_ascii=False))
+        self.say(f"{self._out}: the training is over")
+
     def encode(
         self, parts: Sequence[LabelledTexts], labels: list[str], tokenizer: str, vocab_size: int, min_frequency: int
     ) -> Inputs:

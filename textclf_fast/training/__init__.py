@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textclf_fast.training.checkpoint import SavedModel, check_target, load_model, save_model
+from textclf_fast.training.distributed import Ranks, joined_ranks
 from textclf_fast.training.encoded import EncodedTexts, Layout
 from textclf_fast.training.evaluation import evaluate
 from textclf_fast.training.loop import fit, train_epochs
@@ -19,6 +20,7 @@ __all__ = [
     "Evaluation",
     "History",
     "Layout",
+    "Ranks",
     "SavedModel",
     "Schedule",
     "Step",
@@ -28,6 +30,7 @@ __all__ = [
     "confusion_matrix",
     "evaluate",
     "fit",
+    "joined_ranks",
     "load_model",
     "macro_f1",
     "save_model",

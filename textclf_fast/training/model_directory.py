@@ -69,6 +69,8 @@ def write_model_files(
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _whole_or_nothing(directory) as folder:
         save_file(weights, folder / _WEIGHTS)
+        with (folder / _WEIGHTS).open("rb") as file:
+            os.fsync(file.fileno())  # as the other files: the checkpoint that made it may be deleted next
         vocabulary.save(folder / _VOCABULARY)
         write_atomically(folder / _TOKENIZER, tokenizer_text)
         write_atomically(folder / _CONFIG, config_text)

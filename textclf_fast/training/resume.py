@@ -56,7 +56,8 @@ class Checkpoints:
 
     A checkpoint is one file of safetensors and JSON, replaced as a whole. It changes nothing in the training: with as
     many threads, processes and the same instruction set, one that went on from it ends with the bits of one that was
-    never stopped. SIGINT and SIGTERM end the training after the step that is being computed, and with a checkpoint.
+    never stopped. (On CUDA, in the middle of an epoch, dropout goes on otherwise: its generator is not kept.) SIGINT
+    and SIGTERM end the training after the step that is being computed, and with a checkpoint.
 
     Args:
         path: the file.
@@ -97,8 +98,10 @@ class Checkpoints:
         self._state = state
         self._ranks = ranks
         self._signals = StopSignals()
+        config = getattr(state.model, "config", {})  # dropout and the like, which no weight shows
         self._about = {
             **json.loads(json.dumps(dataclasses.asdict(options))),
+            **{f"model.{name}": value for name, value in json.loads(json.dumps(config)).items()},
             "processes": ranks.size,
             "data": fingerprint(*data),
         }
