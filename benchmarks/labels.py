@@ -31,7 +31,7 @@ from textclf_fast.training.transfer import TRANSFERRED, fine_tune, transfer
 SIZES = (100, 500, 1_000, 5_000, 0)  # 0: all
 WAYS = {"scratch": "from scratch", "pretrained": "from a language model"}
 BATCH_SIZE = 32
-LEAST_STEPS = 150  # so few labels are seen more often
+LEAST_STEPS = 250  # so few labels are seen more often
 REGULARISED = {**TRANSFERRED, "dropout": 0.4}
 
 
@@ -57,14 +57,18 @@ def main() -> None:
                 if any(key.items() <= run.items() for run in runs):
                     continue
                 start = time.perf_counter()
-                run = {**key, "accuracy": bench.run(way, labels, seed), "seconds": time.perf_counter() - start}
+                run = {
+                    **key,
+                    "epochs": bench.epochs(labels),
+                    "accuracy": bench.run(way, labels, seed),
+                    "seconds": time.perf_counter() - start,
+                }
                 print(run, flush=True)
                 runs = [*_load(arguments.out), run]
                 record = {
                     "command": " ".join(["python -m benchmarks.labels", *sys.argv[1:]]),
                     "machine": describe_machine(),
                     "data": arguments.data,
-                    "epochs": arguments.epochs,
                     "lm_epochs": arguments.lm_epochs,
                     "language_model": bench.about,
                     "runs": runs,
@@ -89,14 +93,17 @@ class _Bench:
         self._saved: SavedLanguageModel | None = None
         self.about: dict[str, Any] = {}
 
+    def epochs(self, size: int) -> int:
+        """How often so many texts are seen."""
+        return max(self._epochs, -(-LEAST_STEPS * BATCH_SIZE // size))
+
     def run(self, way: str, size: int, seed: int) -> float:
         """The accuracy after training on so many labels."""
         rows = np.random.default_rng(seed).permutation(len(self.train))[:size]
         part = self.train.select(rows.tolist())
         torch.manual_seed(seed)
-        epochs = max(self._epochs, -(-LEAST_STEPS * BATCH_SIZE // size))
         options = TrainingOptions(
-            epochs=epochs,
+            epochs=self.epochs(size),
             batch_size=BATCH_SIZE,
             learning_rate=4e-3 if way == "pretrained" else 2e-3,
             schedule=Schedule("one-cycle", warmup=0.1),

@@ -37,7 +37,7 @@ def test_resume_thaws_the_same_layers(
     run: Run, tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the second epoch, with the embedding still frozen, it ends with the bits of one that was not."""
-    args = ["train", TOY, "--from", language_model, "--epochs", 3, "--lm-epochs", 1, "--keep", "last"]
+    args = ["train", TOY, "--from", language_model, "--epochs", 3, "--lm-epochs", 1, "--keep", "last", "--gradual"]
     assert run(*args, "--out", "whole").status == 0
     calls = 0
     batch = __import__("textclf_fast.training.encoded", fromlist=["EncodedTexts"]).EncodedTexts.batch

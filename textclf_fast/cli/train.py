@@ -46,8 +46,7 @@ def train(
             "--from",
             metavar="LM",
             help="Begin with a language model that `pretrain` wrote: its sizes, tokenizer and vocabulary hold, the "
-            "LSTM's states are pooled, layers thaw from the top downwards; try --schedule one-cycle --lr 0.004 "
-            "--dropout 0.4.",
+            "LSTM's states are pooled; try --schedule one-cycle --lr 0.004 --dropout 0.4.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -59,6 +58,22 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = 3,
+    layer_factor: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="With --from: each layer's learning rate is that of the layer above it divided by this.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 1.3,
+    gradual: Annotated[
+        bool,
+        typer.Option(
+            "--gradual",
+            help="With --from: the first epoch trains the top layer alone, and each epoch one more.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
     embedding_dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
@@ -211,8 +226,12 @@ def train(
             model = _make_model(seed, kind=kind, **sizes)
         else:
             classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
-            # (Several processes agree at the beginning on what is trained.)
-            thawing = LayerwiseTraining(classifier, options, gradual=ranks.size == 1)
+            if gradual and ranks.size > 1:
+                raise typer.BadParameter(
+                    f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
+                    param_hint="'--gradual'",
+                )
+            thawing = LayerwiseTraining(classifier, options, layer_factor, gradual)
             model = classifier
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, overwrite or resume)

@@ -150,9 +150,11 @@ class LayerwiseTraining:
     Args:
         model: the classifier.
         options: whose learning rate is that of the topmost of `layer_groups`.
-        layer_factor: each group's rate is the one above it divided by this.
-        gradual: the first epoch trains the topmost group alone, and each epoch one more; otherwise all from the
-            beginning.
+        layer_factor: each group's rate is the one above it divided by this. Howard and Ruder take 2.6, for three layers
+            that have read 100 million words.
+        gradual: the first epoch trains the topmost group alone, and each epoch one more, as theirs; otherwise all from
+            the beginning. With little pre-training and few labels both held the embedding back: after 2.7 million
+            words, 1,000 sentences of rt gave 58 % with theirs, and 68 % without.
 
     Attributes:
         optimizer: for `fit`.
@@ -162,7 +164,7 @@ class LayerwiseTraining:
     """
 
     def __init__(
-        self, model: TextClassifier, options: TrainingOptions, layer_factor: float = 2.6, gradual: bool = True
+        self, model: TextClassifier, options: TrainingOptions, layer_factor: float = 1.3, gradual: bool = False
     ) -> None:
         if not (math.isfinite(layer_factor) and layer_factor >= 1):
             raise ValueError(f"layer_factor: expected at least 1, got {layer_factor}")
@@ -200,8 +202,8 @@ def fine_tune(
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     *,
-    layer_factor: float = 2.6,
-    gradual: bool = True,
+    layer_factor: float = 1.3,
+    gradual: bool = False,
 ) -> History:
     """Trains a classifier that came from a language model, as `fit` does, by `LayerwiseTraining`.
 
