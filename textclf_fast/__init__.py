@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from textclf_fast._libraries import library_path
+    from textclf_fast.launch_plan import explain
     from textclf_fast.models import TextClassifier
     from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
     from textclf_fast.nn.fuse import fuse, unfuse
@@ -18,6 +19,7 @@ __all__ = [
     "FusedEmbeddingLSTM",
     "FusedLSTM",
     "TextClassifier",
+    "explain",
     "export_onnx",
     "fuse",
     "library_path",
@@ -30,6 +32,7 @@ _HOMES = {
     "FusedEmbeddingLSTM": "textclf_fast.nn",
     "FusedLSTM": "textclf_fast.nn",
     "TextClassifier": "textclf_fast.models",
+    "explain": "textclf_fast.launch_plan",
     "export_onnx": "textclf_fast.onnx_export",
     "fuse": "textclf_fast.nn",
     "library_path": "textclf_fast._libraries",
