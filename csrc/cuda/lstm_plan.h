@@ -99,28 +99,22 @@ constexpr Plan plan_forward(const LayerSizes& layer, Precision precision, const 
   if (const Tiles one = cut(1, 1, 2); one.team)
     return finish(Family::kBlock, 2, one, cut(1, 2, 2), "W_hh fits one block");
 
-  // Of the teams whose blocks W_hh fits, the smallest that has it all in registers: from shared memory, at 128 bytes a
-  // cycle, a step would wait for it longer than for its products. Else the smallest.
-  int cluster = 0;
-  for (int team = 2; team <= device.largest_cluster; team *= 2) {
-    const Tiles tiles = cut(team, 1, 2);
-    const bool in_registers = tiles.team && tiles.shared_chunks() == 0;
-    if (tiles.team && (!cluster || in_registers)) cluster = team;
-    if (in_registers) break;
-  }
-  if (cluster)
-    return finish(Family::kCluster, 2, cut(cluster, 1, 2), cut(cluster, 2, 2), "W_hh fits the blocks of a cluster");
+  // Of the teams whose blocks W_hh fits, the one that reads least of it from shared memory: at 128 bytes a cycle, a step
+  // would wait for that longer than for its products. Of those, the smallest.
+  const auto better = [](const Tiles& a, const Tiles& b) {
+    return a.team && (!b.team || a.images_at() < b.images_at());
+  };
+  Tiles found{};
+  for (int team = 2; team <= device.largest_cluster; team *= 2)
+    if (const Tiles tiles = cut(team, 1, 2); better(tiles, found)) found = tiles;
+  if (found.team)
+    return finish(Family::kCluster, 2, found, cut(found.team, 2, 2), "W_hh fits the blocks of a cluster");
 
   // All blocks have to be on the GPU together, or they would wait for ever: one a multiprocessor.
   for (int row_tiles = 1; row_tiles <= 2; ++row_tiles) {
     const int slices = ceil_div(batch, row_tiles * kTileRows);
-    Tiles found{};
-    for (int team = 2; team * layer.directions * slices <= device.multiprocessors; ++team) {
-      const Tiles tiles = cut(team, row_tiles, 1);
-      const bool in_registers = tiles.team && tiles.shared_chunks() == 0;
-      if (tiles.team && (!found.team || in_registers)) found = tiles;
-      if (in_registers) break;
-    }
+    for (int team = 2; team * layer.directions * slices <= device.multiprocessors; ++team)
+      if (const Tiles tiles = cut(team, row_tiles, 1); better(tiles, found)) found = tiles;
     if (found.team)
       return {Family::kGrid, found, slices, found.shared_bytes(1), "W_hh fits all multiprocessors together"};
   }

@@ -23,7 +23,7 @@ constexpr int kWarpChunkBytes = 32 * kChunkBytes;
 // weights at most, and shared memory up to 227 KiB (sm_90), less h.
 constexpr int kMaxWarps = 16;
 TEXTCLF_HOST_DEVICE constexpr int register_chunks(bool strict, int row_tiles, int images) {
-  return strict ? 2 : 2 + images - row_tiles;
+  return images + (strict ? 0 : 2 - row_tiles);
 }
 TEXTCLF_HOST_DEVICE constexpr int most_row_tiles(bool strict) { return strict ? 1 : 2; }
 
