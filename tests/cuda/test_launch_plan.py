@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +99,7 @@ def test_bad_arguments_are_named() -> None:
         explain(1, 1, gpu="H1000")
 
 
-def test_the_name_stays_the_functions() -> None:
+def test_the_name_stays_the_functions(tmp_path: Path) -> None:
     code = "import textclf_fast, textclf_fast.launch_plan; print(textclf_fast.explain.__name__)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "explain\n"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert run.stdout == "explain\n"
