@@ -37,6 +37,7 @@ class LaunchPlan:
     """How a layer is cut (csrc/cuda/lstm_tiles.h); zeros where the family is "stepwise"."""
 
     family: str  # of FAMILIES
+    reason: str  # why this one
     team: int  # blocks that share W_hh
     slices: int  # teams a direction
     unit_tiles: int  # of a block: 8 hidden units each
@@ -46,7 +47,6 @@ class LaunchPlan:
     kept: int  # chunks of a warp that are in registers
     row_tiles: int  # of a team: 8 rows each
     shared_bytes: int  # of a block
-    reason: str
 
     @property
     def threads(self) -> int:
@@ -92,8 +92,8 @@ def plan_forward(
     function = ctypes.CDLL(_libraries.library_path()).textclf_fast_cuda_plan
     function.restype = ctypes.c_char_p
     reason = function(layer, precision, device, numbers).decode()
-    family, *rest = numbers
-    return LaunchPlan(FAMILIES[family], *rest, reason)
+    family, *tiles = list(numbers)
+    return LaunchPlan(FAMILIES[family], reason, *tiles)
 
 
 def explain(

@@ -99,16 +99,15 @@ constexpr Plan plan_forward(const LayerSizes& layer, Precision precision, const 
   if (const Tiles one = cut(1, 1, 2); one.team)
     return finish(Family::kBlock, 2, one, cut(1, 2, 2), "W_hh fits one block");
 
-  // Of the teams whose blocks W_hh fits, the one that reads least of it from shared memory: at 128 bytes a cycle, a step
-  // would wait for that longer than for its products. Of those, the smallest.
+  // Of the teams whose blocks W_hh fits, the one that reads least of it from shared memory: at 128 bytes a cycle, a
+  // step would wait for that longer than for its products. Of those, the smallest.
   const auto better = [](const Tiles& a, const Tiles& b) {
     return a.team && (!b.team || a.images_at() < b.images_at());
   };
   Tiles found{};
   for (int team = 2; team <= device.largest_cluster; team *= 2)
     if (const Tiles tiles = cut(team, 1, 2); better(tiles, found)) found = tiles;
-  if (found.team)
-    return finish(Family::kCluster, 2, found, cut(found.team, 2, 2), "W_hh fits the blocks of a cluster");
+  if (found.team) return finish(Family::kCluster, 2, found, cut(found.team, 2, 2), "W_hh fits the blocks of a cluster");
 
   // All blocks have to be on the GPU together, or they would wait for ever: one a multiprocessor.
   for (int row_tiles = 1; row_tiles <= 2; ++row_tiles) {
