@@ -66,7 +66,7 @@ def gpu_of(device: str | torch.device) -> Gpu:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(f"gpu: got {device!r}, expected one of {', '.join(GPUS)} or a CUDA device ({error})") from None
     capability = 10 * properties.major + properties.minor
-    shared = properties.shared_memory_per_block_optin
+    shared = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
     return Gpu(capability, properties.multi_processor_count, shared, 8 if capability >= 90 else 1)
 
 
