@@ -22,11 +22,16 @@ BARRIERS = {
 NUMBERS = {
     "chunk_short": ("cuda/products.h", "if (c < weights.chunks) add(sums", "if (c < weights.chunks - BUG) add(sums"),
     "split_short": ("cuda/lstm_persistent.inl", "other < tiles.splits", "other < tiles.splits - BUG"),
-    "image_short": ("cuda/lstm_persistent.inl", "v < images * vectors", "v < images * vectors - 32 * BUG"),
+    "shared_chunk_short": (
+        "cuda/products.h",
+        "c < weights.chunks; ++c)\n      add(sums",
+        "c < weights.chunks - BUG; ++c)\n      add(sums",
+    ),
+    "row_short": ("cuda/lstm_persistent.inl", "first_row + row < p.rows;", "first_row + row < p.rows - BUG;"),
     "wrong_image": ("cuda/lstm_persistent.inl", "publish(team, tiles, s)", "publish(team, tiles, s + BUG)"),
 }
 MEMORY = {
-    "shared_short": ("cuda/lstm_tiles.h", "int64_t(images) * image_bytes()", "int64_t(images - BUG) * image_bytes()"),
+    "shared_short": ("cuda/lstm_persistent.inl", "size_t(plan.shared_bytes)", "size_t(plan.shared_bytes) - 16 * BUG"),
 }
 BUGS = BARRIERS | NUMBERS | MEMORY
 TEAMS = {"block": 1, "cluster": 2, "grid": 2}
@@ -35,6 +40,8 @@ ONLY = {
     "cluster_step": ["cluster"],
     "grid_step": ["grid"],
     "grid_image": ["grid"],
+    "chunk_short": ["cluster", "grid"],  # a warp has all its chunks in registers
+    "shared_chunk_short": ["block"],
     "splits": ["cluster", "grid"],
     "split_short": ["cluster", "grid"],
 }
