@@ -1,7 +1,7 @@
 """The setuptools command that builds the three libraries; docs/architecture.md says why there are three.
 
 Library, sources, kind:
-    _C: csrc/ops.cpp, csrc/cpu/: a plain library on LibTorch's stable ABI, without Python
+    _C: csrc/ops.cpp, csrc/cpu/, the C++ files of csrc/cuda/: a plain library on LibTorch's stable ABI, without Python
     _C_cuda: csrc/cuda/: the same for CUDA, compiled and linked by nvcc, whatever kind of torch is here
     _host: csrc/host/: a pybind11 module, without torch
 """
@@ -39,7 +39,11 @@ RECORD = "_build.txt"  # read by textclf_fast/_libraries.py
 
 def extensions() -> list[Extension]:
     """The libraries and their sources; headers are no part of this: the compilers report those that they read."""
-    globs = {CPU: ["csrc/ops.cpp", "csrc/cpu/*.cpp"], CUDA: ["csrc/cuda/*.cu"], HOST: ["csrc/host/*.cpp"]}
+    globs = {
+        CPU: ["csrc/ops.cpp", "csrc/cpu/*.cpp", "csrc/cuda/*.cpp"],
+        CUDA: ["csrc/cuda/*.cu"],
+        HOST: ["csrc/host/*.cpp"],
+    }
     return [
         Extension(name, sorted(str(p) for g in patterns for p in Path().glob(g))) for name, patterns in globs.items()
     ]

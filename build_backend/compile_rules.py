@@ -15,7 +15,8 @@ from .ninja_file import NinjaFile
 
 # Never -march=native: a binary runs on other machines too, and chooses its instruction set when it is loaded.
 _CXX_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", "-Wall", "-Wextra"]
-_NVCC_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-DUSE_CUDA", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+_NVCC_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-DUSE_CUDA", "-Xptxas=-warn-spills"]
+_NVCC_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 
 
 def torch_compile_flags(torch: Torch) -> list[str]:

@@ -126,8 +126,9 @@ inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>
   const int64_t rows = h0.size(1);
   check_shape(h0, "h0", {directions, rows, w_hh.size(2)});
   check_shape(c0, "c0", {directions, rows, hidden});
-  // bfloat16 layers have gates in float: a table is made once, and its rows are not rounded a second time.
-  if (w_hh.scalar_type() == ScalarType::BFloat16 && gates.scalar_type() == ScalarType::Float) {
+  // 16-bit layers have gates in float: a table is made once, and its rows are not rounded a second time.
+  const bool narrow = w_hh.scalar_type() == ScalarType::BFloat16 || w_hh.scalar_type() == ScalarType::Half;
+  if (narrow && gates.scalar_type() == ScalarType::Float) {
     check_device(w_hh, "w_hh", gates);
     check_like(h0, "h0", w_hh, "w_hh");
     check_like(c0, "c0", w_hh, "w_hh");

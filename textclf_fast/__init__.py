@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from textclf_fast._libraries import library_path
     from textclf_fast.estimator import TextLSTMClassifier
+    from textclf_fast.launch_plan import explain
     from textclf_fast.models import TextClassifier
     from textclf_fast.nn import FusedEmbeddingLSTM, FusedLSTM
     from textclf_fast.nn.fuse import fuse, unfuse
@@ -20,6 +21,7 @@ __all__ = [
     "FusedLSTM",
     "TextClassifier",
     "TextLSTMClassifier",
+    "explain",
     "export_onnx",
     "fuse",
     "library_path",
@@ -33,6 +35,7 @@ _HOMES = {
     "FusedLSTM": "textclf_fast.nn",
     "TextClassifier": "textclf_fast.models",
     "TextLSTMClassifier": "textclf_fast.estimator",
+    "explain": "textclf_fast.launch_plan",
     "export_onnx": "textclf_fast.onnx_export",
     "fuse": "textclf_fast.nn",
     "library_path": "textclf_fast._libraries",

@@ -1,4 +1,5 @@
-// lstm_inference on CUDA tensors: checks, allocation, the loop over steps. It never waits for the GPU.
+// lstm_inference on CUDA tensors: checks, allocation, the plan, and the loop over steps where that is stepwise. It
+// never waits for the GPU.
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
@@ -8,14 +9,21 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <atomic>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "../tensor_checks.h"
+#include "lstm_offsets.h"
+#include "lstm_persistent.h"
 #include "lstm_stepwise.h"
 
 namespace textclf_fast::cuda {
 namespace {
+
+// Whether float32 layers may round W_hh and h to tf32; set from Python. Strict unless told otherwise.
+std::atomic<bool> allow_tf32{false};
 
 cudaStream_t current_stream(int32_t device) {
   void* stream = nullptr;
@@ -69,6 +77,149 @@ void walk(const LstmShape& shape, const Tensor& gates, const std::optional<Tenso
   }
 }
 
+template <class T>
+const T* pointer(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+template <class T>
+T* pointer_to_write(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+Precision precision_of(const Tensor& w_hh) {
+  switch (w_hh.scalar_type()) {
+    case ScalarType::Double:
+      return Precision::kFloat64;
+    case ScalarType::BFloat16:
+      return Precision::kBFloat16;
+    case ScalarType::Half:
+      return Precision::kHalf;
+    default:
+      return allow_tf32 ? Precision::kTf32 : Precision::kFloat32;
+  }
+}
+
+// Of each device, asked for once.
+const DeviceLimits& limits_of(int32_t device) {
+  static const std::vector<DeviceLimits> devices = [] {
+    int count = 0;
+    STD_CUDA_CHECK(cudaGetDeviceCount(&count));
+    std::vector<DeviceLimits> limits;
+    for (int d = 0; d < count; ++d) {
+      const auto ask = [d](cudaDeviceAttr attribute) {
+        int value = 0;
+        STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, d));
+        return value;
+      };
+      const int capability = 10 * ask(cudaDevAttrComputeCapabilityMajor) + ask(cudaDevAttrComputeCapabilityMinor);
+      // 8 blocks are what every GPU with clusters has. Blocks that wait for each other need a launch that says so.
+      limits.push_back({capability, ask(cudaDevAttrCooperativeLaunch) ? ask(cudaDevAttrMultiProcessorCount) : 0,
+                        ask(cudaDevAttrMaxSharedMemoryPerBlockOptin), ask(cudaDevAttrClusterLaunch) ? 8 : 1});
+    }
+    return limits;
+  }();
+  return devices.at(size_t(device));
+}
+
+// Where steps begin, on the device: nothing where all rows are of one length.
+std::optional<Tensor> step_offsets(const CheckedShape& checked, const Tensor& batch_sizes, const Tensor& gates,
+                                   cudaStream_t stream) {
+  const LstmShape& shape = checked.shape;
+  const bool on_device = batch_sizes.is_cuda();
+  if (!on_device && shape.batch_sizes[shape.steps - 1] == shape.rows) return std::nullopt;
+  const Tensor offsets = torch::stable::new_empty(gates, {shape.steps + 1}, ScalarType::Int);
+  if (on_device) {
+    STD_CUDA_CHECK(launch_step_offsets(
+        {pointer<int64_t>(checked.batch_sizes), pointer_to_write<int32_t>(offsets), int(shape.steps)}, stream));
+    return offsets;
+  }
+  cudaStreamCaptureStatus capturing;
+  STD_CUDA_CHECK(cudaStreamIsCapturing(stream, &capturing));
+  STD_TORCH_CHECK(
+      capturing == cudaStreamCaptureStatusNone,
+      "batch_sizes: is on the CPU, expected on the device of gates: a CUDA graph would read it when it runs");
+  const std::vector<int32_t> host(checked.offsets.begin(), checked.offsets.end());
+  STD_CUDA_CHECK(cudaMemcpyAsync(offsets.mutable_data_ptr(), host.data(), host.size() * sizeof(int32_t),
+                                 cudaMemcpyHostToDevice, stream));  // copied from pageable memory before it returns
+  return offsets;
+}
+
+struct Results {
+  std::optional<Tensor> output;
+  Tensor h, c;  // h0 and c0 at first
+};
+
+template <class Product>
+void run_persistent(const Plan& plan, const LstmShape& shape, const Tensor& gates, const std::optional<Tensor>& index,
+                    const std::optional<Tensor>& offsets, const Tensor& w_hh, const Tensor& h0, const Tensor& c0,
+                    const Results& results, cudaStream_t stream) {
+  using Number = typename Product::Number;
+  PersistentForward<Number> forward{};
+  forward.steps = int(shape.steps);
+  forward.hidden = int(shape.hidden);
+  forward.rows = int(shape.rows);
+  forward.positions = int(shape.positions);
+  forward.gate_rows = shape.gate_rows;
+  forward.offsets = offsets ? pointer<int32_t>(*offsets) : nullptr;
+  forward.gates = pointer<float>(gates);
+  forward.index = index ? pointer<int64_t>(*index) : nullptr;
+  forward.w_hh = pointer<Number>(w_hh);
+  forward.h0 = pointer<Number>(h0);
+  forward.c0 = pointer<Number>(c0);
+  forward.output = results.output ? pointer_to_write<Number>(*results.output) : nullptr;
+  forward.h_n = pointer_to_write<Number>(results.h);
+  forward.c_n = pointer_to_write<Number>(results.c);
+
+  std::optional<Tensor> workspace;  // of the grid's teams: images, then counters
+  if (plan.family == Family::kGrid) {
+    const int64_t teams = plan.slices * shape.directions, images = teams * 2 * plan.tiles.image_bytes();
+    const int64_t bytes = images + teams * int64_t(sizeof(uint32_t));
+    workspace = torch::stable::new_empty(gates, {bytes}, ScalarType::Byte);
+    auto* memory = pointer_to_write<unsigned char>(*workspace);
+    STD_CUDA_CHECK(cudaMemsetAsync(memory, 0, size_t(bytes), stream));
+    forward.workspace = {reinterpret_cast<uint32_t*>(memory + images), memory};
+  }
+  STD_CUDA_CHECK(launch_persistent<Product>(plan, forward, int(shape.directions), stream));
+}
+
+// The stepwise family has kernels for float32 and float64: 16-bit layers, which come here on old GPUs or where they are
+// very large, are computed in float32.
+void run_stepwise(const LstmShape& shape, const Tensor& gates, const std::optional<Tensor>& index, const Tensor& w_hh,
+                  const Results& results, cudaStream_t stream) {
+  const Tensor& output = *results.output;
+  if (w_hh.scalar_type() == ScalarType::Double)
+    return walk<double>(shape, gates, index, w_hh, results.h, results.c, output, stream);
+  const auto in_float = [](const Tensor& t) { return torch::stable::to(t, ScalarType::Float); };
+  const Tensor wide = in_float(output), h = in_float(results.h), c = in_float(results.c);
+  walk<float>(shape, gates, index, in_float(w_hh), h, c, wide, stream);
+  if (w_hh.scalar_type() == ScalarType::Float) return;  // the very tensors
+  for (auto [to, from] : {std::pair(output, wide), std::pair(results.h, h), std::pair(results.c, c)})
+    torch::stable::copy_(to, from);
+}
+
+// check_layer, but for batch sizes on the device, which nobody has seen: T and N come from the other tensors' shapes.
+CheckedShape check_cuda_layer(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes,
+                              const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
+  const int64_t gate_rows = gates.dim() == 3 ? gates.size(1) : 0;
+  if (!batch_sizes.is_cuda()) return check_layer(gates, index, gate_rows, batch_sizes, w_hh, h0, c0);
+  check_int64_vector(batch_sizes, "batch_sizes");
+  check_device(batch_sizes, "batch_sizes", gates);
+  STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
+  const int64_t steps = batch_sizes.size(0), positions = index ? index->size(0) : gate_rows;
+  STD_TORCH_CHECK(steps > 0, "batch_sizes: expected at least one step, got none");
+  // The rest is checked as for one step of all positions' rows.
+  const Tensor one_step = torch::stable::full({1}, double(h0.size(1)), ScalarType::Long);
+  CheckedShape checked = check_layer(gates, std::nullopt, h0.size(1), one_step, w_hh, h0, c0);
+  check_index(index, gates, gate_rows, positions);
+  checked.batch_sizes = torch::stable::contiguous(batch_sizes);
+  checked.shape.steps = steps;
+  checked.shape.positions = positions;
+  checked.shape.gate_rows = gate_rows;
+  checked.shape.batch_sizes = nullptr;
+  checked.shape.offsets = nullptr;
+  return checked;
+}
+
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
                                                   const Tensor& c0, const std::optional<Tensor>& panels,
@@ -76,21 +227,44 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
   STD_TORCH_CHECK(!w_hr, "w_hr: expected None on CUDA tensors, whose kernel does not project");
   STD_TORCH_CHECK(!panels, "panels: expected None on CUDA tensors, whose kernels read w_hh itself");
   STD_TORCH_CHECK(gates.is_cuda(), "gates: expected a CUDA tensor, as the others are");
-  const auto checked = check_layer(gates, index, gates.dim() == 3 ? gates.size(1) : 0, batch_sizes, w_hh, h0, c0);
+  const CheckedShape checked = check_cuda_layer(gates, index, batch_sizes, w_hh, h0, c0);
   const LstmShape& shape = checked.shape;
-  check_like(w_hh, "w_hh", gates);
   const bool is_double = gates.scalar_type() == ScalarType::Double;
   STD_TORCH_CHECK(is_double || gates.scalar_type() == ScalarType::Float, "gates: expected dtype float32 or float64");
 
-  const torch::stable::accelerator::DeviceGuard guard(gates.get_device_index());
-  const cudaStream_t stream = current_stream(gates.get_device_index());
-  const Tensor gates_c = torch::stable::contiguous(gates);
+  const int32_t device = gates.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const cudaStream_t stream = current_stream(device);
+  const Precision precision = precision_of(w_hh);
+  const Plan plan =
+      plan_forward({shape.rows, shape.hidden, shape.directions, shape.steps, shape.positions, shape.gate_rows},
+                   precision, limits_of(device));
+  const bool stepwise = plan.family == Family::kStepwise;
+  STD_TORCH_CHECK(!stepwise || !batch_sizes.is_cuda(), "batch_sizes: expected a tensor on the CPU, as ", plan.reason,
+                  " and each step is a launch of its own");
+
+  const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
   const auto index_c = index ? std::optional<Tensor>(torch::stable::contiguous(*index)) : std::nullopt;
-  const Tensor output = torch::stable::new_empty(gates, {shape.positions, shape.directions * shape.hidden});
-  const Tensor h = copy(h0, stream), c = copy(c0, stream);
-  if (shape.rows > 0) (is_double ? walk<double> : walk<float>)(shape, gates_c, index_c, w_hh, h, c, output, stream);
-  if (!need_output) return {torch::stable::new_empty(gates, {0, shape.directions * shape.hidden}), h, c};
-  return {output, h, c};
+  Results results{std::nullopt, copy(h0, stream), copy(c0, stream)};
+  if (need_output || stepwise)
+    results.output = torch::stable::new_empty(w_hh, {shape.positions, shape.directions * shape.hidden});
+  if (shape.rows > 0) {
+    if (stepwise) {
+      run_stepwise(shape, gates_c, index_c, w_hh_c, results, stream);
+    } else {
+      const auto offsets = step_offsets(checked, batch_sizes, gates, stream);
+      const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
+      const auto run = [&](auto product) {
+        run_persistent<decltype(product)>(plan, shape, gates_c, index_c, offsets, w_hh_c, h0_c, c0_c, results, stream);
+      };
+      if (precision == Precision::kFloat32) run(Float32Product{});
+      if (precision == Precision::kTf32) run(Tf32Product{});
+      if (precision == Precision::kBFloat16) run(BFloat16Product{});
+      if (precision == Precision::kHalf) run(HalfProduct{});
+    }
+  }
+  if (!need_output) results.output = torch::stable::new_empty(w_hh, {0, shape.directions * shape.hidden});
+  return {*results.output, results.h, results.c};
 }
 
 }  // namespace
@@ -98,4 +272,9 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CUDA, m) {
   m.impl("lstm_inference", TORCH_BOX(&textclf_fast::cuda::lstm_inference));
+}
+
+// For Python: whether float32 layers may use tf32 from here on.
+extern "C" __attribute__((visibility("default"))) void textclf_fast_cuda_allow_tf32(int allowed) {
+  textclf_fast::cuda::allow_tf32 = allowed != 0;
 }

@@ -57,3 +57,40 @@ def test_a_mixture_of_devices_is_refused() -> None:
     problem[4] = problem[4].cpu()
     with pytest.raises(RuntimeError, match="h0: is on another device than gates"), torch.no_grad():
         ops.lstm(*problem)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+@pytest.mark.parametrize("hidden", [17, 128, 513, 1024])  # each family of an H100
+def test_16_bit_layers_equal_float64(dtype: torch.dtype, tolerance: float, hidden: int) -> None:
+    gates, index, sizes, *weights = _problem(torch.float32, 2, hidden, indexed=True)
+    narrow = [w.to(dtype) for w in weights]
+    with torch.no_grad():
+        expected = ops.lstm(gates.double(), index, sizes, *(w.double() for w in narrow))
+        results = ops.lstm(*_on_gpu([gates, index, sizes, *narrow]))
+    for ours, theirs in zip(results, expected, strict=True):
+        torch.testing.assert_close(ours.cpu().double(), theirs, rtol=0, atol=tolerance)
+
+
+def test_batch_sizes_may_be_on_the_device_and_a_graph_may_be_captured() -> None:
+    problem = _on_gpu(_problem(torch.float32, 2, 64, indexed=True))
+    with torch.no_grad():
+        expected = ops.lstm(*problem)
+        problem[2] = problem[2].cuda()
+        for ours, theirs in zip(ops.lstm(*problem), expected, strict=True):
+            assert torch.equal(ours, theirs)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = ops.lstm(*problem)
+        graph.replay()
+    for ours, theirs in zip(results, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_graph_is_not_captured_around_batch_sizes_on_the_cpu() -> None:
+    problem = _on_gpu(_problem(torch.float32, 1, 64, indexed=True))
+    with (
+        torch.no_grad(),
+        pytest.raises(RuntimeError, match="batch_sizes: is on the CPU"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        ops.lstm(*problem)
