@@ -2,7 +2,7 @@
 
 First `textclf-fast pretrain rt rt_plots movie_dialog 20ng --out lm --minutes 30`. Each number of labels is a random
 part of the texts to train on, the same for both ways; all of these texts are read without their labels by the language
-model. What is measured is the last epoch's accuracy on the data set's test part, which nothing is chosen by. Results
+model. What is measured is the last epoch's accuracy on the data set's test part; no epoch is chosen by it. Results
 are written as they come, and a run goes on where the one before it ended.
 """
 
