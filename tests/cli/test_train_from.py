@@ -57,6 +57,16 @@ def test_resume_thaws_the_same_layers(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize(
+    "option", ["--pooling max", "--weight-dropout 0.5", "--hidden-dim 64", "--tokenizer character"]
+)
+def test_what_the_language_model_decides(run: Run, language_model: Path, option: str) -> None:
+    ran = run("train", TOY, "--from", language_model, "--out", "model", *option.split())
+    assert ran.status == 2
+    assert option.split()[0] in ran.err
+    assert "comes from the language model" in ran.err
+
+
 def test_for_an_lstm_alone(run: Run, language_model: Path) -> None:
     ran = run("train", TOY, "--from", language_model, "--model", "mlp", "--out", "new")
     assert (ran.status, ran.out) == (2, "")

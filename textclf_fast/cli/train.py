@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -208,8 +209,11 @@ def train(
         sizes.update(of_lstm)
     elif wrong := [name for name, value in of_lstm.items() if value not in (False, 0.0, "last")]:
         raise typer.BadParameter(f"is for --model lstm, not {kind}", param_hint=f"'--{wrong[0].replace('_', '-')}'")
-    if language_model is not None and kind != "lstm":
-        raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
+    if language_model is not None:
+        if kind != "lstm":
+            raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
+        _check_untouched(embedding_dropout=embedding_dropout, layers=layers, tokenizer=tokenizer, **of_lstm)
+        _check_untouched(embedding_dim=embedding_dim, hidden_dim=hidden_dim, vocab_size=vocab_size)
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -235,6 +239,16 @@ def train(
             model = classifier
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, overwrite or resume)
+
+
+def _check_untouched(**options: Any) -> None:
+    """Refuses options that the language model decides."""
+    for name, value in options.items():
+        if value != inspect.signature(train).parameters[name].default:
+            raise typer.BadParameter(
+                "comes from the language model with --from, or is as transfer has it",
+                param_hint=f"'--{name.replace('_', '-')}'",
+            )
 
 
 def _make_model(seed: int, **config: Any) -> Classifier:
