@@ -28,9 +28,10 @@ demo: $(DEMO)
 	@echo "== demo: training the same classifier with nn.LSTM and with textclf_fast"
 	$(BIN)/textclf-fast demo
 
+# A process for each core, of one thread; what is about threads asks for them.
 test: $(TEST)
 	@echo "== test: running the tests against the package installed in .venv"
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 compatibility: $(TEST)
 	@echo "== compatibility: running the tests that show a behaviour, and writing docs/compatibility.md"
