@@ -64,6 +64,7 @@ def test_options_arrive(run: Any) -> None:
         "embedding_dropout": 0.2,
         "weight_dropout": 0.3,
         "variational_dropout": 0.0,
+        "proj_size": 0,
     }
     kept = saved.extra["options"]
     assert (kept["epochs"], kept["batch_size"], kept["learning_rate"], kept["seed"]) == (2, 20, 0.02, 7)
@@ -235,8 +236,12 @@ def test_without_tensorboard(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_resume(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("train", TOY, "--out", "model", *SMALL)
     assert run(*command[:3], "once", *SMALL, "--resume").status == 0, "with nothing to go on with, it begins"
+
+    def interrupted(*unused: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr("textclf_fast.cli.training_run.save_model", lambda *unused, **options: os.kill(os.getpid(), 2))
+        patch.setattr("textclf_fast.cli.training_run.save_model", interrupted)
         assert run(*command).status == 130  # trained, not written
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.training", "once"]
     ran = run(*command)
