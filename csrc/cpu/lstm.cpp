@@ -137,8 +137,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   Tensor grad_gates = new_passing(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed);
   Tensor grad_w_hh = need_w_hh ? new_passing(activations, {s.directions, 4 * s.hidden, s.width()}, summed)
                                : uninitialized({0}, summed);
-  Tensor grad_w_hr = need_w_hr ? new_passing(activations, {s.directions, s.projected, s.hidden}, summed)
-                               : uninitialized({0}, summed);
+  Tensor grad_w_hr =
+      need_w_hr ? new_passing(activations, {s.directions, s.projected, s.hidden}, summed) : uninitialized({0}, summed);
   if (index_c || s.rows == 0) torch::stable::zero_(grad_gates);
   if (s.rows == 0) torch::stable::zero_(grad_w_hh), torch::stable::zero_(grad_w_hr);
   Tensor grad_h0 = uninitialized(activations, {s.directions, s.rows, s.width()});
