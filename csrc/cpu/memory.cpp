@@ -92,7 +92,7 @@ void* take_rounded(size_t bytes) {
 }  // namespace
 
 void poison(void* data, size_t bytes) {
-  if (poisons.load(std::memory_order_relaxed)) std::memset(data, 0xff, bytes);
+  if (bytes > 0 && poisons.load(std::memory_order_relaxed)) std::memset(data, 0xff, bytes);
 }
 
 void* take_block(size_t bytes) {
