@@ -36,10 +36,10 @@ Tensor first_rows(Tensor matrix, int64_t rows) { return torch::stable::narrow(ma
 
 // A new tensor with the same values, out of autograd's sight.
 Tensor copy(const Tensor& source, cudaStream_t stream) {
-  const Tensor dense = torch::stable::contiguous(source);
-  Tensor result = torch::stable::new_empty(dense, dense.sizes());
-  STD_CUDA_CHECK(cudaMemcpyAsync(result.mutable_data_ptr(), dense.const_data_ptr(),
-                                 dense.numel() * dense.element_size(), cudaMemcpyDeviceToDevice, stream));
+  const Tensor source_c = dense(source);
+  Tensor result = torch::stable::new_empty(source_c, source_c.sizes());
+  STD_CUDA_CHECK(cudaMemcpyAsync(result.mutable_data_ptr(), source_c.const_data_ptr(),
+                                 source_c.numel() * source_c.element_size(), cudaMemcpyDeviceToDevice, stream));
   return result;
 }
 
@@ -211,7 +211,7 @@ CheckedShape check_cuda_layer(const Tensor& gates, const std::optional<Tensor>& 
   const Tensor one_step = torch::stable::full({1}, double(h0.size(1)), ScalarType::Long);
   CheckedShape checked = check_layer(gates, std::nullopt, h0.size(1), one_step, w_hh, h0, c0);
   check_index(index, gates, gate_rows, positions);
-  checked.batch_sizes = torch::stable::contiguous(batch_sizes);
+  checked.batch_sizes = dense(batch_sizes);
   checked.shape.steps = steps;
   checked.shape.positions = positions;
   checked.shape.gate_rows = gate_rows;
@@ -243,8 +243,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
   STD_TORCH_CHECK(!stepwise || !batch_sizes.is_cuda(), "batch_sizes: expected a tensor on the CPU, as ", plan.reason,
                   " and each step is a launch of its own");
 
-  const Tensor gates_c = torch::stable::contiguous(gates), w_hh_c = torch::stable::contiguous(w_hh);
-  const auto index_c = index ? std::optional<Tensor>(torch::stable::contiguous(*index)) : std::nullopt;
+  const Tensor gates_c = dense(gates), w_hh_c = dense(w_hh);
+  const auto index_c = dense(index);
   Results results{std::nullopt, copy(h0, stream), copy(c0, stream)};
   if (need_output || stepwise)
     results.output = torch::stable::new_empty(w_hh, {shape.positions, shape.directions * shape.hidden});
@@ -253,7 +253,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
       run_stepwise(shape, gates_c, index_c, w_hh_c, results, stream);
     } else {
       const auto offsets = step_offsets(checked, batch_sizes, gates, stream);
-      const Tensor h0_c = torch::stable::contiguous(h0), c0_c = torch::stable::contiguous(c0);
+      const Tensor h0_c = dense(h0), c0_c = dense(c0);
       const auto run = [&](auto product) {
         run_persistent<decltype(product)>(plan, shape, gates_c, index_c, offsets, w_hh_c, h0_c, c0_c, results, stream);
       };

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from textclf_fast import int8, ops
 from textclf_fast.nn.derived import Derived
-from textclf_fast.nn.projection import projection_weights, recurrent_weights
+from textclf_fast.nn.projection import own_weights, projection_weights, recurrent_weights
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM
@@ -120,6 +119,5 @@ class FrozenRun:
 
 def parameters(embedding: nn.Embedding, lstm: nn.LSTM) -> list[Tensor] | None:
     """The weights straight from the modules' dictionaries; None where some are computed (parametrized, normed)."""
-    own = lstm._parameters
-    weights = [embedding._parameters.get("weight"), *map(own.get, lstm._flat_weights_names)]
-    return None if NoneType in map(type, weights) else weights  # type: ignore[return-value]
+    table, rest = embedding._parameters.get("weight"), own_weights(lstm)
+    return None if table is None or rest is None else [table, *rest]

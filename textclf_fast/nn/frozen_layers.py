@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from textclf_fast import ops
@@ -22,18 +21,24 @@ from textclf_fast.nn.layout import (
     to_padded,
 )
 from textclf_fast.nn.options import DEFAULTS
-from textclf_fast.nn.projection import LARGE_BYTES, joined, layer_weights, projection_weights, recurrent_weights
+from textclf_fast.nn.projection import (
+    LARGE_BYTES,
+    input_weights,
+    own_weights,
+    project_by,
+    projection_weights,
+    recurrent_weights,
+)
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM
 
 
-class FrozenLayer(NamedTuple):
+class InferenceLayer(NamedTuple):
     """What a layer comes to while the weights stay as they are.
 
     Attributes:
-        w_ih: (4H, I), or (D, I, 4H) for two directions; in the dtype of the gates, as is bias.
-        bias: (4H,), or (D, 1, 4H): the sum of both biases; or None.
+        w_ih, bias: of :func:`textclf_fast.nn.projection.input_weights`.
         w_hh: (D, 4H, P).
         panels: W_hh and W_hr as the CPU kernels read them.
         w_hr: (D, P, H) where h is projected.
@@ -45,24 +50,16 @@ class FrozenLayer(NamedTuple):
     panels: Tensor
     w_hr: Tensor | None
 
-    def project(self, rows: Tensor) -> Tensor:
-        """(R, I) -> (D, R, 4H), the input half of the gates."""
-        rows = rows.to(self.w_ih.dtype)
-        if self.w_ih.dim() == 2:
-            return functional.linear(rows, self.w_ih, self.bias).unsqueeze(0)
-        rows = rows.expand(len(self.w_ih), *rows.shape)
-        return torch.bmm(rows, self.w_ih) if self.bias is None else torch.baddbmm(self.bias, rows, self.w_ih)
-
 
 class FrozenLayers:
-    """Remembers every layer's :class:`FrozenLayer`, and runs them where that is all there is to a call.
+    """Remembers every layer's :class:`InferenceLayer`, and runs them where that is all there is to a call.
 
     One row of eight steps, I = H = 32, two cores of an AMD EPYC (Zen 3): the general way through Python took 240 us,
     nn.LSTM 220 us.
     """
 
     def __init__(self) -> None:
-        self._layers: Derived[list[FrozenLayer]] = Derived()
+        self._layers: Derived[list[InferenceLayer]] = Derived()
         self._zeros: tuple[Tensor, Tensor] | None = None
 
     def clear(self) -> None:
@@ -72,7 +69,7 @@ class FrozenLayers:
 
     def keep(self, lstm: FusedLSTM) -> None:
         """Remembers the layers as they are, if they may be; ``_flat_weights`` up to date and right for the kernels."""
-        weights = _parameters(lstm)
+        weights = own_weights(lstm)
         if not self._layers.is_empty or weights is None or lstm.options is not DEFAULTS:
             return
         self._layers.get(weights, lambda changed: _frozen_layers(lstm))
@@ -85,7 +82,7 @@ class FrozenLayers:
             return None
         if torch.is_grad_enabled() or not ops.transforms_are_off():
             return None
-        weights = _parameters(lstm)
+        weights = own_weights(lstm)
         layers = None if weights is None else self._layers.peek(weights)
         if layers is None:
             self.clear()
@@ -111,20 +108,28 @@ class FrozenLayers:
         return to_padded(output, layout, steps, rows, lstm.batch_first), states
 
     def _walk(
-        self, layers: list[FrozenLayer], output: Tensor, layout: PackedLayout
+        self, layers: list[InferenceLayer], output: Tensor, layout: PackedLayout
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(N, I) -> the last layer's output (N, D * P), and h_n and c_n in the caller's order."""
         h0, c0 = self._zero_states(layers[0], layout.rows)
         finals = []
         for layer in layers:
             output, *states = ops.lstm(
-                layer.project(output), None, layout.batch_sizes, layer.w_hh, h0, c0, layer.panels, True, layer.w_hr
+                project_by(output, layer.w_ih, layer.bias),
+                None,
+                layout.batch_sizes,
+                layer.w_hh,
+                h0,
+                c0,
+                layer.panels,
+                True,
+                layer.w_hr,
             )
             finals.append(states)
         h_n, c_n = finals[0] if len(finals) == 1 else map(torch.cat, zip(*finals, strict=True))
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
 
-    def _zero_states(self, layer: FrozenLayer, rows: int) -> tuple[Tensor, Tensor]:
+    def _zero_states(self, layer: InferenceLayer, rows: int) -> tuple[Tensor, Tensor]:
         """A layer's; those of the last number of rows asked for are kept, nobody writes to them."""
         kept = self._zeros
         if kept is None or kept[0].size(1) != rows:
@@ -143,27 +148,12 @@ class FrozenLayers:
         FrozenLayers.__init__(self)
 
 
-def _parameters(lstm: FusedLSTM) -> list[Tensor] | None:
-    """The weights straight from the module's dictionary; None where some are computed (parametrized, normed)."""
-    own = lstm._parameters
-    weights = [own.get(name) for name in lstm._flat_weights_names]
-    return None if any(w is None for w in weights) else weights  # type: ignore[return-value]
-
-
-def _frozen_layers(lstm: FusedLSTM) -> list[FrozenLayer] | None:
+def _frozen_layers(lstm: FusedLSTM) -> list[InferenceLayer] | None:
     layers = []
     for layer in range(lstm.num_layers):
         panels = lstm._panels.get(lstm, layer)
         if panels is None:
             return None
-        w_ih, bias = joined(layer_weights(lstm, layer, 0)), None
-        dtype = ops.gates_dtype(w_ih.dtype)
-        w_ih = w_ih.to(dtype)
-        if lstm.bias:
-            bias = joined(layer_weights(lstm, layer, 2)).to(dtype) + joined(layer_weights(lstm, layer, 3)).to(dtype)
-        if len(w_ih) == 1:
-            w_ih, bias = w_ih[0], None if bias is None else bias[0]
-        else:
-            w_ih, bias = w_ih.transpose(1, 2), None if bias is None else bias.unsqueeze(1)
-        layers.append(FrozenLayer(w_ih, bias, recurrent_weights(lstm, layer), panels, projection_weights(lstm, layer)))
+        w_hh, w_hr = recurrent_weights(lstm, layer), projection_weights(lstm, layer)
+        layers.append(InferenceLayer(*input_weights(lstm, layer), w_hh, panels, w_hr))
     return layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any
 
 import torch
@@ -24,6 +25,12 @@ def weights_each(lstm: nn.LSTM) -> int:
     return (4 if lstm.bias else 2) + (lstm.proj_size > 0)
 
 
+def own_weights(lstm: nn.LSTM) -> list[Tensor] | None:
+    """All weights straight from the module's dictionary; None where some are computed (parametrized, normed)."""
+    weights = list(map(lstm._parameters.get, lstm._flat_weights_names))
+    return None if NoneType in map(type, weights) else weights  # type: ignore[return-value]
+
+
 def joined(tensors: list[Tensor]) -> Tensor:
     """(D, ...): one direction's tensor is not copied."""
     return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
@@ -41,22 +48,47 @@ def projection_weights(lstm: nn.LSTM, layer: int) -> Tensor | None:
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included; in float32 for bfloat16."""
-    w_ih, biases = layer_weights(lstm, layer, 0), []
+    w_ih = layer_weights(lstm, layer, 0)
     dtype = ops.gates_dtype(w_ih[0].dtype)
     rows = rows.to(w_ih[0].dtype)
-    if lstm.bias:
-        pairs = zip(layer_weights(lstm, layer, 2), layer_weights(lstm, layer, 3), strict=True)
-        biases = [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
     row_bytes = len(w_ih) * 4 * lstm.hidden_size * dtype.itemsize
     in_graph = torch.compiler.is_compiling() or ops.transformed()
     if rows.is_cpu and not in_graph and rows.size(0) * row_bytes >= LARGE_BYTES:
+        biases = _summed_biases(lstm, layer, dtype)
         return _ProjectLarge.apply(rows, joined(w_ih), joined(biases) if biases else None)
-    if dtype != rows.dtype:
-        rows, w_ih = rows.to(dtype), [w.to(dtype) for w in w_ih]
+    return project_by(rows, *input_weights(lstm, layer))
+
+
+def input_weights(lstm: nn.LSTM, layer: int) -> tuple[Tensor, Tensor | None]:
+    """What :func:`project_by` takes, in the dtype of the gates.
+
+    Returns:
+        W_ih (4H, I), or (D, I, 4H) of two directions, and the sum of both biases, (4H,) or (D, 1, 4H), or None.
+    """
+    w_ih = layer_weights(lstm, layer, 0)
+    dtype = ops.gates_dtype(w_ih[0].dtype)
+    if dtype != w_ih[0].dtype:
+        w_ih = [w.to(dtype) for w in w_ih]
+    biases = _summed_biases(lstm, layer, dtype)
     if len(w_ih) == 1:
-        return functional.linear(rows, w_ih[0], biases[0] if biases else None).unsqueeze(0)
-    inputs, weights = rows.expand(len(w_ih), *rows.shape), torch.stack(w_ih).transpose(1, 2)
-    return torch.baddbmm(torch.stack(biases).unsqueeze(1), inputs, weights) if biases else torch.bmm(inputs, weights)
+        return w_ih[0], biases[0] if biases else None
+    return torch.stack(w_ih).transpose(1, 2), torch.stack(biases).unsqueeze(1) if biases else None
+
+
+def project_by(rows: Tensor, w_ih: Tensor, bias: Tensor | None) -> Tensor:
+    """(R, I) -> (D, R, 4H), by :func:`input_weights`."""
+    rows = rows.to(w_ih.dtype)
+    if w_ih.dim() == 2:
+        return functional.linear(rows, w_ih, bias).unsqueeze(0)
+    rows = rows.expand(len(w_ih), *rows.shape)
+    return torch.bmm(rows, w_ih) if bias is None else torch.baddbmm(bias, rows, w_ih)
+
+
+def _summed_biases(lstm: nn.LSTM, layer: int, dtype: torch.dtype) -> list[Tensor]:
+    if not lstm.bias:
+        return []
+    pairs = zip(layer_weights(lstm, layer, 2), layer_weights(lstm, layer, 3), strict=True)
+    return [b_ih.to(dtype) + b_hh.to(dtype) for b_ih, b_hh in pairs]
 
 
 LARGE_BYTES = 2**20  # from which on memory is kept, see ops.new_passing
