@@ -34,6 +34,7 @@ from textclf_fast.nn.stack import (
     run_layers,
     stand_in,
 )
+from textclf_fast.nn.token_ids import check_ids_dtype, refuse_bad_ids
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 
@@ -269,7 +270,7 @@ class FusedEmbeddingLSTM(nn.Module):
             return self._forward_one_row(ids, lengths, hx, need_output)
         if ids.dim() != 2:
             raise ValueError(f"ids: expected shape (T, B), or (T,) for one row, got {tuple(ids.shape)}")
-        _check_ids_dtype(ids)
+        check_ids_dtype(ids)
         batch_first = lstm.batch_first
         rows, steps = ids.shape if batch_first else (ids.size(1), ids.size(0))
         if ids.numel() == 0:
@@ -291,7 +292,9 @@ class FusedEmbeddingLSTM(nn.Module):
                 return output if need_output else None, states
             output, states = self._run(to_packed(ids, layout, batch_first), layout, hx, need_output, by_kernels)
         except (IndexError, RuntimeError):
-            self._refuse_bad_ids(to_packed(ids, layout, batch_first), layout, steps, batch_first)
+            refuse_bad_ids(
+                self.embedding.num_embeddings, to_packed(ids, layout, batch_first), layout, steps, batch_first
+            )
             raise
         return to_padded(output, layout, steps, rows, batch_first) if need_output else None, states
 
@@ -306,14 +309,14 @@ class FusedEmbeddingLSTM(nn.Module):
         """Under options that change layers, or with cell states for the caller."""
         lstm = self.lstm
         data, form, hx = unpack_form(ids, lengths, hx, lstm.batch_first, row_dim=1)
-        _check_ids_dtype(data)
+        check_ids_dtype(data)
         if torch.is_grad_enabled():
             self.projected_table.clear()
         try:
             rows, index = embed_with_dropout(self.embedding, data, self.embedding_dropout if self.training else 0.0)
             output, h_n, c_n, cells = run_layers_extended(lstm, rows, index, form.layout, hx, return_cell_states)
         except (IndexError, RuntimeError):
-            self._refuse_bad_ids(data, form.layout, form.steps, lstm.batch_first)
+            refuse_bad_ids(self.embedding.num_embeddings, data, form.layout, form.steps, lstm.batch_first)
             raise
         results = (
             form.restore(output) if need_output else None,
@@ -329,13 +332,13 @@ class FusedEmbeddingLSTM(nn.Module):
             raise ValueError(
                 f"ids: expected a PackedSequence of shape (N,), got data of shape {tuple(packed.data.shape)}"
             )
-        _check_ids_dtype(packed.data)
+        check_ids_dtype(packed.data)
         layout = packed_sequence_layout(packed)
         try:
             by_kernels = packed.data.is_cpu and self._kernels_apply()
             output, states = self._run(packed.data, layout, hx, need_output, by_kernels)
         except (IndexError, RuntimeError):
-            self._refuse_bad_ids(packed.data, layout, 0, self.lstm.batch_first)
+            refuse_bad_ids(self.embedding.num_embeddings, packed.data, layout, 0, self.lstm.batch_first)
             raise
         if not need_output:
             return None, states
@@ -396,27 +399,6 @@ class FusedEmbeddingLSTM(nn.Module):
         wanted = lstm._flat_weights[0].dtype  # type: ignore[union-attr]
         return weight.is_cpu and weight.dtype in (wanted, ops.gates_dtype(wanted))
 
-    def _refuse_bad_ids(self, ids: Tensor, layout: PackedLayout, steps: int, batch_first: bool) -> None:
-        """Called when a run has failed: says which id was out of range, if that was why."""
-        if not ops.transforms_are_off():
-            return  # some cannot look at numbers; PyTorch's own message will do
-        vocab_size = self.embedding.num_embeddings
-        bad = ((ids < 0) | (ids >= vocab_size)).nonzero()
-        if not bad.numel():
-            return
-        first = int(bad[0])
-        if layout.positions is not None:
-            place = divmod(int(layout.positions[first]), steps if batch_first else layout.rows)
-            where = f"({place[0]}, {place[1]})"
-        elif steps:
-            step, row = divmod(first, layout.rows)
-            where = f"({row}, {step})" if batch_first else f"({step}, {row})"
-        else:
-            where = f"({first},)"
-        raise IndexError(
-            f"ids: token id {int(ids[first])} at {where}, expected 0 <= id < {vocab_size} (num_embeddings)"
-        ) from None
-
     def _apply(self, fn: Any, recurse: bool = True) -> FusedEmbeddingLSTM:
         self.projected_table.clear()
         return super()._apply(fn, recurse)
@@ -431,8 +413,3 @@ class FusedEmbeddingLSTM(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._number = number_module(self)
-
-
-def _check_ids_dtype(ids: Tensor) -> None:
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"ids: expected dtype int64 or int32, got {ids.dtype}")
