@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.report import RESULTS, Record, Row, make_report, print_table, write_report
+
+# pytest leaves sys.path alone here, and a process of the peers' own (peer_process.py) has to find this package. At the
+# end: textclf_fast is the installed one.
+sys.path.append(str(Path(__file__).parents[1]))
 
 _ROWS = pytest.StashKey[list[Row]]()
 _UNMEASURED = pytest.StashKey[dict[str, str]]()

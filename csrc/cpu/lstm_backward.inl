@@ -5,6 +5,7 @@
 #pragma once
 
 #include "chunk_grads.inl"
+#include "flush_denormals.inl"
 #include "lstm_cell.inl"
 #include "lstm_projection.inl"
 #include "team.inl"
@@ -273,6 +274,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
 template <class T>
 static void backward(const LstmBackward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
                      int64_t member) {
+  const FlushDenormals flush;
   const auto steps = p.shape.projected ? backward_steps<T, true> : backward_steps<T, false>;
   steps(p, direction, panels, scratch, team, member);
 }
