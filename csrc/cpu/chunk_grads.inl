@@ -13,6 +13,11 @@ static TEXTCLF_INLINE int64_t chunk_size(int64_t hidden) { return larger(128, hi
 // kTileVectors vectors of h (of AVX-512, 16 kB): both stay in a first-level cache of 32 kB.
 constexpr int64_t kRun = 64;
 constexpr int64_t kStrip = 8 * kTileRows;
+// Rows of W_hh's gradient in a tile of it, and positions in a step of its sum.
+template <class T>
+constexpr int64_t kGradRows = kHasMatrixUnit<T> ? MatrixUnit<T>::kRows : kTileRows;
+template <class T>
+constexpr int64_t kGradStep = kHasMatrixUnit<T> ? MatrixUnit<T>::kDepth : Product<T>::kPair;
 
 // The position that a step of `row` at t starts from: the one before it in the direction's order; -1: the initial
 // state.
@@ -32,23 +37,20 @@ struct Chunk {
 
 template <class T>
 static int64_t chunk_scratch_bytes(int64_t columns) {
-  return line_bytes<T>(kRun * padded<T>(columns)) + line_bytes<T>(kRun * kStrip);
+  return line_bytes<T>(kRun * padded<T>(columns)) + (kHasMatrixUnit<T> ? 2 : 1) * line_bytes<T>(kRun * kStrip);
 }
 
-// to (R rows, NV vectors; rows are `width` apart) = or += sum over `count` positions of a (R numbers) x b (NV vectors):
-// both lie position after position, kStrip numbers and NV vectors, kPair positions beside each other.
+// acc = sum over `count` positions of a (R numbers) x b (NV vectors): both lie position after position, kStrip numbers
+// and NV vectors, kPair positions beside each other.
 template <class T, int R, int NV>
-static void weight_grad_tile(const T* a, const T* b, int64_t count, int64_t width, int64_t columns, bool set,
-                             Accumulator<T>* to) {
+static TEXTCLF_INLINE void sum_positions(const T* a, const T* b, int64_t count,
+                                         typename Simd<Accumulator<T>>::V (&acc)[R][NV]) {
   using M = Product<T>;
   using S = Simd<Accumulator<T>>;
-  if (!set) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) __builtin_prefetch(to + r * width + smaller(v * S::kLanes, columns - 1), 1);
-  }
-  typename S::V acc[R][NV] = {};
+    for (int v = 0; v < NV; ++v) acc[r][v] = typename S::V{};
   for (int64_t n = 0; n < count; n += M::kPair, a += kStrip * M::kPair, b += NV * S::kLanes * M::kPair) {
     decltype(M::weights(b)) w[NV];
 #pragma GCC unroll 4
@@ -60,8 +62,28 @@ static void weight_grad_tile(const T* a, const T* b, int64_t count, int64_t widt
       for (int v = 0; v < NV; ++v) acc[r][v] = M::multiply_add(w[v], x, acc[r][v]);
     }
   }
+}
+
+// to (R rows, of the matrix unit's `in_tile`, NV vectors; rows are `width` apart) = or += that sum.  For the matrix
+// unit a row of `a` has the numbers of kRun positions.
+template <class T, int R, int NV>
+static void weight_grad_tile(const T* a, const T* b, int64_t count, int64_t in_tile, int64_t width, int64_t columns,
+                             bool set, Accumulator<T>* to) {
+  using S = Simd<Accumulator<T>>;
+  const int64_t rows = kHasMatrixUnit<T> ? in_tile : R;
+  if (!set) {
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) __builtin_prefetch(to + r * width + smaller(v * S::kLanes, columns - 1), 1);
+  }
+  typename S::V acc[R][NV];
+  if constexpr (kHasMatrixUnit<T>)
+    MatrixUnit<T>::multiply(acc, a, kRun, b, divide_up(count, kGradStep<T>) * kGradStep<T>);
+  else
+    sum_positions<T, R, NV>(a, b, count, acc);
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
       Accumulator<T>* at = to + r * width + v * S::kLanes;
@@ -89,6 +111,12 @@ static TEXTCLF_INLINE void pack_run(int64_t start, int64_t count, int64_t number
         Product<T>::interleave(from[0] + column, other, columns, to);
       for (int64_t j = columns * kPair; j < width * kPair; ++j) to[j] = T{};
     }
+  }
+  const int64_t packed_count = divide_up(count, kPair) * kPair, end = divide_up(count, kGradStep<T>) * kGradStep<T>;
+  if (packed_count == end) return;
+  for (int64_t column = 0; column < stride; column += kWidth) {
+    const int64_t width = smaller(kWidth, stride - column);
+    __builtin_memset(packed + column * kRun + packed_count * width, 0, (end - packed_count) * width * sizeof(T));
   }
 }
 
@@ -118,13 +146,25 @@ static void pack_m(const LstmBackward<T>& p, int64_t, const Chunk<T>& chunk, int
 template <class T>
 static void pack_strip(const T* numbers, int64_t row_stride, int64_t count, int64_t rows, T* strip) {
   constexpr int64_t kPair = Product<T>::kPair;
-  for (int64_t n = 0; n < count; n += kPair, numbers += kPair * row_stride, strip += kPair * kStrip) {
+  int64_t n = 0;
+  for (; n < count; n += kPair, numbers += kPair * row_stride, strip += kPair * kStrip) {
     const T* other = n + 1 < count ? numbers + row_stride : nullptr;
     if (rows == kStrip)  // a constant, as above
       Product<T>::interleave(numbers, other, kStrip, strip);
     else
       Product<T>::interleave(numbers, other, rows, strip);
   }
+  const int64_t end = divide_up(count, kGradStep<T>) * kGradStep<T>;
+  if (n < end) __builtin_memset(strip, 0, (end - n) * kStrip * sizeof(T));
+}
+// The strip of `count` positions turned, for the matrix unit: kStrip rows of kRun positions each.
+template <class T>
+static void turn_strip(const T* strip, int64_t count, T* turned) {
+  using M = MatrixUnit<T>;
+  for (int64_t n = 0; n < count; n += M::kDepth)
+    for (int64_t row = 0; row < kStrip; row += M::kRows)
+      M::transpose_pairs(strip + n * kStrip + row * Product<T>::kPair, kStrip * Product<T>::kPair,
+                         turned + row * kRun + n, kRun);
 }
 
 // Rows [begin, end) of the gradient of a direction's weight (rows, columns), of y = W x: the sum over positions of
@@ -138,6 +178,7 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
   const int64_t stride = padded<T>(columns);
   T* x = take<T>(scratch, kRun * stride);
   T* strip = take<T>(scratch, kRun * kStrip);
+  T* const turned = kHasMatrixUnit<T> ? take<T>(scratch, kRun * kStrip) : nullptr;
   // As many rows at a time as stay in the second-level cache from run to run: 512 kB.
   const int64_t rows_at_once =
       larger(1, (int64_t(1) << 19) / (kStrip * stride * int64_t(sizeof(Accumulator<T>)))) * kStrip;
@@ -150,14 +191,22 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
       for (int64_t row = begin; row < stop; row += kStrip) {
         const int64_t rows = smaller(kStrip, stop - row);
         pack_strip(grad_y + (start - chunk.first) * rows_in_all + row, rows_in_all, count, rows, strip);
-        for (int64_t column = 0; column < stride; column += kTileVectors * L)
-          for_tiles(rows, [&]<int R>(int64_t r) {
+        if constexpr (kHasMatrixUnit<T>) turn_strip(strip, count, turned);
+        for (int64_t column = 0; column < stride; column += kTileVectors * L) {
+          const auto tile = [&]<int R>(int64_t r, int64_t in_tile) {
+            const T* const a = kHasMatrixUnit<T> ? turned + r * kRun : strip + r * Product<T>::kPair;
             with_vectors<T, kTileVectors>(stride - column, [&]<int NV>() {
-              weight_grad_tile<T, R, NV>(strip + r * Product<T>::kPair, x + column * kRun, count, columns,
-                                         columns - column, set && start == chunk.first,
-                                         grad + (row + r) * columns + column);
+              weight_grad_tile<T, R, NV>(a, x + column * kRun, count, in_tile, columns, columns - column,
+                                         set && start == chunk.first, grad + (row + r) * columns + column);
             });
-          });
+          };
+          if constexpr (kHasMatrixUnit<T>) {
+            constexpr int R = MatrixUnit<T>::kRows;
+            for (int64_t r = 0; r < rows; r += R) tile.template operator()<R>(r, smaller(R, rows - r));
+          } else {
+            for_tiles(rows, [&]<int R>(int64_t r) { tile.template operator()<R>(r, R); });
+          }
+        }
       }
     }
   }

@@ -1,23 +1,46 @@
 // Chooses the instruction set, once, when it is first asked for.
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
+
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 
 #include "kernels.h"
 
 namespace textclf_fast::cpu {
 namespace {
 
-enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
-constexpr const char* kNames[] = {"generic", "avx2", "avx512", "avx512_bf16"};
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+constexpr const char* kNames[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx"};
+
+// Whether there is a matrix unit for bfloat16, and Linux lets this process use it: its threads have 8 kB more to keep
+// from then on, so it wants to be asked, once.
+bool has_matrix_unit() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // of CPUID 7, EDX
+  unsigned eax, ebx, ecx, edx;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || ~edx & (kAmxBf16 | kAmxTile)) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 Isa best_isa() {
 #ifdef __x86_64__
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw"))
-    return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Bf16 : Isa::kAvx512;
+    return !__builtin_cpu_supports("avx512bf16") ? Isa::kAvx512 : has_matrix_unit() ? Isa::kAmx : Isa::kAvx512Bf16;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::kAvx2;
 #endif
   return Isa::kGeneric;
@@ -47,7 +70,7 @@ template <class T>
 const KernelTable<T>& kernels() {
 #ifdef __x86_64__
   static const KernelTable<T>* const tables[] = {&generic::kernels<T>(), &avx2::kernels<T>(), &avx512::kernels<T>(),
-                                                 &avx512::kernels<T>()};
+                                                 &avx512::kernels<T>(), &avx512::kernels<T>()};
   return *tables[isa_number()];
 #else
   return generic::kernels<T>();
@@ -56,13 +79,13 @@ const KernelTable<T>& kernels() {
 template <>
 const KernelTable<BFloat16>& kernels<BFloat16>() {
 #ifdef __x86_64__
-  return avx512_bf16::kernels();
+  return isa_number() == int(Isa::kAmx) ? amx::kernels() : avx512_bf16::kernels();
 #else
   static const KernelTable<BFloat16> table{};
   return table;
 #endif
 }
-bool has_bfloat16() { return isa_number() == int(Isa::kAvx512Bf16); }
+bool has_bfloat16() { return isa_number() >= int(Isa::kAvx512Bf16); }
 
 template const KernelTable<float>& kernels<float>();
 template const KernelTable<double>& kernels<double>();

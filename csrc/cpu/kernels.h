@@ -56,8 +56,11 @@ TEXTCLF_DECLARE_KERNELS(generic)
 #ifdef __x86_64__
 TEXTCLF_DECLARE_KERNELS(avx2)
 TEXTCLF_DECLARE_KERNELS(avx512)
-// bfloat16 products; its other kernels are those of avx512.
+// bfloat16 products; their other kernels are those of avx512.
 namespace avx512_bf16 {
+const KernelTable<BFloat16>& kernels();
+}
+namespace amx {
 const KernelTable<BFloat16>& kernels();
 }
 #endif

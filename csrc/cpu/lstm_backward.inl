@@ -37,10 +37,16 @@ static TEXTCLF_INLINE bool buffers_chunk(bool has_index) {
   return has_index || sizeof(T) != sizeof(Accumulator<T>);
 }
 
+// That a chunk's buffers are for.
+template <class T>
+static int64_t chunk_rows(const LstmShape& s) {
+  return larger(chunk_size(s.hidden), s.rows) + kRowsBeyond<T>;
+}
+
 template <class T>
 static int64_t backward_scratch_bytes(const LstmShape& s, int64_t parts, bool has_index) {
   using A = Accumulator<T>;
-  const int64_t positions = larger(chunk_size(s.hidden), s.rows), state = s.rows * padded<T>(s.hidden);
+  const int64_t positions = chunk_rows<T>(s), state = s.rows * padded<T>(s.hidden);
   const int64_t bytes = line_bytes<A>(state) + line_bytes<A>(2 * parts * s.rows * padded<T>(s.width())) +
                         line_bytes<T>(buffers_chunk<T>(has_index) ? positions * kGates * s.hidden : 0) +
                         parts * chunk_scratch_bytes<T>(larger(s.hidden, s.width()));
@@ -121,22 +127,22 @@ static void backward_projection(const LstmBackward<T>& p, int64_t direction, int
                   state.grad_m + share.row * state.stride, state.stride);
 }
 
-// grad_h (R rows, NV vectors of columns; rows are `stride` apart) = grad_gates (R, 4H) W_hh over the units [first,
-// end), a gate at a time: four sums of H terms each round less than one of 4H.
+// grad_h (R rows, of the matrix unit's `in_tile`, NV vectors of columns; rows are `stride` apart) = grad_gates (R, 4H)
+// W_hh over the units [first, end), a gate at a time: four sums of H terms each round less than one of 4H.  The matrix
+// unit takes all units, in one sum: its terms are products of bfloat16, which have 8 bits each.
 template <class T, int R, int NV>
-static void backward_tile(const T* grad_gates, const T* panel, int64_t hidden, int64_t first, int64_t end,
-                          bool backwards, Accumulator<T>* grad_h, int64_t stride) {
+static void backward_tile(const T* grad_gates, int64_t in_tile, const T* panel, int64_t hidden, int64_t first,
+                          int64_t end, bool backwards, Accumulator<T>* grad_h, int64_t stride) {
   using S = Simd<Accumulator<T>>;
-  for (int64_t k = 0; k < kGates; ++k) {
-    const int64_t gate = backwards ? kGates - 1 - k : k, start = gate * hidden + first;
-    typename S::V acc[R][NV] = {};
-    const PanelRows<T> rows{panel, kGates * hidden, start, end - first};
-    if (R <= kFewRows && backwards)
-      multiply_add<T, R, NV, -1>(acc, grad_gates + start, kGates * hidden, rows);
-    else
-      multiply_add<T, R, NV>(acc, grad_gates + start, kGates * hidden, rows);
+  constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
+  const int64_t rows = kMatrix ? in_tile : R, sums = kMatrix ? 1 : kGates;
+  for (int64_t k = 0; k < sums; ++k) {
+    const int64_t start = kMatrix ? 0 : (backwards ? kGates - 1 - k : k) * hidden + first;
+    const int64_t count = kMatrix ? kGates * hidden : end - first;
+    typename S::V acc[R][NV];
+    multiply<T>(acc, grad_gates + start, kGates * hidden, {panel, kGates * hidden, start, count}, backwards);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+    for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
       for (int n = 0; n < NV; ++n) {
         Accumulator<T>* to = grad_h + r * stride + n * S::kLanes;
@@ -185,7 +191,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
   A* const sums = take<A>(scratch, 2 * team.parts * s.rows * h_stride);
   BackwardState<T> state{s.rows, stride, h_stride, grad_c, grad_m, sums, team.parts};
   const bool buffered = buffers_chunk<T>(p.index);
-  const int64_t most_positions = larger(chunk_size(H), s.rows);  // of a chunk
+  const int64_t most_positions = chunk_rows<T>(s);
   T* const gates_buffer = take<T>(scratch, buffered ? most_positions * kGates * H : 0);
   T* const h_buffer = take<T>(scratch, kProjected ? team.parts * most_positions * P : 0);
   T* const m_buffer = take<T>(scratch, kProjected ? most_positions * H : 0);
@@ -229,20 +235,21 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
                                        gates + r * kGates * H, chunk.m + (in_chunk + r) * H);
         }
         const int64_t rows = share.row_end - share.row;
-        const auto tile = [&]<int R, int NV>(int64_t r, int64_t column) {
+        const auto tile = [&]<int R, int NV>(int64_t r, int64_t in_tile, int64_t column) {
           r += share.row;
-          backward_tile<T, R, NV>(gates + r * kGates * H, panels + column * kGates * H, H, unit, unit_end, backwards,
-                                  state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column, h_stride);
+          backward_tile<T, R, NV>(gates + r * kGates * H, in_tile, panels + column * kGates * H, H, unit, unit_end,
+                                  backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column, h_stride);
         };
+        const int64_t depth = unit_end - unit == H ? kGates * H : 1;  // 1: parts of it, of no whole tiles
         const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(h_stride, width);
         for (int64_t i = 0; i < columns; ++i) {
           const int64_t column = (backwards ? columns - 1 - i : i) * width;
           if (rows == 1)
             with_vectors<T, kOneRowGroups * kGroup>(h_stride - column,
-                                                    [&]<int NV>() { tile.template operator()<1, NV>(0, column); });
+                                                    [&]<int NV>() { tile.template operator()<1, NV>(0, 1, column); });
           else
-            for_tiles(rows, [&]<int R>(int64_t r) {
-              with_vectors<T>(h_stride - column, [&]<int NV>() { tile.template operator()<R, NV>(r, column); });
+            for_product_tiles<T>(rows, depth, [&]<int R>(int64_t r, int64_t n) {
+              with_vectors<T>(h_stride - column, [&]<int NV>() { tile.template operator()<R, NV>(r, n, column); });
             });
         }
       });
@@ -257,7 +264,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       const auto share = [&](int64_t rows, int64_t size, int64_t index) {
         return smaller(divide_up(rows, size) * index / team.parts * size, rows);
       };
-      const int64_t R = kTileRows, rows = kGates * H;
+      const int64_t R = kGradRows<T>, rows = kGates * H;
       if (p.grad_w_hh)
         weight_grad<T>(p, direction, chunk, chunk.grad_gates, rows, pack_h<T>, P, share(rows, R, part),
                        share(rows, R, part + 1), first_chunk, p.grad_w_hh + direction * rows * P, own);
@@ -275,6 +282,7 @@ template <class T>
 static void backward(const LstmBackward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
                      int64_t member) {
   const FlushDenormals flush;
+  [[maybe_unused]] const typename MatrixUnit<T>::Use matrix_unit;
   const auto steps = p.shape.projected ? backward_steps<T, true> : backward_steps<T, false>;
   steps(p, direction, panels, scratch, team, member);
 }

@@ -9,53 +9,56 @@
 // h now, h next; c; the cells' output where h is projected from it: each with its rows padded to whole vectors
 template <class T>
 static int64_t forward_scratch_bytes(const LstmShape& s) {
-  const int64_t count = s.rows * padded<T>(s.hidden);
-  return 2 * line_bytes<T>(s.rows * padded<T>(s.width())) + line_bytes<Accumulator<T>>(count) +
-         (s.projected ? line_bytes<T>(count) : 0);
+  const int64_t rows = s.rows + kRowsBeyond<T>, stride = padded<T>(s.hidden);
+  return 2 * line_bytes<T>(rows * padded<T>(s.width())) + line_bytes<Accumulator<T>>(s.rows * stride) +
+         (s.projected ? line_bytes<T>(rows * stride) : 0);
 }
 
-// kBlocks blocks of kLanes units for R rows of a step: the product, the activations, the new c and the cell's output m,
-// which is h where it is not projected.
+// kBlocks blocks of kLanes units for R rows of a step, of the matrix unit's for `in_tile` of them: the product, the
+// activations, the new c and the cell's output m, which is h where it is not projected.
 template <class T, int R, int kBlocks, bool kProjected>
-static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t first_block,
-                         const T* panels, bool backwards, const T* h, T* m, Accumulator<T>* c) {
+static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t in_tile,
+                         int64_t first_block, const T* panels, bool backwards, const T* h, T* m, Accumulator<T>* c) {
   using A = Accumulator<T>;
   using S = Simd<T>;
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, stride = padded<T>(H);
   const int64_t P = kProjected ? p.shape.projected : H, h_stride = kProjected ? padded<T>(P) : stride;
   // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
+  constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
+  const int64_t rows = kMatrix ? in_tile : R;
   const A* table[R];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
+  for (int r = 0; r < rows; ++r) {
     const int64_t row = p.index ? p.index[position + r] : position + r;
     table[r] = p.gates + (direction * p.shape.gate_rows + row) * kGates * H;
 #pragma GCC unroll 4
     for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
   }
-  V acc[R][kBlocks * kGates] = {};
-  const T* panel = panels + first_block * S::kLanes * kGates * P;
-  if (R <= kFewRows && backwards)
-    multiply_add<T, R, kBlocks * kGates, -1>(acc, h, h_stride, {panel, P, 0, P});
-  else
-    multiply_add<T, R, kBlocks * kGates>(acc, h, h_stride, {panel, P, 0, P});
+  V acc[R][kBlocks * kGates];
+  multiply<T>(acc, h, h_stride, {panels + first_block * S::kLanes * kGates * P, P, 0, P}, backwards);
 
 #pragma GCC unroll 2
   for (int block = 0; block < kBlocks; ++block) {
     const int64_t unit = (first_block + block) * S::kLanes, count = smaller(S::kLanes, H - unit);
-    // The table's half is added last: a sum that starts from it would round at its magnitude in every step.  `gates` is
-    // a copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc stays in
-    // registers.
-    V gates[R][kGates];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+    // The table's half is added last: a sum that starts from it would round at its magnitude in every step.
+    const auto add_table = [&](int r, V(&to)[kGates]) {
 #pragma GCC unroll 4
       for (int g = 0; g < kGates; ++g)
-        gates[r][g] = acc[r][block * kGates + g] + Simd<A>::load_first(table[r] + g * H + unit, count);
+        to[g] = acc[r][block * kGates + g] + Simd<A>::load_first(table[r] + g * H + unit, count);
+    };
+    // `gates` is a copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc
+    // stays in registers; the matrix unit's sums come in memory.
+    V gates[kMatrix ? 1 : R][kGates];
+    if constexpr (!kMatrix) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) add_table(r, gates[r]);
+    }
 #pragma GCC unroll 1
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < rows; ++r) {
+      if (kMatrix) add_table(r, gates[0]);
       A* cell_state = c + r * stride + unit;
-      const Cell<A> cell = Cell<A>::forward(gates[r], Simd<A>::load(cell_state));
+      const Cell<A> cell = Cell<A>::forward(gates[kMatrix ? 0 : r], Simd<A>::load(cell_state));
       Simd<A>::store(cell_state, cell.c);
       S::store(m + r * stride + unit, cell.h);
       if (!kProjected && p.output) {
@@ -85,10 +88,11 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   const int64_t P = kProjected ? s.projected : H, h_stride = padded<T>(P);
   // Where this direction starts in h0 and h_n, c0 and c_n.
   const int64_t h_state = direction * s.rows * P, c_state = direction * s.rows * H;
-  T* const h0 = take<T>(scratch, s.rows * h_stride);
-  T* const h[2] = {h0, take<T>(scratch, s.rows * h_stride)};
+  const int64_t rows_taken = s.rows + kRowsBeyond<T>;
+  T* const h0 = take<T>(scratch, rows_taken * h_stride);
+  T* const h[2] = {h0, take<T>(scratch, rows_taken * h_stride)};
   auto* const c = take<Accumulator<T>>(scratch, s.rows * stride);
-  T* const unprojected = kProjected ? take<T>(scratch, s.rows * stride) : nullptr;
+  T* const unprojected = kProjected ? take<T>(scratch, rows_taken * stride) : nullptr;
   const T* const w_hr_panels = panels + kGates * P * stride;
   const int64_t groups = column_groups<T>(P);
   int64_t phase = 0;
@@ -117,16 +121,17 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
     run_phase(team, member, phase++, [&](int64_t part) {
       const Share share = share_step(team, part, alive, blocks);
       const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
-      const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t i) {
+      const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
         const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
         r += share.row;
-        forward_tile<T, R, kBlocks, kProjected>(p, direction, position + r, block, panels, backwards,
+        forward_tile<T, R, kBlocks, kProjected>(p, direction, position + r, in_tile, block, panels, backwards,
                                                 h[now] + r * h_stride, m + r * stride, c + r * stride);
       };
       int64_t i = 0;
       if (rows == 1)
-        for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, i);
-      for (; i < span; ++i) for_tiles(rows, [&]<int R>(int64_t r) { tile.template operator()<R, 1>(r, i); });
+        for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, 1, i);
+      for (; i < span; ++i)
+        for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
       const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
       for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
         if (!kProjected) __builtin_memcpy(p.h_n + h_state + r * H + unit, m + r * stride + unit, units * sizeof(T));
@@ -148,6 +153,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
 template <class T>
 static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
                     int64_t member) {
+  [[maybe_unused]] const typename MatrixUnit<T>::Use matrix_unit;
   const auto steps = p.shape.projected ? forward_steps<T, true> : forward_steps<T, false>;
   steps(p, direction, panels, scratch, team, member);
 }

@@ -13,19 +13,20 @@ static void multiply_groups(const T* a, int64_t a_stride, int64_t depth, const T
   const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L;
   const int64_t end = smaller(group_end * kGroup * L, padded<T>(columns));
   for (int64_t column = group * kGroup * L; column < end; column += width) {
-    const auto tile = [&]<int R, int NV>(int64_t r) {
-      typename Simd<T>::V acc[R][NV] = {};
-      multiply_add<T, R, NV>(acc, a + r * a_stride, a_stride, {panels + column * depth, depth, 0, depth});
+    const auto tile = [&]<int R, int NV>(int64_t r, int64_t in_tile) {
+      typename Simd<T>::V acc[R][NV];
+      multiply<T>(acc, a + r * a_stride, a_stride, {panels + column * depth, depth, 0, depth});
+      const int64_t rows_here = R == MatrixUnit<T>::kRows ? in_tile : R;
 #pragma GCC unroll 8
-      for (int i = 0; i < R; ++i)
+      for (int i = 0; i < rows_here; ++i)
 #pragma GCC unroll 8
         for (int n = 0; n < NV; ++n) Simd<To>::store(to + (r + i) * to_stride + column + n * L, acc[i][n]);
     };
     if (rows == 1)
-      with_vectors<T, kOneRowGroups * kGroup>(end - column, [&]<int NV>() { tile.template operator()<1, NV>(0); });
+      with_vectors<T, kOneRowGroups * kGroup>(end - column, [&]<int NV>() { tile.template operator()<1, NV>(0, 1); });
     else
-      for_tiles(rows, [&]<int R>(int64_t r) {
-        with_vectors<T>(end - column, [&]<int NV>() { tile.template operator()<R, NV>(r); });
+      for_product_tiles<T>(rows, depth, [&]<int R>(int64_t r, int64_t n) {
+        with_vectors<T>(end - column, [&]<int NV>() { tile.template operator()<R, NV>(r, n); });
       });
   }
 }

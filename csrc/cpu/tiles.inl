@@ -63,6 +63,20 @@ static TEXTCLF_INLINE int64_t column_groups(int64_t columns) {
   return divide_up(columns, kGroup * Simd<T>::kLanes);
 }
 
+// A unit for products of matrices, of kRows rows at a time and kDepth numbers of each; a set that has one: amx.inl.
+template <class T>
+struct MatrixUnit {
+  static constexpr int kRows = 0;
+  static constexpr int64_t kLeastRows = 0, kDepth = 1;  // fewer rows are faster as vectors
+  struct Use {};
+};
+template <class T>
+static constexpr bool kHasMatrixUnit = MatrixUnit<T>::kRows > 0;
+
+// Rows that a tile may read beyond the last one; what they hold does not matter.
+template <class T>
+static constexpr int64_t kRowsBeyond = kHasMatrixUnit<T> ? MatrixUnit<T>::kRows - 1 : 0;
+
 // The rows [first, first + count) of a panel of `depth` rows.
 template <class T>
 struct PanelRows {
@@ -111,6 +125,24 @@ static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const
   if constexpr (kFirst + kTogether < NV) multiply_add<T, R, NV, kStep, kFirst + kTogether>(acc, a, stride, rows);
 }
 
+// acc (R, NV vectors) = the same product, from the last row of the panel's on where few rows go `backwards`.
+template <class T, int R, int NV>
+static TEXTCLF_INLINE void multiply(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride,
+                                    const PanelRows<T>& rows, bool backwards = false) {
+  if constexpr (kHasMatrixUnit<T> && R == MatrixUnit<T>::kRows) {
+    MatrixUnit<T>::multiply(acc, a, stride, rows.panel + rows.first * NV * Simd<T>::kLanes, rows.count);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < NV; ++n) acc[r][n] = typename Simd<T>::V{};
+    if (R <= kFewRows && backwards)
+      multiply_add<T, R, NV, -1>(acc, a, stride, rows);
+    else
+      multiply_add<T, R, NV>(acc, a, stride, rows);
+  }
+}
+
 // Cuts `rows` into tiles of kTileRows or less, as even as can be (7 rows in tiles of at most 6 are 4 + 3, not 6 + 1: a
 // tile of one row waits for W_hh instead of computing), and calls tile(integral row count, first row).
 template <int R, class F>
@@ -139,4 +171,18 @@ static TEXTCLF_INLINE void with_vectors(int64_t columns, const F& f) {
   if constexpr (kMost > 1)
     if (columns < kMost * Simd<T>::kLanes) return with_vectors<T, kMost - 1>(columns, f);
   return f.template operator()<kMost>();
+}
+
+// The same for a product over `depth` numbers, which the matrix unit takes where they fill its tiles: the last of these
+// may have fewer rows, tile(kRows, first row, rows).
+template <class T, class F>
+static TEXTCLF_INLINE void for_product_tiles(int64_t rows, int64_t depth, const F& tile) {
+  if constexpr (kHasMatrixUnit<T>) {
+    constexpr int kRows = MatrixUnit<T>::kRows;
+    if (rows >= MatrixUnit<T>::kLeastRows && depth % MatrixUnit<T>::kDepth == 0) {
+      for (int64_t r = 0; r < rows; r += kRows) tile.template operator()<kRows>(r, smaller(kRows, rows - r));
+      return;
+    }
+  }
+  for_tiles(rows, [&]<int R>(int64_t r) { tile.template operator()<R>(r, R); });
 }

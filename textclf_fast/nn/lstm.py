@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from textclf_fast._libraries import cpu_isa
+from textclf_fast._libraries import AVX512_ISAS, cpu_isa
 from textclf_fast.nn import extended
 from textclf_fast.nn.in_onnx import lstm_in_onnx, writes_onnx
 from textclf_fast.nn.layout import (
@@ -263,7 +263,7 @@ class FusedLSTM(LSTMBase):
             and input.dtype == torch.float32
             and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
-            and cpu_isa().startswith("avx512")
+            and cpu_isa() in AVX512_ISAS
         )
 
     def _pack_and_run(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textclf_fast import ops
-from textclf_fast._libraries import cpu_isa
+from textclf_fast._libraries import BFLOAT16_ISAS, cpu_isa
 
 
 def layer_weights(lstm: nn.LSTM, layer: int, kind: int) -> list[Tensor]:
@@ -124,7 +124,7 @@ class _ProjectLarge(torch.autograd.Function):
         grad_rows = grad_weights = grad_bias = None
         if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_bias = grad.sum(1)
-        if cpu_isa() == "avx512_bf16":
+        if cpu_isa() in BFLOAT16_ISAS:
             grad = grad.to(rows.dtype)
         else:  # without such products PyTorch's take 100 times as long as those in float32
             rows, weights = rows.to(grad.dtype), weights.to(grad.dtype)
