@@ -43,40 +43,6 @@ Tensor copy(const Tensor& source, cudaStream_t stream) {
   return result;
 }
 
-// h and c (D, B, H) hold h0 and c0 at first. A step overwrites the rows that are alive and leaves the others, in
-// whichever direction it walks: what remains at the end is h_n and c_n.
-template <class T>
-void walk(const LstmShape& shape, const Tensor& gates, const std::optional<Tensor>& index, const Tensor& w_hh,
-          const Tensor& h, const Tensor& c, const Tensor& output, cudaStream_t stream) {
-  const Tensor recurrent = torch::stable::new_empty(gates, {shape.rows, 4 * shape.hidden});
-  for (int64_t d = 0; d < shape.directions; ++d) {
-    const Tensor h_d = torch::stable::select(h, 0, d), c_d = torch::stable::select(c, 0, d);        // (B, H)
-    const Tensor w_transposed = torch::stable::transpose(torch::stable::select(w_hh, 0, d), 0, 1);  // (H, 4H)
-    for (int64_t step = 0; step < shape.steps; ++step) {
-      const int64_t t = d == 0 ? step : shape.steps - 1 - step;
-      const int64_t rows = shape.batch_sizes[t];
-      // PyTorch's own GEMM, so that its precision switches for matmul apply; not through the dispatcher, where
-      // autocast or autograd would step in.
-      STABLE_TORCH_ERROR_CODE_CHECK(
-          aoti_torch_cuda_mm_out(first_rows(recurrent, rows).get(), first_rows(h_d, rows).get(), w_transposed.get()));
-      launch_lstm_step<T>({.gates = static_cast<const T*>(gates.const_data_ptr()),
-                           .index = index ? static_cast<const int64_t*>(index->const_data_ptr()) : nullptr,
-                           .recurrent = static_cast<const T*>(recurrent.const_data_ptr()),
-                           .h = static_cast<T*>(h_d.mutable_data_ptr()),
-                           .c = static_cast<T*>(c_d.mutable_data_ptr()),
-                           .output = static_cast<T*>(output.mutable_data_ptr()),
-                           .position = shape.offsets[t],
-                           .rows = rows,
-                           .hidden = shape.hidden,
-                           .gate_rows = shape.gate_rows,
-                           .directions = shape.directions,
-                           .direction = d},
-                          stream);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-  }
-}
-
 template <class T>
 const T* pointer(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
@@ -182,19 +148,37 @@ void run_persistent(const Plan& plan, const LstmShape& shape, const Tensor& gate
   STD_CUDA_CHECK(launch_persistent<Product>(plan, forward, int(shape.directions), stream));
 }
 
-// The stepwise family has kernels for float32 and float64: 16-bit layers, which come here on old GPUs or where they are
-// very large, are computed in float32.
+// A GEMM and a kernel a step. The GEMM is PyTorch's own, so that its precision switches for matmul apply; not through
+// the dispatcher, where autocast or autograd would step in. Of 16-bit numbers its result is float32.
+template <class Number>
 void run_stepwise(const LstmShape& shape, const Tensor& gates, const std::optional<Tensor>& index, const Tensor& w_hh,
                   const Results& results, cudaStream_t stream) {
-  const Tensor& output = *results.output;
-  if (w_hh.scalar_type() == ScalarType::Double)
-    return walk<double>(shape, gates, index, w_hh, results.h, results.c, output, stream);
-  const auto in_float = [](const Tensor& t) { return torch::stable::to(t, ScalarType::Float); };
-  const Tensor wide = in_float(output), h = in_float(results.h), c = in_float(results.c);
-  walk<float>(shape, gates, index, in_float(w_hh), h, c, wide, stream);
-  if (w_hh.scalar_type() == ScalarType::Float) return;  // the very tensors
-  for (auto [to, from] : {std::pair(output, wide), std::pair(results.h, h), std::pair(results.c, c)})
-    torch::stable::copy_(to, from);
+  using Value = StepValue<Number>;
+  const Tensor recurrent = torch::stable::new_empty(gates, {shape.rows, 4 * shape.hidden});
+  const Tensor c = torch::stable::to(results.c, gates.scalar_type());  // the very tensor where that is its type
+  const auto multiply = [&](int64_t d, int64_t rows) {
+    const Tensor product = first_rows(recurrent, rows), h = first_rows(torch::stable::select(results.h, 0, d), rows);
+    const Tensor w = torch::stable::transpose(torch::stable::select(w_hh, 0, d), 0, 1);  // (H, 4H)
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        sizeof(Number) == sizeof(Value)
+            ? aoti_torch_cuda_mm_out(product.get(), h.get(), w.get())
+            : aoti_torch_cuda_mm_dtype_out(product.get(), h.get(), w.get(), aoti_torch_dtype_float32()));
+  };
+  STD_CUDA_CHECK(
+      forward_stepwise<Number>({.shape = shape,
+                                .gates = pointer<Value>(gates),
+                                .index = index ? pointer<int64_t>(*index) : nullptr,
+                                .recurrent = pointer<Value>(recurrent),
+                                .h = pointer_to_write<Number>(results.h),
+                                .c = pointer_to_write<Value>(c),
+                                .output = results.output ? pointer_to_write<Number>(*results.output) : nullptr,
+                                .activations = nullptr,
+                                .cells = nullptr},
+                               multiply, stream));
+  if (sizeof(Number) != sizeof(Value)) {
+    Tensor c_n = results.c;
+    torch::stable::copy_(c_n, c);
+  }
 }
 
 // check_layer, but for batch sizes on the device, which nobody has seen: T and N come from the other tensors' shapes.
@@ -246,11 +230,16 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
   const Tensor gates_c = dense(gates), w_hh_c = dense(w_hh);
   const auto index_c = dense(index);
   Results results{std::nullopt, copy(h0, stream), copy(c0, stream)};
-  if (need_output || stepwise)
-    results.output = torch::stable::new_empty(w_hh, {shape.positions, shape.directions * shape.hidden});
+  if (need_output) results.output = torch::stable::new_empty(w_hh, {shape.positions, shape.directions * shape.hidden});
   if (shape.rows > 0) {
     if (stepwise) {
-      run_stepwise(shape, gates_c, index_c, w_hh_c, results, stream);
+      const auto run = [&](auto number) {
+        run_stepwise<decltype(number)>(shape, gates_c, index_c, w_hh_c, results, stream);
+      };
+      if (precision == Precision::kFloat64) run(double{});
+      if (precision == Precision::kFloat32 || precision == Precision::kTf32) run(float{});
+      if (precision == Precision::kBFloat16) run(BFloat16{});
+      if (precision == Precision::kHalf) run(Half{});
     } else {
       const auto offsets = step_offsets(checked, batch_sizes, gates, stream);
       const Tensor h0_c = dense(h0), c0_c = dense(c0);
