@@ -62,9 +62,9 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
 def _summary(reports: Sequence[dict[str, Any]]) -> str:
     if not reports:
         return (
-            "**Nothing was measured: no kernel of this package has run on a GPU yet**, and no figure in this project is\n"
-            "a GPU's. The kernels are tested on an emulator ([emulator.md](emulator.md)), and what the compiler says of\n"
-            "them is in [cuda-registers.md](cuda-registers.md); neither says anything about speed.\n"
+            "**Nothing was measured: no kernel of this package has run on a GPU yet**, and no figure in this project\n"
+            "is a GPU's. The kernels are tested on an emulator ([emulator.md](emulator.md)), and what the compiler\n"
+            "says of them is in [cuda-registers.md](cuda-registers.md); neither says anything about speed.\n"
         )
     lines = [
         f"- {_gpu(report)}: {report['date'][:10]}, commit {report['commit']}, {len(report['rows'])} cells measured, "
