@@ -9,39 +9,19 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <atomic>
 #include <optional>
 #include <tuple>
-#include <vector>
+#include <utility>
 
-#include "../tensor_checks.h"
-#include "lstm_offsets.h"
 #include "lstm_persistent.h"
 #include "lstm_stepwise.h"
+#include "lstm_tensors.h"
 
 namespace textclf_fast::cuda {
 namespace {
 
-// Whether float32 layers may round W_hh and h to tf32; set from Python. Strict unless told otherwise.
-std::atomic<bool> allow_tf32{false};
-
-cudaStream_t current_stream(int32_t device) {
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
 // The first rows of a matrix, a view.
 Tensor first_rows(Tensor matrix, int64_t rows) { return torch::stable::narrow(matrix, 0, 0, rows); }
-
-// A new tensor with the same values, out of autograd's sight.
-Tensor copy(const Tensor& source, cudaStream_t stream) {
-  const Tensor source_c = dense(source);
-  Tensor result = torch::stable::new_empty(source_c, source_c.sizes());
-  STD_CUDA_CHECK(cudaMemcpyAsync(result.mutable_data_ptr(), source_c.const_data_ptr(),
-                                 source_c.numel() * source_c.element_size(), cudaMemcpyDeviceToDevice, stream));
-  return result;
-}
 
 // h and c (D, B, H) hold h0 and c0 at first. A step overwrites the rows that are alive and leaves the others, in
 // whichever direction it walks: what remains at the end is h_n and c_n.
@@ -75,73 +55,6 @@ void walk(const LstmShape& shape, const Tensor& gates, const std::optional<Tenso
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     }
   }
-}
-
-template <class T>
-const T* pointer(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* pointer_to_write(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
-Precision precision_of(const Tensor& w_hh) {
-  switch (w_hh.scalar_type()) {
-    case ScalarType::Double:
-      return Precision::kFloat64;
-    case ScalarType::BFloat16:
-      return Precision::kBFloat16;
-    case ScalarType::Half:
-      return Precision::kHalf;
-    default:
-      return allow_tf32 ? Precision::kTf32 : Precision::kFloat32;
-  }
-}
-
-// Of each device, asked for once.
-const DeviceLimits& limits_of(int32_t device) {
-  static const std::vector<DeviceLimits> devices = [] {
-    int count = 0;
-    STD_CUDA_CHECK(cudaGetDeviceCount(&count));
-    std::vector<DeviceLimits> limits;
-    for (int d = 0; d < count; ++d) {
-      const auto ask = [d](cudaDeviceAttr attribute) {
-        int value = 0;
-        STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, d));
-        return value;
-      };
-      const int capability = 10 * ask(cudaDevAttrComputeCapabilityMajor) + ask(cudaDevAttrComputeCapabilityMinor);
-      // 8 blocks are what every GPU with clusters has. Blocks that wait for each other need a launch that says so.
-      limits.push_back({capability, ask(cudaDevAttrCooperativeLaunch) ? ask(cudaDevAttrMultiProcessorCount) : 0,
-                        ask(cudaDevAttrMaxSharedMemoryPerBlockOptin), ask(cudaDevAttrClusterLaunch) ? 8 : 1});
-    }
-    return limits;
-  }();
-  return devices.at(size_t(device));
-}
-
-// Where steps begin, on the device: nothing where all rows are of one length.
-std::optional<Tensor> step_offsets(const CheckedShape& checked, const Tensor& batch_sizes, const Tensor& gates,
-                                   cudaStream_t stream) {
-  const LstmShape& shape = checked.shape;
-  const bool on_device = batch_sizes.is_cuda();
-  if (!on_device && shape.batch_sizes[shape.steps - 1] == shape.rows) return std::nullopt;
-  const Tensor offsets = torch::stable::new_empty(gates, {shape.steps + 1}, ScalarType::Int);
-  if (on_device) {
-    STD_CUDA_CHECK(launch_step_offsets(
-        {pointer<int64_t>(checked.batch_sizes), pointer_to_write<int32_t>(offsets), int(shape.steps)}, stream));
-    return offsets;
-  }
-  cudaStreamCaptureStatus capturing;
-  STD_CUDA_CHECK(cudaStreamIsCapturing(stream, &capturing));
-  STD_TORCH_CHECK(
-      capturing == cudaStreamCaptureStatusNone,
-      "batch_sizes: is on the CPU, expected on the device of gates: a CUDA graph would read it when it runs");
-  const std::vector<int32_t> host(checked.offsets.begin(), checked.offsets.end());
-  STD_CUDA_CHECK(cudaMemcpyAsync(offsets.mutable_data_ptr(), host.data(), host.size() * sizeof(int32_t),
-                                 cudaMemcpyHostToDevice, stream));  // copied from pageable memory before it returns
-  return offsets;
 }
 
 struct Results {
@@ -197,29 +110,6 @@ void run_stepwise(const LstmShape& shape, const Tensor& gates, const std::option
     torch::stable::copy_(to, from);
 }
 
-// check_layer, but for batch sizes on the device, which nobody has seen: T and N come from the other tensors' shapes.
-CheckedShape check_cuda_layer(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes,
-                              const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
-  const int64_t gate_rows = gates.dim() == 3 ? gates.size(1) : 0;
-  if (!batch_sizes.is_cuda()) return check_layer(gates, index, gate_rows, batch_sizes, w_hh, h0, c0);
-  check_int64_vector(batch_sizes, "batch_sizes");
-  check_device(batch_sizes, "batch_sizes", gates);
-  STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
-  const int64_t steps = batch_sizes.size(0), positions = index ? index->size(0) : gate_rows;
-  STD_TORCH_CHECK(steps > 0, "batch_sizes: expected at least one step, got none");
-  // The rest is checked as for one step of all positions' rows.
-  const Tensor one_step = torch::stable::full({1}, double(h0.size(1)), ScalarType::Long);
-  CheckedShape checked = check_layer(gates, std::nullopt, h0.size(1), one_step, w_hh, h0, c0);
-  check_index(index, gates, gate_rows, positions);
-  checked.batch_sizes = dense(batch_sizes);
-  checked.shape.steps = steps;
-  checked.shape.positions = positions;
-  checked.shape.gate_rows = gate_rows;
-  checked.shape.batch_sizes = nullptr;
-  checked.shape.offsets = nullptr;
-  return checked;
-}
-
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
                                                   const Tensor& c0, const std::optional<Tensor>& panels,
@@ -252,7 +142,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
     if (stepwise) {
       run_stepwise(shape, gates_c, index_c, w_hh_c, results, stream);
     } else {
-      const auto offsets = step_offsets(checked, batch_sizes, gates, stream);
+      const auto offsets = step_offsets(checked, gates, stream);
       const Tensor h0_c = dense(h0), c0_c = dense(c0);
       const auto run = [&](auto product) {
         run_persistent<decltype(product)>(plan, shape, gates_c, index_c, offsets, w_hh_c, h0_c, c0_c, results, stream);
@@ -272,9 +162,4 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CUDA, m) {
   m.impl("lstm_inference", TORCH_BOX(&textclf_fast::cuda::lstm_inference));
-}
-
-// For Python: whether float32 layers may use tf32 from here on.
-extern "C" __attribute__((visibility("default"))) void textclf_fast_cuda_allow_tf32(int allowed) {
-  textclf_fast::cuda::allow_tf32 = allowed != 0;
 }
