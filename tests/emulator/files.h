@@ -1,0 +1,36 @@
+// What the programs read from a problem's file and write to a result's.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <vector>
+
+namespace emulator {
+
+template <class T>
+std::vector<T> read(std::ifstream& file, int64_t count, bool there = true) {
+  std::vector<T> values(there ? size_t(count) : 0);
+  file.read(reinterpret_cast<char*>(values.data()), std::streamsize(values.size() * sizeof(T)));
+  return values;
+}
+
+template <class T>
+const T* pointer(const std::vector<T>& values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+// At 16 bytes, as PyTorch's memory is, and of NaN: not written is seen. Past the end lies no byte of ours.
+template <class T>
+struct Result {
+  explicit Result(int64_t count, bool there = true) : values(there ? size_t(count) : 0) {
+    if (there) std::memset(static_cast<void*>(values.data()), 0xff, values.size() * sizeof(T));
+  }
+  T* data() { return values.empty() ? nullptr : values.data(); }
+  void write(std::ofstream& file) const {
+    file.write(reinterpret_cast<const char*>(values.data()), std::streamsize(values.size() * sizeof(T)));
+  }
+  std::vector<T> values;
+};
+
+}  // namespace emulator
