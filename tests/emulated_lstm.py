@@ -13,9 +13,9 @@ from torch import Tensor
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "half")  # Precision in csrc/cuda/lstm_plan.h
 FAMILIES = ("block", "cluster", "grid")
 NAMES = ("output", "h_n", "c_n", "activations", "cells")
-_PRODUCTS = {"float32": "Float32Product", "tf32": "Tf32Product", "bfloat16": "BFloat16Product", "half": "HalfProduct"}
+PRODUCTS = {"float32": "Float32Product", "tf32": "Tf32Product", "bfloat16": "BFloat16Product", "half": "HalfProduct"}
 _STEPWISE = {"float64": "double", "float32": "float", "bfloat16": "BFloat16", "half": "Half"}
-_NUMBERS = {
+NUMBERS = {
     "float64": torch.float64,
     "float32": torch.float32,
     "tf32": torch.float32,
@@ -24,6 +24,14 @@ _NUMBERS = {
 }
 # What h is rounded to in each step. Where a sum lies between two roundings, ours may take the other one.
 _TOLERANCES = {"float64": 1e-14, "float32": 1e-6, "tf32": 2e-4, "bfloat16": 2e-2, "half": 2e-3}
+
+
+def rounded(precision: str, x: Tensor) -> Tensor:
+    """As a number that is multiplied is, in float64."""
+    if precision == "tf32":
+        bits = x.float().view(torch.int32)
+        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
+    return x.to(NUMBERS[precision]).double()
 
 
 @dataclass
@@ -42,7 +50,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(7)
-        number = _NUMBERS[self.precision]
+        number = NUMBERS[self.precision]
         d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths)
 
         def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -60,12 +68,6 @@ class Problem:
     @property
     def batch_sizes(self) -> list[int]:
         return [sum(length > t for length in self.lengths) for t in range(self.lengths[0])]
-
-    def rounded(self, x: Tensor) -> Tensor:
-        if self.precision == "tf32":
-            bits = x.float().view(torch.int32)
-            return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
-        return x.to(_NUMBERS[self.precision]).double()
 
     def write(self, path: Path) -> None:
         sizes = self.batch_sizes
@@ -87,7 +89,7 @@ class Problem:
             del shapes["output"]
         if not self.saved:
             del shapes["activations"], shapes["cells"]
-        numbers = torch.frombuffer(bytearray(path.read_bytes()), dtype=_NUMBERS[self.precision])
+        numbers = torch.frombuffer(bytearray(path.read_bytes()), dtype=NUMBERS[self.precision])
         counts = [torch.Size(shape).numel() for shape in shapes.values()]
         pieces = numbers.split(counts * schedules)
         sets = [pieces[i : i + len(counts)] for i in range(0, len(pieces), len(counts))]
@@ -99,13 +101,13 @@ class Problem:
         sizes, h, n = self.batch_sizes, self.hidden, sum(self.lengths)
         results: dict[str, list[Tensor]] = {name: [] for name in NAMES}
         for d in range(self.directions):
-            w = self.rounded(self.arrays["w_hh"][d].float())
+            w = rounded(self.precision, self.arrays["w_hh"][d].float())
             state, cell = self.arrays["h0"][d].double(), self.arrays["c0"][d].double()
             saved = {name: torch.zeros(n, k * h, dtype=torch.float64) for name, k in (("a", 4), ("c", 1), ("o", 1))}
             for t in range(len(sizes)) if d == 0 else reversed(range(len(sizes))):
                 at = slice(sum(sizes[:t]), sum(sizes[: t + 1]))
                 rows = gates[d, at] if index is None else gates[d, index[at]]
-                i, f, g, o = (rows + self.rounded(state[: sizes[t]]) @ w.T).chunk(4, dim=1)
+                i, f, g, o = (rows + rounded(self.precision, state[: sizes[t]]) @ w.T).chunk(4, dim=1)
                 i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
                 cell[: sizes[t]] = f * cell[: sizes[t]] + i * g
                 state[: sizes[t]] = o * cell[: sizes[t]].tanh()
@@ -139,13 +141,13 @@ class Problem:
         else:
             kernels = (f"csrc/cuda/lstm_persistent_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
             files = ("tests/emulator/run_lstm.cpp", *kernels)
-            define = f"-DPRODUCT={_PRODUCTS[self.precision]}"
+            define = f"-DPRODUCT={PRODUCTS[self.precision]}"
             chosen = [-1 if family is None else FAMILIES.index(family), team, row_tiles]
         program = emulated.program(files, flavour, (define, *options), csrc)
         with tempfile.TemporaryDirectory() as folder:
             problem, result = Path(folder) / "problem", Path(folder) / "result"
             self.write(problem)
-            done = emulated.run(program, [problem, result, *chosen, *schedules], **environ)
+            done = emulated.run(program, [problem, result, *chosen, *schedules], flavour, **environ)
             said = done.stdout + done.stderr
             return said, self.read(result, len(schedules)) if done.returncode == 0 else []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from emulated import ON_BOTH, SANITIZERS
 from emulated_lstm import NAMES, Problem
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -16,9 +17,10 @@ SHAPES = [([4, 4, 3, 1], 20, 2, 7), ([3, 3, 3, 2, 2], 123, 1, None), ([3], 13, 2
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["table", "blocks", "odd"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_equals_float64(precision: str, shape: tuple[list[int], int, int, int | None]) -> None:
+@pytest.mark.parametrize("flavour", ON_BOTH)
+def test_equals_float64(flavour: str, precision: str, shape: tuple[list[int], int, int, int | None]) -> None:
     problem = Problem(precision, *shape)
-    said, results = problem.run(family="stepwise")
+    said, results = problem.run(flavour, "stepwise")
     assert results, said
     assert set(results[0]) == set(NAMES)
     assert problem.is_right(results), problem.errors(results)
@@ -75,7 +77,7 @@ def test_an_index_out_of_range_reads_nothing_and_shows(wrong: int) -> None:
     torch.testing.assert_close(output[right].double(), expected[right], rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("flavour", ["asan", "tsan"])
+@pytest.mark.parametrize("flavour", SANITIZERS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_sanitizers_have_nothing_to_say(precision: str, flavour: str) -> None:
     problem = Problem(precision, [3, 3, 2], 100, 2, 7)

@@ -2,62 +2,89 @@
 // type that the program is for. The GEMM, PyTorch's on a GPU, is three loops here.
 #include <cstdio>
 #include <cstdlib>
+#include <type_traits>
 
 #include "cuda/lstm_stepwise.h"
-#include "emulator/problem_file.h"
+#include "emulator/files.h"
+#include "emulator/numbers.h"
 
+using namespace emulator;
 using namespace textclf_fast;
 using namespace textclf_fast::cuda;
 
 namespace {
 
+// As the kernels' numbers, on the host.
 template <class Number>
-void run(const Header& h, std::ifstream& in, std::ofstream& out, const std::vector<unsigned>& schedules) {
-  using Numbers = StepNumbers<Number>;
+StepValue<Number> value(Number x) {
+  if constexpr (std::is_same_v<Number, BFloat16>) return bf16_value(x.bits);
+  if constexpr (std::is_same_v<Number, Half>) return half_value(x.bits);
+  if constexpr (std::is_floating_point_v<Number>) return x;
+}
+template <class Number>
+Number number(StepValue<Number> x) {
+  if constexpr (std::is_same_v<Number, BFloat16>) return {bf16_bits(x)};
+  if constexpr (std::is_same_v<Number, Half>) return {half_bits(x)};
+  if constexpr (std::is_floating_point_v<Number>) return x;
+}
+
+// h (b, H) times the transpose of w (4H, H).
+template <class Number>
+void multiply(const Number* h, const Number* w, StepValue<Number>* product, int64_t rows, int64_t hidden) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t gate = 0; gate < 4 * hidden; ++gate) {
+      double sum = 0;
+      for (int64_t k = 0; k < hidden; ++k) sum += double(value(w[gate * hidden + k])) * value(h[row * hidden + k]);
+      product[row * 4 * hidden + gate] = StepValue<Number>(sum);
+    }
+}
+
+template <class Number>
+void run(const ForwardHeader& h, std::ifstream& in, std::ofstream& out, const std::vector<unsigned>& schedules) {
   using Value = StepValue<Number>;
   const int64_t states = h.directions * h.rows * h.hidden, outputs = h.positions * h.directions * h.hidden;
-  auto batch_sizes = read<int64_t>(in, h.steps, h.ragged);
+  auto batch_sizes = read<int64_t>(in, h.steps, h.ragged).values;
   if (!h.ragged) batch_sizes.assign(size_t(h.steps), h.rows);
   std::vector<int64_t> offsets{0};
   for (const int64_t rows : batch_sizes) offsets.push_back(offsets.back() + rows);
   const auto gates = read<Value>(in, h.directions * h.gate_rows * 4 * h.hidden);
   const auto index = read<int64_t>(in, h.positions, h.indexed);
   const auto w_hh = read<Number>(in, h.directions * 4 * h.hidden * h.hidden);
-  auto h0 = read<Number>(in, states, h.with_states), c0 = read<Number>(in, states, h.with_states);
-  h0.resize(size_t(states), Numbers::number(0));
-  c0.resize(size_t(states), Numbers::number(0));
+  auto h0 = read<Number>(in, states, h.with_states).values, c0 = read<Number>(in, states, h.with_states).values;
+  h0.resize(size_t(states), Number{});
+  c0.resize(size_t(states), Number{});
 
   for (const unsigned schedule : schedules) {
     emulator::schedule = schedule;
-    Result<Number> output(outputs, h.with_output), h_n(states), c_n(states), activations(4 * outputs, h.with_saved),
-        cells(outputs, h.with_saved);
-    Result<Value> recurrent(h.rows * 4 * h.hidden), c(states);
-    h_n.values = h0;
-    for (size_t i = 0; i < c0.size(); ++i) c.values[i] = Numbers::value(c0[i]);
+    auto output = result<Number>(outputs, h.with_output), activations = result<Number>(4 * outputs, h.with_saved),
+         cells = result<Number>(outputs, h.with_saved);
+    Array<Number> h_n(h0), c_n(c0);
+    auto c = result<Value>(states), recurrent = result<Value>(h.rows * 4 * h.hidden);
+    std::transform(c0.begin(), c0.end(), c.values.begin(), value<Number>);
+    c.send();
     const LstmShape shape{h.steps,  h.rows,      h.positions,        h.directions,
                           h.hidden, h.gate_rows, batch_sizes.data(), offsets.data()};
-    const auto multiply = [&](int64_t d, int64_t rows) {
-      for (int64_t row = 0; row < rows; ++row)
-        for (int64_t gate = 0; gate < 4 * h.hidden; ++gate) {
-          const Number* w = &w_hh[size_t((d * 4 * h.hidden + gate) * h.hidden)];
-          const Number* state = &h_n.values[size_t((d * h.rows + row) * h.hidden)];
-          double sum = 0;
-          for (int64_t k = 0; k < h.hidden; ++k) sum += double(Numbers::value(w[k])) * double(Numbers::value(state[k]));
-          recurrent.values[size_t(row * 4 * h.hidden + gate)] = Value(sum);
-        }
+    const auto gemm = [&](int64_t d, int64_t rows) {
+      h_n.fetch();
+      multiply(&h_n.values[size_t(d * h.rows * h.hidden)], &w_hh.values[size_t(d * 4 * h.hidden * h.hidden)],
+               recurrent.values.data(), rows, h.hidden);
+      recurrent.send();
     };
-    forward_stepwise<Number>({.shape = shape,
-                              .gates = gates.data(),
-                              .index = pointer(index),
-                              .recurrent = recurrent.data(),
-                              .h = h_n.data(),
-                              .c = c.data(),
-                              .output = output.data(),
-                              .activations = activations.data(),
-                              .cells = cells.data()},
-                             multiply, nullptr);
-    for (size_t i = 0; i < c.values.size(); ++i) c_n.values[i] = Numbers::number(c.values[i]);
-    for (const auto* result : {&output, &h_n, &c_n, &activations, &cells}) result->write(out);
+    check(forward_stepwise<Number>({.shape = shape,
+                                    .gates = gates.data(),
+                                    .index = index.data(),
+                                    .recurrent = recurrent.data(),
+                                    .h = h_n.data(),
+                                    .c = c.data(),
+                                    .output = output.data(),
+                                    .activations = activations.data(),
+                                    .cells = cells.data()},
+                                   gemm, nullptr));
+    finish();
+    c.fetch();
+    std::transform(c.values.begin(), c.values.end(), c_n.values.begin(), number<Number>);
+    c_n.send();
+    for (auto* written : {&output, &h_n, &c_n, &activations, &cells}) written->write(out);
   }
 }
 
@@ -67,12 +94,12 @@ int main(int count, char** words) {
   if (count < 4) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  const Header h = read<Header>(in, 1)[0];
+  const ForwardHeader h = read<ForwardHeader>(in, 1).values[0];
   std::vector<unsigned> schedules;
   for (int i = 3; i < count; ++i) schedules.push_back(unsigned(std::atoi(words[i])));
   try {
     run<NUMBER>(h, in, out, schedules);
-  } catch (const emulator::Failure& failure) {
+  } catch (const Failure& failure) {
     std::puts(failure.what());
     return 1;
   }
