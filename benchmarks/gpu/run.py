@@ -9,6 +9,7 @@ part that fails or takes too long is noted, and the next one begins. Nothing but
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -30,7 +31,7 @@ BUILT = ROOT / "build" / "gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 SANITIZERS = "memcheck or racecheck or synccheck"
 # Seconds that a part may take at most, in the order in which they run; the measurements get what is left.
-BUILD, TESTS, SANITIZER, FLASHRNN = 200, 120, 60, 70
+BUILD, TESTS, SANITIZER, FLASHRNN = 160, 130, 90, 60
 TAIL = 30  # lines kept of what a failed part said
 POLL = 1.0
 
@@ -175,6 +176,8 @@ def _pytest(script: Script, chosen: str) -> list[str]:
     tests = [str(ROOT / "tests" / part) for part in (("cuda",) if script.dry_run else ("cuda", "nn"))]
     where = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "no:cacheprovider"]
     only = ["--collect-only"] if script.dry_run else []
+    if not script.dry_run and importlib.util.find_spec("xdist"):  # each program of kernels is compiled first
+        only = ["-n", "auto", "--dist", "loadfile"]
     return [sys.executable, "-m", "pytest", *tests, *where, "-q", "-m", "gpu", "-k", chosen, *only]
 
 
