@@ -83,7 +83,7 @@ class Script:
     def measure(self, name: str, most: float) -> None:
         """Runs `measure.py` over a list of cells, again from behind the cell that made it fail."""
         begin, log, lines = time.monotonic(), self.folder / f"{name}.log", self.folder / f"{name}.jsonl"
-        end, skip, status = begin + max(min(most, self.left), 0), 0, "ok"
+        end, skip, status = begin + max(min(most, self.left), 0), 0, "no time was left"
         print(f"== {name}: measuring for {end - begin:.0f} s", flush=True)
         lines.touch()
         rows, unmeasured = self.report["rows"], dict(self.report["unmeasured"])
@@ -102,6 +102,7 @@ class Script:
                     _kill(process)
             cells = self._take(lines, rows, unmeasured)
             if process.returncode == 0:
+                status = "ok" if skip == 0 else "went on behind cells that ended their process"
                 break
             status = "took too long" if late else "a process failed"
             if late or cells <= skip:
