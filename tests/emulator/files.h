@@ -24,7 +24,7 @@ const T* pointer(const std::vector<T>& values) {
 template <class T>
 struct Result {
   explicit Result(int64_t count, bool there = true) : values(there ? size_t(count) : 0) {
-    if (there) std::memset(static_cast<void*>(values.data()), 0xff, values.size() * sizeof(T));
+    if (!values.empty()) std::memset(static_cast<void*>(values.data()), 0xff, values.size() * sizeof(T));
   }
   T* data() { return values.empty() ? nullptr : values.data(); }
   void write(std::ofstream& file) const {

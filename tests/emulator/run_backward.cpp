@@ -79,10 +79,9 @@ int main(int count, char** words) {
       plan_backward({h.rows, h.hidden, h.directions, h.steps, h.positions, h.positions}, precision, device);
   if (family >= 0) {
     plan.family = Family(family);
-    const int buffers = BackwardTiles::buffers(plan.family);
-    plan.tiles = detail::cut_backward(h.hidden, precision, team, row_tiles, buffers, device.shared_bytes);
+    plan.tiles = detail::cut_backward(h.hidden, precision, plan.family, team, row_tiles, device.shared_bytes);
     plan.slices = ceil_div(h.rows, row_tiles * kTileRows);
-    plan.shared_bytes = plan.tiles.shared_bytes(buffers);
+    plan.shared_bytes = plan.tiles.shared_bytes(BackwardTiles::buffers(plan.family));
     if (!plan.tiles.team) return 3;
   }
   const BackwardTiles& tiles = plan.tiles;
