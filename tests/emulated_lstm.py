@@ -1,4 +1,4 @@
-"""A layer of random numbers, in float64 and on the emulated kernels: for tests of csrc/cuda/lstm_persistent.inl."""
+"""A layer of random numbers, in float64 and on the emulated kernels: for tests of the forward in csrc/cuda/."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "half")  # Precision in 
 FAMILIES = ("block", "cluster", "grid")
 NAMES = ("output", "h_n", "c_n", "activations", "cells")
 PRODUCTS = {"float32": "Float32Product", "tf32": "Tf32Product", "bfloat16": "BFloat16Product", "half": "HalfProduct"}
-NUMBERS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "half": torch.float16}
+STEPWISE = {"float64": "double", "float32": "float", "bfloat16": "BFloat16", "half": "Half"}
+NUMBERS = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "half": torch.float16,
+}
 # What h is rounded to in each step. Where a sum lies between two roundings, ours may take the other one.
-_TOLERANCES = {"float32": 1e-6, "tf32": 2e-4, "bfloat16": 2e-2, "half": 2e-3}
+_TOLERANCES = {"float64": 1e-14, "float32": 1e-6, "tf32": 2e-4, "bfloat16": 2e-2, "half": 2e-3}
 
 
 def rounded(precision: str, x: Tensor) -> Tensor:
@@ -50,7 +57,7 @@ class Problem:
             return torch.randn(*shape, generator=generator) * scale
 
         self.arrays = {
-            "gates": normal(d, self.vocabulary or n, 4 * h),
+            "gates": normal(d, self.vocabulary or n, 4 * h).to(torch.promote_types(number, torch.float32)),
             "w_hh": normal(d, 4 * h, h, scale=1.5 / h**0.5).to(number),
             "h0": normal(d, rows, h, scale=0.5).to(number) if self.states else torch.zeros(d, rows, h, dtype=number),
             "c0": normal(d, rows, h).to(number) if self.states else torch.zeros(d, rows, h, dtype=number),
@@ -123,15 +130,24 @@ class Problem:
         csrc: Path = emulated.ROOT / "csrc",
         **environ: str,
     ) -> tuple[str, list[dict[str, Tensor]]]:
-        """What the program says, and its results, one set a schedule; none where it fails."""
-        kernels = (f"csrc/cuda/lstm_persistent_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
-        options = (f"-DPRODUCT={PRODUCTS[self.precision]}", *options)
-        program = emulated.program(("tests/emulator/run_lstm.cpp", *kernels), flavour, options, csrc)
+        """What the program says, and its results, one set a schedule; none where it fails.
+
+        family: of FAMILIES or "stepwise"; None takes the plan for an H100, which has to be a persistent one. team,
+        row_tiles: of FAMILIES.
+        """
+        if family == "stepwise":
+            files: tuple[str, ...] = ("tests/emulator/run_stepwise.cpp", "csrc/cuda/lstm_stepwise.cu")
+            define, chosen = f"-DNUMBER={STEPWISE[self.precision]}", []
+        else:
+            kernels = (f"csrc/cuda/lstm_persistent_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
+            files = ("tests/emulator/run_lstm.cpp", *kernels)
+            define = f"-DPRODUCT={PRODUCTS[self.precision]}"
+            chosen = [-1 if family is None else FAMILIES.index(family), team, row_tiles]
+        program = emulated.program(files, flavour, (define, *options), csrc)
         with tempfile.TemporaryDirectory() as folder:
             problem, result = Path(folder) / "problem", Path(folder) / "result"
             self.write(problem)
-            number = -1 if family is None else FAMILIES.index(family)
-            done = emulated.run(program, [problem, result, number, team, row_tiles, *schedules], **environ)
+            done = emulated.run(program, [problem, result, *chosen, *schedules], **environ)
             said = done.stdout + done.stderr
             return said, self.read(result, len(schedules)) if done.returncode == 0 else []
 

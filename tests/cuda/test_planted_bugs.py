@@ -28,12 +28,18 @@ NUMBERS = {
         "c < weights.chunks - BUG; ++c)\n      add(sums",
     ),
     "row_short": ("cuda/lstm_persistent.inl", "first_row + row < p.rows;", "first_row + row < p.rows - BUG;"),
+    "step_short": ("cuda/lstm_stepwise.cu", "< step.rows * step.hidden)", "< step.rows * step.hidden - BUG)"),
+    "wrong_position": ("cuda/lstm_stepwise.h", "= shape.offsets[t],", "= shape.offsets[t - t * BUG],"),
     "wrong_image": ("cuda/lstm_persistent.inl", "publish(team, tiles, s)", "publish(team, tiles, s + BUG)"),
 }
+RACES = {
+    "threads_share": ("cuda/lstm_stepwise.cu", "* kThreads + threadIdx.x;", "* kThreads + threadIdx.x / (1 + BUG);"),
+}
 MEMORY = {
+    "beyond": ("cuda/lstm_stepwise.cu", "< step.rows * step.hidden", "< step.rows * step.hidden + BUG"),
     "shared_short": ("cuda/lstm_persistent.inl", "size_t(plan.shared_bytes)", "size_t(plan.shared_bytes) - 16 * BUG"),
 }
-BUGS = BARRIERS | NUMBERS | MEMORY
+BUGS = BARRIERS | NUMBERS | RACES | MEMORY
 TEAMS = {"block": 1, "cluster": 2, "grid": 2}
 ONLY = {
     "block_step": ["block"],
@@ -44,6 +50,10 @@ ONLY = {
     "shared_chunk_short": ["block"],
     "splits": ["cluster", "grid"],
     "split_short": ["cluster", "grid"],
+    "step_short": ["stepwise"],
+    "wrong_position": ["stepwise"],
+    "threads_share": ["stepwise"],
+    "beyond": ["stepwise"],
 }
 
 
@@ -69,25 +79,25 @@ def _sees(csrc: Path, flavour: str, bug: str | None, family: str, schedules: tup
     problem = Problem("bfloat16", [3, 3, 2], 100, 1, 5)
     options = ("-include", str(emulated.ROOT / "tests" / "emulator" / "planted.h"))
     number = str(list(BUGS).index(bug) + 1 if bug else 0)
-    said, results = problem.run(flavour, family, TEAMS[family], 1, schedules, options, csrc, PLANTED=number)
+    said, results = problem.run(flavour, family, TEAMS.get(family, 1), 1, schedules, options, csrc, PLANTED=number)
     if not results:
         return said
     return None if problem.is_right(results) else "wrong numbers"
 
 
-@pytest.mark.parametrize("family", TEAMS)
+@pytest.mark.parametrize("family", [*TEAMS, "stepwise"])
 @pytest.mark.parametrize("flavour", emulated.FLAVOURS)
 def test_without_a_bug_nothing_is_seen(planted: Path, flavour: str, family: str) -> None:
     assert _sees(planted, flavour, None, family, (0, 2)) is None
 
 
-@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS | NUMBERS))
+@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS | NUMBERS | RACES))
 def test_some_order_of_threads_shows_the_bug(planted: Path, bug: str, family: str) -> None:
     assert _sees(planted, "plain", bug, family, emulated.SCHEDULES) is not None
 
 
-@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS))
-def test_tsan_sees_a_missing_barrier_in_any_order(planted: Path, bug: str, family: str) -> None:
+@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS | RACES))
+def test_tsan_sees_a_race_in_any_order(planted: Path, bug: str, family: str) -> None:
     for schedule in (0, 1):
         seen = _sees(planted, "tsan", bug, family, (schedule,))
         assert seen is not None

@@ -7,18 +7,12 @@
 
 #include "cuda/lstm_offsets.h"
 #include "cuda/lstm_persistent.h"
-#include "emulator/files.h"
+#include "emulator/problem_file.h"
 
-using namespace emulator;
 using namespace textclf_fast;
 using namespace textclf_fast::cuda;
 
 namespace {
-
-struct Header {
-  int64_t precision, rows, hidden, directions, steps, positions, gate_rows;
-  int64_t ragged, indexed, with_states, with_output, with_saved;
-};
 
 template <class Product>
 void run(const Header& h, Plan plan, std::ifstream& in, std::ofstream& out, const std::vector<unsigned>& schedules) {

@@ -1,4 +1,4 @@
-// What the programs read from a problem's file and write to a result's.
+// What tests/emulated_lstm.py writes for a program, and reads from it: arrays, one after the other.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,10 @@
 #include <fstream>
 #include <vector>
 
-namespace emulator {
+struct Header {
+  int64_t precision, rows, hidden, directions, steps, positions, gate_rows;
+  int64_t ragged, indexed, with_states, with_output, with_saved;
+};
 
 template <class T>
 std::vector<T> read(std::ifstream& file, int64_t count, bool there = true) {
@@ -32,5 +35,3 @@ struct Result {
   }
   std::vector<T> values;
 };
-
-}  // namespace emulator
