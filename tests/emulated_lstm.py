@@ -14,7 +14,7 @@ PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "half")  # Precision in 
 FAMILIES = ("block", "cluster", "grid")
 NAMES = ("output", "h_n", "c_n", "activations", "cells")
 PRODUCTS = {"float32": "Float32Product", "tf32": "Tf32Product", "bfloat16": "BFloat16Product", "half": "HalfProduct"}
-_STEPWISE = {"float64": "double", "float32": "float", "bfloat16": "BFloat16", "half": "Half"}
+STEPWISE = {"float64": "double", "float32": "float", "bfloat16": "BFloat16", "half": "Half"}
 NUMBERS = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -137,7 +137,7 @@ class Problem:
         """
         if family == "stepwise":
             files: tuple[str, ...] = ("tests/emulator/run_stepwise.cpp", "csrc/cuda/lstm_stepwise.cu")
-            define, chosen = f"-DNUMBER={_STEPWISE[self.precision]}", []
+            define, chosen = f"-DNUMBER={STEPWISE[self.precision]}", []
         else:
             kernels = (f"csrc/cuda/lstm_persistent_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
             files = ("tests/emulator/run_lstm.cpp", *kernels)

@@ -28,6 +28,7 @@ struct PersistentBackward {
   Number* grad_h0;            // (D, B, H)
   Number* grad_c0;            // (D, B, H)
   GridWorkspace workspace;
+  bool in_pairs;  // set by the launcher: two neighbouring units may be read and written as one
 };
 
 // All steps and both directions in one launch, on the current device. Product: one of products.h; the plan is for it,

@@ -18,14 +18,30 @@ struct alignas(4 * sizeof(Number)) Four {
   Number at[4];
 };
 
-// The gradients of a unit's gates, as an image holds them.
+// Two numbers that lie side by side, as they are in memory: what is asked for ahead is not touched, and so not waited
+// for, before it is used.
 template <class Product>
-struct alignas(16 / Product::kPerWord) GateWords {
-  uint32_t at[4 / Product::kPerWord];
-  __device__ explicit GateWords(const typename Product::Number (&gate)[4]) {
-#pragma unroll
-    for (int w = 0; w < 4 / Product::kPerWord; ++w) at[w] = Product::word(gate + w * Product::kPerWord);
+struct alignas(8 / Product::kPerWord) NumberPair {
+  using Number = typename Product::Number;
+  static constexpr int kWords = 2 / Product::kPerWord;
+  uint32_t words[kWords];
+
+  __device__ static NumberPair of(float a, float b) {
+    if constexpr (kWords == 2) {
+      return {{as_bits(a), as_bits(b)}};
+    } else {
+      const Number numbers[2] = {Product::number(a), Product::number(b)};
+      return {{Product::word(numbers)}};
+    }
   }
+  __device__ Number number(int i) const {
+    if constexpr (kWords == 2) {
+      return as_float(words[i]);
+    } else {
+      return {uint16_t(words[0] >> 16 * i)};
+    }
+  }
+  __device__ float value(int i) const { return Product::value(number(i)); }
 };
 
 // This warp's part of W_hh: rows of the block's units, as k runs through an image's row, and columns of its tiles.
@@ -87,124 +103,178 @@ class WeightLoader {
   bool aligned_;
 };
 
-// The cells of which this thread computes the gradients: those number thread, thread + threads ... of the block's rows
-// and units. What they pass from step to step stays in registers.
-template <class Product, int kRowTiles>
+// The cells of which this thread computes the gradients: pairs of neighbouring units of one row, those numbered thread,
+// thread + threads ... What they pass from step to step stays in registers.
+template <class Product, int kPairs>
 struct OwnCells {
   using Number = typename Product::Number;
-  static constexpr int kCells = 2 * kRowTiles;
+  using Pair = NumberPair<Product>;
 
   // What a step reads, asked for before the product of the step before.
   struct Saved {
-    Number gate[4], before, grad_output;
+    Pair gate[4], before, grad_output;
   };
 
   const PersistentBackward<Number>& p;
   int direction, first_row, first_unit;
-  uint32_t place[kCells];  // row in the team * 2^16 + unit in the block; kNowhere: no cell
-  float grad_c[kCells];
-  Number c[kCells];
-  Saved saved[kCells];
+  uint32_t place[kPairs];  // row in the team * 2^16 + first unit in the block; kNowhere: no cells
+  float grad_c[kPairs][2];
+  Pair c[kPairs];
+  Saved saved[kPairs];
 
   __device__ OwnCells(const PersistentBackward<Number>& problem, int its_direction, int its_row, int its_unit)
       : p(problem), direction(its_direction), first_row(its_row), first_unit(its_unit) {
 #pragma unroll
-    for (int k = 0; k < kCells; ++k) {
-      const int cell = int(threadIdx.x) + k * int(blockDim.x);
-      const int its = cell / p.tiles.units, unit_in_block = cell % p.tiles.units;
-      const bool there = its < p.tiles.rows() && first_row + its < p.rows && first_unit + unit_in_block < p.hidden;
-      place[k] = there ? uint32_t(its) << 16 | uint32_t(unit_in_block) : kNowhere;
-      grad_c[k] = there && p.grad_c_n ? Product::value(p.grad_c_n[state_at(k)]) : 0.0f;
+    for (int k = 0; k < kPairs; ++k) {
+      const int number = int(threadIdx.x) + k * int(blockDim.x), pairs = p.tiles.units / 2;
+      const int row = number / pairs, unit = number % pairs * 2;
+      const bool there = row < p.tiles.rows() && first_row + row < p.rows && first_unit + unit < p.hidden;
+      place[k] = there ? uint32_t(row) << 16 | uint32_t(unit) : kNowhere;
+      const Pair given = there ? load_or_zero(p.grad_c_n, state_at(k), k) : Pair{};
+      grad_c[k][0] = given.value(0);
+      grad_c[k][1] = given.value(1);
     }
-  }
-
-  __device__ int row(int k) const { return int(place[k] >> 16); }  // past all rows where there is no cell
-  __device__ int unit(int k) const { return int(place[k] & 0xffff); }
-
-  __device__ int64_t state_at(int k) const {
-    return (int64_t(direction) * p.rows + first_row + row(k)) * p.hidden + first_unit + unit(k);
-  }
-  __device__ int64_t cell_at(int k, int position) const {
-    return (int64_t(direction) * p.positions + position + row(k)) * p.hidden + first_unit + unit(k);
   }
 
   // now: the step to come; walked: rows that were alive before it; before: the forward's step before it.
   __device__ void load(const StepRows& now, int walked, const StepRows& before) {
 #pragma unroll
-    for (int k = 0; k < kCells; ++k) {
+    for (int k = 0; k < kPairs; ++k) {
       if (row(k) >= now.alive) continue;
       const int64_t at = cell_at(k, now.position);
-      const Number* gates = p.activations + (at - first_unit - unit(k)) * 4 + first_unit + unit(k);
+      const Number* gates = p.activations + gate_at(at, k);
 #pragma unroll
-      for (int q = 0; q < 4; ++q) saved[k].gate[q] = gates[q * p.hidden];
-      if (row(k) >= walked) c[k] = p.cells[at];
+      for (int q = 0; q < 4; ++q, gates += p.hidden) saved[k].gate[q] = load_pair(gates, k);
+      if (row(k) >= walked) c[k] = load_pair(p.cells + at, k);
       if (row(k) < before.alive) {
-        saved[k].before = p.cells[cell_at(k, before.position)];
+        saved[k].before = load_pair(p.cells + cell_at(k, before.position), k);
       } else {
-        saved[k].before = p.c0 ? p.c0[state_at(k)] : Product::number(0);
+        saved[k].before = load_or_zero(p.c0, state_at(k), k);
       }
-      if (p.grad_output)
-        saved[k].grad_output =
-            p.grad_output[(int64_t(now.position + row(k)) * gridDim.y + direction) * p.hidden + first_unit + unit(k)];
+      saved[k].grad_output =
+          load_or_zero(p.grad_output, (int64_t(now.position + row(k)) * gridDim.y + direction) * p.hidden + unit(k), k);
     }
   }
 
   // The gradients of a step's gates, to the image and to global memory; and of the states of rows that are done.
   __device__ void advance(const StepRows& now, int walked, const float* sums, unsigned char* image) {
 #pragma unroll
-    for (int k = 0; k < kCells; ++k) {
+    for (int k = 0; k < kPairs; ++k) {
       const bool alive = row(k) < now.alive;
       if (!alive && row(k) >= walked) continue;
-      float grad_h = row(k) < walked ? sum(k, sums) : grad_h_n(k);
+      float grad_h[2];
+      if (row(k) < walked) {
+        add_up(grad_h, k, sums);
+      } else {
+        grad_h_n(grad_h, k);
+      }
       if (!alive) {
         finish(k, grad_h);
         continue;
       }
-      if (p.grad_output) grad_h += Product::value(saved[k].grad_output);
       const int64_t at = cell_at(k, now.position);
-      if (p.grad_cells) grad_c[k] += Product::value(p.grad_cells[at]);
-      const float i = Product::value(saved[k].gate[0]), f = Product::value(saved[k].gate[1]);
-      const float g = Product::value(saved[k].gate[2]), o = Product::value(saved[k].gate[3]);
-      const float tanh_c = tangent<Product>(Product::value(c[k]));
-      grad_c[k] += grad_h * o * (1.0f - tanh_c * tanh_c);
-      const Number gates[4] = {Product::number(grad_c[k] * g * i * (1.0f - i)),
-                               Product::number(grad_c[k] * Product::value(saved[k].before) * f * (1.0f - f)),
-                               Product::number(grad_c[k] * i * (1.0f - g * g)),
-                               Product::number(grad_h * tanh_c * o * (1.0f - o))};
-      grad_c[k] *= f;
-      c[k] = saved[k].before;
-      *reinterpret_cast<GateWords<Product>*>(image + row(k) * p.tiles.row_bytes() + unit(k) * int(sizeof(gates))) =
-          GateWords<Product>(gates);
-      Number* to = p.grad_gates + (at - first_unit - unit(k)) * 4 + first_unit + unit(k);
+      const Pair by_cells = load_or_zero(p.grad_cells, at, k);
+      float gates[4][2];
 #pragma unroll
-      for (int q = 0; q < 4; ++q) to[q * p.hidden] = gates[q];
+      for (int n = 0; n < 2; ++n) {
+        const float i = saved[k].gate[0].value(n), f = saved[k].gate[1].value(n);
+        const float g = saved[k].gate[2].value(n), o = saved[k].gate[3].value(n);
+        const float tanh_c = tangent<Product>(c[k].value(n)), dh = grad_h[n] + saved[k].grad_output.value(n);
+        const float dc = grad_c[k][n] + by_cells.value(n) + dh * o * (1.0f - tanh_c * tanh_c);
+        gates[0][n] = dc * g * i * (1.0f - i);
+        gates[1][n] = dc * saved[k].before.value(n) * f * (1.0f - f);
+        gates[2][n] = dc * i * (1.0f - g * g);
+        gates[3][n] = dh * tanh_c * o * (1.0f - o);
+        grad_c[k][n] = dc * f;
+      }
+      c[k] = saved[k].before;
+      publish(gates, reinterpret_cast<uint4*>(image + row(k) * p.tiles.row_bytes() +
+                                              (place[k] & 0xffff) * int(4 * sizeof(Number))));
+      Number* to = p.grad_gates + gate_at(at, k);
+#pragma unroll
+      for (int q = 0; q < 4; ++q, to += p.hidden) store_pair(to, Pair::of(gates[q][0], gates[q][1]), k);
     }
   }
 
   // Rows that were never alive pass their states' gradients on.
   __device__ void finish_empty_rows(int alive_once) {
 #pragma unroll
-    for (int k = 0; k < kCells; ++k)
-      if (place[k] != kNowhere && row(k) >= alive_once) finish(k, grad_h_n(k));
+    for (int k = 0; k < kPairs; ++k) {
+      if (place[k] == kNowhere || row(k) < alive_once) continue;
+      float grad_h[2];
+      grad_h_n(grad_h, k);
+      finish(k, grad_h);
+    }
   }
 
  private:
-  __device__ float grad_h_n(int k) const { return p.grad_h_n ? Product::value(p.grad_h_n[state_at(k)]) : 0.0f; }
+  __device__ int row(int k) const { return int(place[k] >> 16); }  // past all rows where there are no cells
+  __device__ int unit(int k) const { return first_unit + int(place[k] & 0xffff); }
+  __device__ int64_t state_at(int k) const {
+    return (int64_t(direction) * p.rows + first_row + row(k)) * p.hidden + unit(k);
+  }
+  __device__ int64_t cell_at(int k, int position) const {
+    return (int64_t(direction) * p.positions + position + row(k)) * p.hidden + unit(k);
+  }
+  __device__ int64_t gate_at(int64_t cell, int k) const { return (cell - unit(k)) * 4 + unit(k); }
 
-  // In order of the senders: the same bits every time.
-  __device__ float sum(int k, const float* sums) const {
-    const BackwardTiles& tiles = p.tiles;
-    sums += row(k) * tiles.sums_row() + unit(k);
-    const int stride = tiles.rows() * tiles.sums_row(), senders = tiles.senders();
-    float all = 0.0f;
-#pragma unroll 4
-    for (int sender = 0; sender < senders; ++sender) all += sums[sender * stride];
-    return all;
+  __device__ Pair load_pair(const Number* at, int k) const {
+    if (p.in_pairs) return *reinterpret_cast<const Pair*>(at);
+    return Pair::of(Product::value(at[0]), unit(k) + 1 < p.hidden ? Product::value(at[1]) : 0.0f);
+  }
+  __device__ Pair load_or_zero(const Number* array, int64_t at, int k) const {
+    return array ? load_pair(array + at, k) : Pair{};
+  }
+  __device__ void store_pair(Number* at, const Pair& pair, int k) const {
+    if (p.in_pairs) {
+      *reinterpret_cast<Pair*>(at) = pair;
+    } else {
+      at[0] = pair.number(0);
+      if (unit(k) + 1 < p.hidden) at[1] = pair.number(1);
+    }
   }
 
-  __device__ void finish(int k, float grad_h) const {
-    p.grad_h0[state_at(k)] = Product::number(grad_h);
-    p.grad_c0[state_at(k)] = Product::number(grad_c[k]);
+  __device__ void grad_h_n(float (&grad_h)[2], int k) const {
+    const Pair given = load_or_zero(p.grad_h_n, state_at(k), k);
+    grad_h[0] = given.value(0);
+    grad_h[1] = given.value(1);
+  }
+
+  // In order of the senders: the same bits every time.
+  __device__ void add_up(float (&grad_h)[2], int k, const float* sums) const {
+    const BackwardTiles& tiles = p.tiles;
+    sums += row(k) * tiles.sums_row() + int(place[k] & 0xffff);
+    const int stride = tiles.rows() * tiles.sums_row(), senders = tiles.senders();
+    grad_h[0] = grad_h[1] = 0.0f;
+#pragma unroll 4
+    for (int sender = 0; sender < senders; ++sender, sums += stride) {
+      const float2 its = *reinterpret_cast<const float2*>(sums);
+      grad_h[0] += its.x;
+      grad_h[1] += its.y;
+    }
+  }
+
+  // As the products read them: a unit's four gates side by side.
+  __device__ static void publish(const float (&gates)[4][2], uint4* at) {
+    uint32_t words[2][4 / Product::kPerWord];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const Number numbers[4] = {Product::number(gates[0][n]), Product::number(gates[1][n]),
+                                 Product::number(gates[2][n]), Product::number(gates[3][n])};
+#pragma unroll
+      for (int w = 0; w < 4 / Product::kPerWord; ++w) words[n][w] = Product::word(numbers + w * Product::kPerWord);
+    }
+    if constexpr (Product::kPerWord == 2) {
+      at[0] = {words[0][0], words[0][1], words[1][0], words[1][1]};
+    } else {
+      at[0] = {words[0][0], words[0][1], words[0][2], words[0][3]};
+      at[1] = {words[1][0], words[1][1], words[1][2], words[1][3]};
+    }
+  }
+
+  __device__ void finish(int k, const float (&grad_h)[2]) const {
+    store_pair(p.grad_h0 + state_at(k), Pair::of(grad_h[0], grad_h[1]), k);
+    store_pair(p.grad_c0 + state_at(k), Pair::of(grad_c[k][0], grad_c[k][1]), k);
   }
 };
 
@@ -232,7 +302,8 @@ template <class Product, class Sums, int kRowTiles>
 __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     lstm_backward(const __grid_constant__ PersistentBackward<typename Product::Number> p) {
   constexpr int kTeamRows = kRowTiles * kTileRows;
-  constexpr int kKept = backward_register_chunks(Product::kStrict, kRowTiles);
+  constexpr int kKept =
+      backward_register_chunks(Product::kStrict, sizeof(typename Product::Number), kRowTiles, Sums::kFamily);
   const BackwardTiles& tiles = p.tiles;
   const int warp = int(threadIdx.x / 32), split = warp % tiles.splits;
   const int block = int(blockIdx.x) % tiles.team, slice = int(blockIdx.x) / tiles.team, direction = int(blockIdx.y);
@@ -320,7 +391,13 @@ cudaError_t launch_sums(const BackwardPlan& plan, const PersistentBackward<typen
 template <class Product>
 cudaError_t launch_backward(const BackwardPlan& plan, PersistentBackward<typename Product::Number> backward,
                             int directions, cudaStream_t stream) {
+  using Number = typename Product::Number;
   backward.tiles = plan.tiles;
+  backward.in_pairs = backward.hidden % 2 == 0;
+  const Number* const arrays[] = {backward.activations, backward.cells,    backward.c0,        backward.grad_output,
+                                  backward.grad_h_n,    backward.grad_c_n, backward.grad_cells};
+  for (const Number* array : arrays)
+    backward.in_pairs &= reinterpret_cast<uintptr_t>(array) % (2 * sizeof(Number)) == 0;
   switch (plan.family) {
     case Family::kBlock:
       return launch_sums<Product, BlockSums>(plan, backward, directions, stream);

@@ -124,13 +124,13 @@ constexpr PlanOf<Cut> plan(const LayerSizes& layer, Precision precision, const D
 }
 
 // The same for the backward's cut.
-constexpr BackwardTiles cut_backward(int64_t hidden, Precision precision, int team, int row_tiles, int buffers,
+constexpr BackwardTiles cut_backward(int64_t hidden, Precision precision, Family family, int team, int row_tiles,
                                      int64_t shared_bytes) {
   BackwardTiles tiles{};
   const bool strict = precision == Precision::kFloat32;
   if (row_tiles > most_row_tiles(strict)) return tiles;
   tiles.row_tiles = row_tiles;
-  tiles.kept = backward_register_chunks(strict, row_tiles);
+  tiles.kept = backward_register_chunks(strict, number_bytes(precision), row_tiles, family);
   tiles.units = ceil_div(ceil_div(hidden, kTileUnits), team) * kTileUnits;
   tiles.total_chunks = tiles.units * 4 * number_bytes(precision) / kChunkBytes;
   const int column_tiles = ceil_div(hidden, kTileColumns);
@@ -144,7 +144,7 @@ constexpr BackwardTiles cut_backward(int64_t hidden, Precision precision, int te
   tiles.chunks = ceil_div(tiles.total_chunks, splits);
   tiles.splits = ceil_div(tiles.total_chunks, tiles.chunks);
   const bool enough = tiles.warps() * kTileUnits >= tiles.units;
-  if (enough && tiles.shared_bytes(buffers) <= shared_bytes) tiles.team = team;
+  if (enough && tiles.shared_bytes(BackwardTiles::buffers(family)) <= shared_bytes) tiles.team = team;
   return tiles;
 }
 
@@ -158,8 +158,7 @@ constexpr Plan plan_forward(const LayerSizes& layer, Precision precision, const 
 
 constexpr BackwardPlan plan_backward(const LayerSizes& layer, Precision precision, const DeviceLimits& device) {
   return detail::plan<BackwardTiles>(layer, precision, device, [&](Family family, int team, int row_tiles) {
-    const int buffers = BackwardTiles::buffers(family);
-    return detail::cut_backward(layer.hidden, precision, team, row_tiles, buffers, device.shared_bytes);
+    return detail::cut_backward(layer.hidden, precision, family, team, row_tiles, device.shared_bytes);
   });
 }
 

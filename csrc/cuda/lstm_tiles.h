@@ -76,10 +76,12 @@ struct Tiles {
 // A warp has tiles of 32 columns for a part of the depth, in chunks as above: of each a lane holds 16 bytes for four
 // neighbouring columns.
 constexpr int kTileColumns = 32;
-// A lane's own cells take more registers than in the forward: the four gates of the coming step, a cell state and a
-// gradient, for two cells a row tile.
-TEXTCLF_HOST_DEVICE constexpr int backward_register_chunks(bool strict, int row_tiles) {
-  return strict ? 1 : 3 - row_tiles;
+// As in the forward; what a lane has of its own cells are numbers as they are in memory, and so twice as many registers
+// where those have 32 bits. A grid's addresses take some more.
+TEXTCLF_HOST_DEVICE constexpr int backward_register_chunks(bool strict, int number_bytes, int row_tiles,
+                                                           Family family) {
+  const bool scarce = number_bytes == 4 && (row_tiles == 2 || family == Family::kGrid);
+  return (strict ? 2 : 4 - row_tiles) - scarce;
 }
 
 struct BackwardTiles {

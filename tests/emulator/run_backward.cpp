@@ -6,7 +6,7 @@
 
 #include "cuda/lstm_backward.h"
 #include "cuda/lstm_offsets.h"
-#include "emulator/files.h"
+#include "emulator/problem_file.h"
 
 using namespace emulator;
 using namespace textclf_fast;
@@ -14,13 +14,13 @@ using namespace textclf_fast::cuda;
 
 namespace {
 
-struct Header {
+struct BackwardHeader {
   int64_t precision, rows, hidden, directions, steps, positions;
   int64_t ragged, with_c0, with_output, with_h_n, with_c_n, with_cells;
 };
 
 template <class Product>
-void run(const Header& h, const BackwardPlan& plan, std::ifstream& in, std::ofstream& out,
+void run(const BackwardHeader& h, const BackwardPlan& plan, std::ifstream& in, std::ofstream& out,
          const std::vector<unsigned>& schedules) {
   using Number = typename Product::Number;
   const int64_t states = h.directions * h.rows * h.hidden, outputs = h.positions * h.directions * h.hidden;
@@ -69,7 +69,7 @@ int main(int count, char** words) {
   if (count < 7) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  const Header h = read<Header>(in, 1).values[0];
+  const BackwardHeader h = read<BackwardHeader>(in, 1).values[0];
   const auto precision = Precision(h.precision);
   const int family = std::atoi(words[3]), team = std::atoi(words[4]), row_tiles = std::atoi(words[5]);
   std::vector<unsigned> schedules;
@@ -80,10 +80,9 @@ int main(int count, char** words) {
       plan_backward({h.rows, h.hidden, h.directions, h.steps, h.positions, h.positions}, precision, device);
   if (family >= 0) {
     plan.family = Family(family);
-    const int buffers = BackwardTiles::buffers(plan.family);
-    plan.tiles = detail::cut_backward(h.hidden, precision, team, row_tiles, buffers, device.shared_bytes);
+    plan.tiles = detail::cut_backward(h.hidden, precision, plan.family, team, row_tiles, device.shared_bytes);
     plan.slices = ceil_div(h.rows, row_tiles * kTileRows);
-    plan.shared_bytes = plan.tiles.shared_bytes(buffers);
+    plan.shared_bytes = plan.tiles.shared_bytes(BackwardTiles::buffers(plan.family));
     const int most = plan.family == Family::kCluster ? device.largest_cluster : device.multiprocessors;
     if (!plan.tiles.team || team > most || device.capability < 80) return 3;
   }

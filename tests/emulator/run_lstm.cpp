@@ -1,5 +1,5 @@
 // The persistent forward on the emulator: `run_lstm PROBLEM RESULT FAMILY TEAM ROW_TILES SCHEDULE...`. PROBLEM holds a
-// header of int64 (struct ForwardHeader) and the arrays in the order in which they are read below; RESULT gets output,
+// header of int64 (struct Header) and the arrays in the order in which they are read below; RESULT gets output,
 // h_n, c_n, activations and cells, one set a schedule. FAMILY -1 takes the plan for an H100.
 // tests/cuda/test_lstm_persistent.py is the other end. PRODUCT is the one of cuda/products.h that the program is for.
 #include <cstdio>
@@ -7,7 +7,7 @@
 
 #include "cuda/lstm_offsets.h"
 #include "cuda/lstm_persistent.h"
-#include "emulator/files.h"
+#include "emulator/problem_file.h"
 
 using namespace emulator;
 using namespace textclf_fast;
@@ -16,8 +16,7 @@ using namespace textclf_fast::cuda;
 namespace {
 
 template <class Product>
-void run(const ForwardHeader& h, Plan plan, std::ifstream& in, std::ofstream& out,
-         const std::vector<unsigned>& schedules) {
+void run(const Header& h, Plan plan, std::ifstream& in, std::ofstream& out, const std::vector<unsigned>& schedules) {
   using Number = typename Product::Number;
   const int64_t states = h.directions * h.rows * h.hidden, outputs = h.positions * h.directions * h.hidden;
   const auto batch_sizes = read<int64_t>(in, h.steps, h.ragged);
@@ -65,7 +64,7 @@ int main(int count, char** words) {
   if (count < 7) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  const ForwardHeader h = read<ForwardHeader>(in, 1).values[0];
+  const Header h = read<Header>(in, 1).values[0];
   const auto precision = Precision(h.precision);
   const int family = std::atoi(words[3]), team = std::atoi(words[4]), row_tiles = std::atoi(words[5]);
   std::vector<unsigned> schedules;

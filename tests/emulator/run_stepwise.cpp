@@ -5,8 +5,8 @@
 #include <type_traits>
 
 #include "cuda/lstm_stepwise.h"
-#include "emulator/files.h"
 #include "emulator/numbers.h"
+#include "emulator/problem_file.h"
 
 using namespace emulator;
 using namespace textclf_fast;
@@ -40,7 +40,7 @@ void multiply(const Number* h, const Number* w, StepValue<Number>* product, int6
 }
 
 template <class Number>
-void run(const ForwardHeader& h, std::ifstream& in, std::ofstream& out, const std::vector<unsigned>& schedules) {
+void run(const Header& h, std::ifstream& in, std::ofstream& out, const std::vector<unsigned>& schedules) {
   using Value = StepValue<Number>;
   const int64_t states = h.directions * h.rows * h.hidden, outputs = h.positions * h.directions * h.hidden;
   auto batch_sizes = read<int64_t>(in, h.steps, h.ragged).values;
@@ -94,7 +94,7 @@ int main(int count, char** words) {
   if (count < 4) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  const ForwardHeader h = read<ForwardHeader>(in, 1).values[0];
+  const Header h = read<Header>(in, 1).values[0];
   std::vector<unsigned> schedules;
   for (int i = 3; i < count; ++i) schedules.push_back(unsigned(std::atoi(words[i])));
   try {

@@ -120,7 +120,7 @@ Array<T> result(int64_t count, bool there = true) {
 }
 
 // The forward's problem; the arrays follow.
-struct ForwardHeader {
+struct Header {
   int64_t precision, rows, hidden, directions, steps, positions, gate_rows;
   int64_t ragged, indexed, with_states, with_output, with_saved;
 };
