@@ -88,7 +88,8 @@ def _target_table(reports: Sequence[dict[str, Any]]) -> str:
         f"|---|---|---|---|{'---|' * len(columns)}",
     ]
     rows = [_rows(report) for report in reports]
-    for target in [*TARGETS, *STEP_TARGETS]:
+    targets: list[Target | StepTarget] = [*TARGETS, *STEP_TARGETS]
+    for target in targets:
         verdicts = [_verdict(target, own) for own in rows] or ["not measured"]
         what = f"{TITLES[target.section]}, {target.mode}"
         lines.append(f"| {what} | {_cell(target)} | {_peer(target)} | {target} | {' | '.join(verdicts)} |")

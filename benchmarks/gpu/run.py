@@ -91,9 +91,10 @@ class Script:
             # Appended, not put first: an installed package is measured where there is one.
             code = f"import sys; sys.path.append({str(ROOT)!r}); from benchmarks.gpu.measure import main; main()"
             seconds = max(end - time.monotonic() - 10, 1)
-            command = [sys.executable, "-c", code, name, "--out", lines, "--skip", str(skip), "--seconds", str(seconds)]
+            command = [sys.executable, "-c", code, name, "--out", str(lines)]
+            command += ["--skip", str(skip), "--seconds", str(seconds), *(["--dry-run"] if self.dry_run else [])]
             with log.open("a", encoding="utf-8") as out:
-                process = self._start([*command, *(["--dry-run"] if self.dry_run else [])], out)
+                process = self._start(command, out)
                 while process.poll() is None and time.monotonic() < end:
                     time.sleep(POLL)
                     self._take(lines, rows, unmeasured)
@@ -149,11 +150,10 @@ class Script:
 
     def _note(self, name: str, status: str, begin: float, log: Path) -> None:
         said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        part = {"name": name, "status": status, "seconds": round(time.monotonic() - begin, 1)}
-        part["tail"] = said[-1:] if status == "ok" else said[-TAIL:]
-        self.report["parts"].append(part)
-        self.report["seconds"] = round(self.report["seconds"] + part["seconds"], 1)
-        print("\n".join([*part["tail"], f"== {name}: {status}, {part['seconds']} s"]), flush=True)
+        tail, seconds = said[-1:] if status == "ok" else said[-TAIL:], round(time.monotonic() - begin, 1)
+        self.report["parts"].append({"name": name, "status": status, "seconds": seconds, "tail": tail})
+        self.report["seconds"] = round(self.report["seconds"] + seconds, 1)
+        print("\n".join([*tail, f"== {name}: {status}, {seconds} s"]), flush=True)
         self.save()
 
 
