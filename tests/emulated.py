@@ -50,10 +50,10 @@ def program(sources: tuple[str, ...], flavour: str, options: tuple[str, ...] = (
     if flavour in GPU_FLAVOURS:
         if flavour != "gpu":
             return program(sources, "gpu", options, csrc)
-        command = ["nvcc", "-std=c++20", "-O3", "-arch=native"]
+        command = gpu_compiler("native")
     else:
+        _need(_COMPILER[0])
         command = [*_COMPILER, *_FLAGS, *FLAVOURS[flavour]]
-    _need(command[0])
     files = [csrc.parent / s if s.startswith("csrc/") else ROOT / s for s in sources]
     target = _folder() / f"program-{len(list(_folder().iterdir()))}"
     command += [f"-I{csrc}", f"-I{ROOT / 'tests'}", *options, "-x", "cu" if flavour == "gpu" else "c++"]
@@ -81,6 +81,12 @@ def run(
     if flavour in GPU_FLAVOURS and done.returncode == NOT_ON_THIS_GPU:
         pytest.skip("this GPU has no such teams of blocks")
     return done
+
+
+def gpu_compiler(architecture: str) -> list[str]:
+    """nvcc for it; "native" is that of the GPU that is there."""
+    _need("nvcc")
+    return ["nvcc", "-std=c++20", "-O3", f"-arch={architecture}"]
 
 
 def _need(*tools: str) -> None:
