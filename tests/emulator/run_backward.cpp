@@ -6,35 +6,23 @@
 
 #include "cuda/lstm_backward.h"
 #include "cuda/lstm_offsets.h"
-#include "emulator/problem_file.h"
+#include "emulator/backward_problem.h"
 
 using namespace textclf_fast;
 using namespace textclf_fast::cuda;
 
 namespace {
 
-struct BackwardHeader {
-  int64_t precision, rows, hidden, directions, steps, positions;
-  int64_t ragged, with_c0, with_output, with_h_n, with_c_n, with_cells;
-};
-
 template <class Product>
-void run(const BackwardHeader& h, const BackwardPlan& plan, std::ifstream& in, std::ofstream& out,
+void run(const BackwardArrays<typename Product::Number>& a, const BackwardPlan& plan, std::ofstream& out,
          const std::vector<unsigned>& schedules) {
   using Number = typename Product::Number;
-  const int64_t states = h.directions * h.rows * h.hidden, outputs = h.positions * h.directions * h.hidden;
-  const auto batch_sizes = read<int64_t>(in, h.steps, h.ragged);
-  const auto w_hh = read<Number>(in, h.directions * 4 * h.hidden * h.hidden);
-  const auto activations = read<Number>(in, 4 * outputs), cells = read<Number>(in, outputs);
-  const auto c0 = read<Number>(in, states, h.with_c0), grad_output = read<Number>(in, outputs, h.with_output);
-  const auto grad_h_n = read<Number>(in, states, h.with_h_n), grad_c_n = read<Number>(in, states, h.with_c_n);
-  const auto grad_cells = read<Number>(in, outputs, h.with_cells);
-
+  const BackwardHeader& h = a.header;
   for (const unsigned schedule : schedules) {
     emulator::schedule = schedule;
     Result<int32_t> offsets(h.steps + 1, h.ragged);
-    if (h.ragged) launch_step_offsets({batch_sizes.data(), offsets.data(), int(h.steps)}, nullptr);
-    Result<Number> grad_gates(4 * outputs), grad_h0(states), grad_c0(states);
+    if (h.ragged) launch_step_offsets({a.batch_sizes.data(), offsets.data(), int(h.steps)}, nullptr);
+    Result<Number> grad_gates(4 * a.outputs()), grad_h0(a.states()), grad_c0(a.states());
     const int64_t teams = plan.slices * h.directions, sums = 2 * teams * plan.tiles.team * plan.tiles.sums_bytes();
     Result<uint4> memory(plan.family == Family::kGrid ? sums / 16 : 0);
     std::vector<uint32_t> counters(size_t(teams), 0);
@@ -44,14 +32,14 @@ void run(const BackwardHeader& h, const BackwardPlan& plan, std::ifstream& in, s
     backward.rows = int(h.rows);
     backward.positions = int(h.positions);
     backward.offsets = offsets.data();
-    backward.w_hh = w_hh.data();
-    backward.activations = activations.data();
-    backward.cells = cells.data();
-    backward.c0 = pointer(c0);
-    backward.grad_output = pointer(grad_output);
-    backward.grad_h_n = pointer(grad_h_n);
-    backward.grad_c_n = pointer(grad_c_n);
-    backward.grad_cells = pointer(grad_cells);
+    backward.w_hh = a.w_hh.data();
+    backward.activations = a.activations.data();
+    backward.cells = a.cells.data();
+    backward.c0 = pointer(a.c0);
+    backward.grad_output = pointer(a.grad_output);
+    backward.grad_h_n = pointer(a.grad_h_n);
+    backward.grad_c_n = pointer(a.grad_c_n);
+    backward.grad_cells = pointer(a.grad_cells);
     backward.grad_gates = grad_gates.data();
     backward.grad_h0 = grad_h0.data();
     backward.grad_c0 = grad_c0.data();
@@ -67,7 +55,8 @@ int main(int count, char** words) {
   if (count < 7) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  const BackwardHeader h = read<BackwardHeader>(in, 1)[0];
+  const BackwardArrays<PRODUCT::Number> arrays(in);
+  const BackwardHeader& h = arrays.header;
   const auto precision = Precision(h.precision);
   const int family = std::atoi(words[3]), team = std::atoi(words[4]), row_tiles = std::atoi(words[5]);
   std::vector<unsigned> schedules;
@@ -88,7 +77,7 @@ int main(int count, char** words) {
               int(plan.family), tiles.team, tiles.units, tiles.warp_tiles, tiles.columns, tiles.splits, tiles.chunks,
               tiles.row_tiles);
   try {
-    run<PRODUCT>(h, plan, in, out, schedules);
+    run<PRODUCT>(arrays, plan, out, schedules);
   } catch (const emulator::Failure& failure) {
     std::puts(failure.what());
     return 1;
