@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 from emulated import ROOT, gpu_compiler
 
-PROGRAMS = {"run_lstm": "PRODUCT=Tf32Product", "run_backward": "PRODUCT=HalfProduct", "run_stepwise": "NUMBER=BFloat16"}
+PROGRAMS = {
+    "run_lstm": "PRODUCT=Tf32Product",
+    "run_backward": "PRODUCT=HalfProduct",
+    "run_stepwise": "NUMBER=BFloat16",
+    "run_backward_stepwise": "NUMBER=Half",
+    "run_weight_sums": "",
+}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_compiles_for_a_gpu(program: str, tmp_path: Path) -> None:
     source = ROOT / "tests" / "emulator" / f"{program}.cpp"
-    command = [*gpu_compiler("sm_90"), f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests'}", f"-D{PROGRAMS[program]}"]
+    command = [*gpu_compiler("sm_90"), f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests'}"]
+    command += [f"-D{define}"] if (define := PROGRAMS[program]) else []
     done = subprocess.run(
         [*command, "-Werror", "all-warnings", "-x", "cu", "-c", source, "-o", tmp_path / "program.o"],
         capture_output=True,

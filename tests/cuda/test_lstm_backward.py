@@ -60,6 +60,15 @@ def test_gradients_that_are_not_there_are_zero(precision: str, given: tuple[str,
     assert problem.is_right(results), problem.errors(results)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=["ragged", "large", "slices", "odd"])
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "tf32"])
+def test_stepwise_equals_float64(precision: str, shape: tuple[list[int], int, int]) -> None:
+    problem = BackwardProblem(precision, *shape)
+    said, results = problem.run(family="stepwise")
+    assert results, said
+    assert problem.is_right(results), problem.errors(results)
+
+
 # TSan knows some thousands of fibers only, and takes its time: few steps, small H.
 @pytest.mark.parametrize("flavour", SANITIZERS)
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,7 +6,7 @@
 
 #include "cuda/lstm_backward.h"
 #include "cuda/lstm_offsets.h"
-#include "emulator/problem_file.h"
+#include "emulator/backward_problem.h"
 
 using namespace emulator;
 using namespace textclf_fast;
@@ -14,28 +14,17 @@ using namespace textclf_fast::cuda;
 
 namespace {
 
-struct BackwardHeader {
-  int64_t precision, rows, hidden, directions, steps, positions;
-  int64_t ragged, with_c0, with_output, with_h_n, with_c_n, with_cells;
-};
-
 template <class Product>
-void run(const BackwardHeader& h, const BackwardPlan& plan, std::ifstream& in, std::ofstream& out,
+void run(const BackwardArrays<typename Product::Number>& a, const BackwardPlan& plan, std::ofstream& out,
          const std::vector<unsigned>& schedules) {
   using Number = typename Product::Number;
-  const int64_t states = h.directions * h.rows * h.hidden, outputs = h.positions * h.directions * h.hidden;
-  const auto batch_sizes = read<int64_t>(in, h.steps, h.ragged);
-  const auto w_hh = read<Number>(in, h.directions * 4 * h.hidden * h.hidden);
-  const auto activations = read<Number>(in, 4 * outputs), cells = read<Number>(in, outputs);
-  const auto c0 = read<Number>(in, states, h.with_c0), grad_output = read<Number>(in, outputs, h.with_output);
-  const auto grad_h_n = read<Number>(in, states, h.with_h_n), grad_c_n = read<Number>(in, states, h.with_c_n);
-  const auto grad_cells = read<Number>(in, outputs, h.with_cells);
-
+  const BackwardHeader& h = a.header;
   for (const unsigned schedule : schedules) {
     emulator::schedule = schedule;
     auto offsets = result<int32_t>(h.steps + 1, h.ragged);
-    if (h.ragged) check(launch_step_offsets({batch_sizes.data(), offsets.data(), int(h.steps)}, nullptr));
-    auto grad_gates = result<Number>(4 * outputs), grad_h0 = result<Number>(states), grad_c0 = result<Number>(states);
+    if (h.ragged) check(launch_step_offsets({a.batch_sizes.data(), offsets.data(), int(h.steps)}, nullptr));
+    auto grad_gates = result<Number>(4 * a.outputs()), grad_h0 = result<Number>(a.states()),
+         grad_c0 = result<Number>(a.states());
     const int64_t teams = plan.slices * h.directions, sums = 2 * teams * plan.tiles.team * plan.tiles.sums_bytes();
     auto memory = result<uint4>(plan.family == Family::kGrid ? sums / 16 : 0);
     auto counters = zeros<uint32_t>(teams);
@@ -45,14 +34,14 @@ void run(const BackwardHeader& h, const BackwardPlan& plan, std::ifstream& in, s
     backward.rows = int(h.rows);
     backward.positions = int(h.positions);
     backward.offsets = offsets.data();
-    backward.w_hh = w_hh.data();
-    backward.activations = activations.data();
-    backward.cells = cells.data();
-    backward.c0 = c0.data();
-    backward.grad_output = grad_output.data();
-    backward.grad_h_n = grad_h_n.data();
-    backward.grad_c_n = grad_c_n.data();
-    backward.grad_cells = grad_cells.data();
+    backward.w_hh = a.w_hh.data();
+    backward.activations = a.activations.data();
+    backward.cells = a.cells.data();
+    backward.c0 = a.c0.data();
+    backward.grad_output = a.grad_output.data();
+    backward.grad_h_n = a.grad_h_n.data();
+    backward.grad_c_n = a.grad_c_n.data();
+    backward.grad_cells = a.grad_cells.data();
     backward.grad_gates = grad_gates.data();
     backward.grad_h0 = grad_h0.data();
     backward.grad_c0 = grad_c0.data();
@@ -69,7 +58,8 @@ int main(int count, char** words) {
   if (count < 7) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  const BackwardHeader h = read<BackwardHeader>(in, 1).values[0];
+  const BackwardArrays<PRODUCT::Number> arrays(in);
+  const BackwardHeader& h = arrays.header;
   const auto precision = Precision(h.precision);
   const int family = std::atoi(words[3]), team = std::atoi(words[4]), row_tiles = std::atoi(words[5]);
   std::vector<unsigned> schedules;
@@ -91,7 +81,7 @@ int main(int count, char** words) {
               int(plan.family), tiles.team, tiles.units, tiles.warp_tiles, tiles.columns, tiles.splits, tiles.chunks,
               tiles.row_tiles);
   try {
-    run<PRODUCT>(h, plan, in, out, schedules);
+    run<PRODUCT>(arrays, plan, out, schedules);
   } catch (const Failure& failure) {
     std::puts(failure.what());
     return 1;

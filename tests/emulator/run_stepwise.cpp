@@ -2,31 +2,16 @@
 // type that the program is for. The GEMM, PyTorch's on a GPU, is three loops here.
 #include <cstdio>
 #include <cstdlib>
-#include <type_traits>
 
 #include "cuda/lstm_stepwise.h"
-#include "emulator/numbers.h"
 #include "emulator/problem_file.h"
+#include "emulator/step_numbers.h"
 
 using namespace emulator;
 using namespace textclf_fast;
 using namespace textclf_fast::cuda;
 
 namespace {
-
-// As the kernels' numbers, on the host.
-template <class Number>
-StepValue<Number> value(Number x) {
-  if constexpr (std::is_same_v<Number, BFloat16>) return bf16_value(x.bits);
-  if constexpr (std::is_same_v<Number, Half>) return half_value(x.bits);
-  if constexpr (std::is_floating_point_v<Number>) return x;
-}
-template <class Number>
-Number number(StepValue<Number> x) {
-  if constexpr (std::is_same_v<Number, BFloat16>) return {bf16_bits(x)};
-  if constexpr (std::is_same_v<Number, Half>) return {half_bits(x)};
-  if constexpr (std::is_floating_point_v<Number>) return x;
-}
 
 // h (b, H) times the transpose of w (4H, H).
 template <class Number>
