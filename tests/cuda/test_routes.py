@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from textclf_fast import FusedEmbeddingLSTM, FusedLSTM, ops
+from textclf_fast import FusedEmbeddingLSTM, FusedLSTM, fuse, ops
 from textclf_fast.launch_plan import GPUS
 from textclf_fast.nn import embedding_lstm, extended, lstm, on_cuda
 from textclf_fast.nn.layout import PackedLayout
@@ -207,3 +207,20 @@ def test_cell_states_come_from_our_kernels() -> None:
         calls, (_, _, cells) = _run(module, batch, return_cell_states=True)
         assert calls.ours == [OURS, CELLS]
         assert cells.shape == (5, 3, 64)
+
+
+def test_a_fused_model_runs_from_token_ids() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(1000, 20, device="cuda")
+            self.lstm = nn.LSTM(20, 64, device="cuda")
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.lstm(self.embedding(ids))[0]  # type: ignore[no-any-return]
+
+    model = Model().eval()
+    with torch.enable_grad():
+        report = str(fuse(model))
+    assert "takes PyTorch's own path in training for float32 on cuda" in report
+    assert _run(model, _ids(5, 3))[0].ours == [OURS]
