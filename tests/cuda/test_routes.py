@@ -224,3 +224,11 @@ def test_a_fused_model_runs_from_token_ids() -> None:
         report = str(fuse(model))
     assert "takes PyTorch's own path in training for float32 on cuda" in report
     assert _run(model, _ids(5, 3))[0].ours == [OURS]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_16_bit_inputs_are_projected_as_they_are(bias: bool) -> None:
+    module = _embedding_lstm(dtype=torch.bfloat16, bidirectional=True, bias=bias, max_table_bytes=0)
+    calls, _ = _run(module, _ids(5, 3))
+    assert calls.names.count("aten.mm") == 2
+    assert not {"aten.bmm", "aten.baddbmm", "aten.addmm"} & set(calls.names)
