@@ -46,12 +46,13 @@ class Problem:
     states: bool = True
     output: bool = True
     saved: bool = True
+    spare: int = 0  # positions, and steps, that no row has, as where only the device knows the lengths
     arrays: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(7)
         number = NUMBERS[self.precision]
-        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths)
+        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths) + self.spare
 
         def normal(*shape: int, scale: float = 1.0) -> Tensor:
             return torch.randn(*shape, generator=generator) * scale
@@ -64,17 +65,26 @@ class Problem:
         }
         if self.vocabulary:
             self.arrays["index"] = torch.randint(self.vocabulary, (n,), generator=generator)
+            self.arrays["index"][n - self.spare :] = -1
 
     @property
     def batch_sizes(self) -> list[int]:
-        return [sum(length > t for length in self.lengths) for t in range(self.lengths[0])]
+        return [sum(length > t for length in self.lengths) for t in range(self.lengths[0] + self.spare)]
 
     def write(self, path: Path) -> None:
         sizes = self.batch_sizes
         ragged = len(set(sizes)) > 1
         gate_rows = self.arrays["gates"].size(1)
         header = [PRECISIONS.index(self.precision), len(self.lengths), self.hidden, self.directions, len(sizes)]
-        header += [sum(sizes), gate_rows, ragged, bool(self.vocabulary), self.states, self.output, self.saved]
+        header += [
+            sum(sizes) + self.spare,
+            gate_rows,
+            ragged,
+            bool(self.vocabulary),
+            self.states,
+            self.output,
+            self.saved,
+        ]
         arrays = [torch.tensor(header), *([torch.tensor(sizes)] if ragged else []), self.arrays["gates"]]
         arrays += [self.arrays["index"]] if self.vocabulary else []
         arrays += [self.arrays["w_hh"], *([self.arrays["h0"], self.arrays["c0"]] if self.states else [])]
@@ -82,7 +92,7 @@ class Problem:
 
     def read(self, path: Path, schedules: int) -> list[dict[str, Tensor]]:
         """One set of results a schedule."""
-        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths)
+        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths) + self.spare
         shapes = {"output": (n, d * h), "h_n": (d, rows, h), "c_n": (d, rows, h)}
         shapes |= {"activations": (d, n, 4 * h), "cells": (d, n, h)}
         if not self.output:
@@ -93,7 +103,11 @@ class Problem:
         counts = [torch.Size(shape).numel() for shape in shapes.values()]
         pieces = numbers.split(counts * schedules)
         sets = [pieces[i : i + len(counts)] for i in range(0, len(pieces), len(counts))]
-        return [{name: p.view(shapes[name]) for name, p in zip(shapes, s, strict=True)} for s in sets]
+        named = [{name: p.view(shapes[name]) for name, p in zip(shapes, s, strict=True)} for s in sets]
+        positions = {"output": 0, "activations": 1, "cells": 1}  # their dimension; the spare ones are nobody's
+        return [
+            {k: v.narrow(positions[k], 0, n - self.spare) if k in positions else v for k, v in s.items()} for s in named
+        ]
 
     def expected(self) -> dict[str, Tensor]:
         """In float64, but for W_hh and the h that it is multiplied by, which are rounded as the kernels round them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from benchmarks.cells import Cell, draw_ids, draw_lengths
 from benchmarks.gpu.cells import GpuCell
 from textclf_fast import FusedEmbeddingLSTM, FusedLSTM, TextClassifier
 from textclf_fast.models import PlainTextClassifier
+from textclf_fast.nn import on_cuda
 
 Call = Callable[[], Tensor]  # h_n in inference; in training W_hh's gradient
 
@@ -51,8 +53,9 @@ def make_contest(cell: GpuCell, device: torch.device) -> Contest:
         return _beside_flashrnn(cell, device)
     if cell.section == "classifier":
         return _classifiers(cell.shape, device)
-    make = _on_tokens if cell.shape.form == "tokens" else _on_floats
-    return make(cell.shape, cell.mode == "training", device)
+    if cell.shape.form == "tokens":
+        return _on_tokens(cell.shape, cell.mode == "training", device)
+    return _on_floats(cell, device)
 
 
 def _on_tokens(shape: Cell, training: bool, device: torch.device) -> Contest:
@@ -78,7 +81,9 @@ def _on_tokens(shape: Cell, training: bool, device: torch.device) -> Contest:
     return Contest(calls, "packed", int(lengths.sum()))
 
 
-def _on_floats(shape: Cell, training: bool, device: torch.device) -> Contest:
+def _on_floats(cell: GpuCell, device: torch.device) -> Contest:
+    """In "float", ours is FusedLSTM as it is, which may leave the layer to cuDNN; elsewhere it is our kernels."""
+    shape, training = cell.shape, cell.mode == "training"
     lstm, fused, x = _layers_and_input(shape, device)
     lengths = draw_lengths(shape, np.random.default_rng(0))
     given: Tensor | PackedSequence = x
@@ -88,11 +93,17 @@ def _on_floats(shape: Cell, training: bool, device: torch.device) -> Contest:
         given, name = PackedSequence(packed.data.requires_grad_(training), *packed[1:]), "packed"
     else:
         x.requires_grad_(training)
-    calls = {
-        "ours": _call(lambda: fused(given), fused, training, given),
-        name: _call(lambda: lstm(given), lstm, training, given),
-    }
+    kernels = _call(lambda: _by_kernels(fused, given), fused, training, given)
+    calls = {"ours": kernels, name: _call(lambda: lstm(given), lstm, training, given)}
+    if cell.section == "float":
+        calls |= {"ours": _call(lambda: fused(given), fused, training, given), "our kernels": kernels}
     return Contest(calls, name, int(lengths.sum()))
+
+
+def _by_kernels(lstm: nn.Module, given: Tensor | PackedSequence) -> Any:
+    """The module's result, dense batches of floats not left to cuDNN where our kernels can compute them."""
+    with mock.patch.object(on_cuda, "faster_than_cudnn", return_value=True):
+        return lstm(given)
 
 
 def _classifiers(shape: Cell, device: torch.device) -> Contest:
@@ -155,7 +166,7 @@ def _beside_flashrnn(cell: GpuCell, device: torch.device) -> Contest:
             return theirs()
 
     calls = {
-        "ours": _call(lambda: fused(x), fused, training, x),
+        "ours": _call(lambda: _by_kernels(fused, x), fused, training, x),
         "FlashRNN": theirs if training else inferred,
     }
     return Contest(calls, None, rows * shape.steps)

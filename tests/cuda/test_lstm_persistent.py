@@ -35,6 +35,15 @@ def test_equals_float64(
     assert problem.is_right(results), (said, problem.errors(results))
 
 
+@pytest.mark.parametrize("vocabulary", [5, None])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_there_may_be_more_positions_and_steps_than_rows_have(family: str, vocabulary: int | None) -> None:
+    problem = Problem("float32", [4, 4, 2, 1], 20, 2, vocabulary, spare=3)
+    said, results = problem.run(family=family, team=TEAMS[family])
+    assert results, said
+    assert problem.is_right(results), (said, problem.errors(results))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16", "half"])
 @pytest.mark.parametrize("flavour", ON_BOTH)
