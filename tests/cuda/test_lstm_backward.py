@@ -62,9 +62,10 @@ def test_gradients_that_are_not_there_are_zero(precision: str, given: tuple[str,
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["ragged", "large", "slices", "odd"])
 @pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "tf32"])
-def test_stepwise_equals_float64(precision: str, shape: tuple[list[int], int, int]) -> None:
+@pytest.mark.parametrize("flavour", ON_BOTH)
+def test_stepwise_equals_float64(flavour: str, precision: str, shape: tuple[list[int], int, int]) -> None:
     problem = BackwardProblem(precision, *shape)
-    said, results = problem.run(family="stepwise")
+    said, results = problem.run(flavour, "stepwise")
     assert results, said
     assert problem.is_right(results), problem.errors(results)
 
