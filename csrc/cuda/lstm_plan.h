@@ -143,8 +143,9 @@ constexpr BackwardTiles cut_backward(int64_t hidden, Precision precision, Family
   const int splits = std::min({kMaxWarps / tiles.columns, tiles.total_chunks, std::max(in_registers, for_cells)});
   tiles.chunks = ceil_div(tiles.total_chunks, splits);
   tiles.splits = ceil_div(tiles.total_chunks, tiles.chunks);
+  tiles.team = team;
   const bool enough = tiles.warps() * kTileUnits >= tiles.units;
-  if (enough && tiles.shared_bytes(BackwardTiles::buffers(family)) <= shared_bytes) tiles.team = team;
+  if (!enough || tiles.shared_bytes(BackwardTiles::buffers(family)) > shared_bytes) tiles.team = 0;
   return tiles;
 }
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import emulated
+import planted as bugs
 import pytest
 from emulated_lstm import Problem
 
-# Name, file, what stands there, what the bug makes of it; BUG is whether it is at work.
 END_STEP = "__device__ void end_step(int) const {{ {}sync_{}(); }}"
 BARRIERS = {
     "block_step": ("cuda/teams.h", END_STEP.format("", "block"), END_STEP.format("if (!BUG) ", "block")),
     "cluster_step": ("cuda/teams.h", END_STEP.format("", "cluster"), END_STEP.format("if (!BUG) ", "cluster")),
-    "grid_step": ("cuda/teams.h", "      wait_acquire(", "      if (!BUG) wait_acquire("),
+    "grid_step": ("cuda/teams.h", "    wait_acquire(", "    if (!BUG) wait_acquire("),
     "grid_image": ("cuda/teams.h", "<0>();\n    sync_block();", "<0>();\n    if (!BUG) sync_block();"),
     "begin": ("cuda/lstm_persistent.inl", "  team.begin();", "  if (!BUG) team.begin();"),
     "splits": ("cuda/lstm_persistent.inl", "  sync_block();\n", "  if (!BUG) sync_block();\n"),
@@ -57,32 +56,20 @@ ONLY = {
 }
 
 
-def _cases(bugs: dict[str, tuple[str, str, str]]) -> list[tuple[str, str]]:
-    return [(bug, family) for bug in bugs for family in ONLY.get(bug, TEAMS)]
+def _cases(chosen: bugs.Bugs) -> list[tuple[str, str]]:
+    return [(bug, family) for bug in chosen for family in ONLY.get(bug, TEAMS)]
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of csrc/ with all bugs in it; PLANTED in the environment is the number of the one at work."""
-    copy = tmp_path_factory.mktemp("planted") / "csrc"
-    shutil.copytree(emulated.ROOT / "csrc", copy)
-    for number, (file, place, changed) in enumerate(BUGS.values(), start=1):
-        text = (copy / file).read_text(encoding="utf-8")
-        assert text.count(place) == 1, place
-        (copy / file).write_text(text.replace(place, changed.replace("BUG", f"planted({number})")), encoding="utf-8")
-    return copy
+    return bugs.plant(tmp_path_factory.mktemp("planted"), BUGS)
 
 
 def _sees(csrc: Path, flavour: str, bug: str | None, family: str, schedules: tuple[int, ...]) -> str | None:
     """What a run makes known of the bug; None if nothing."""
     # 7 unit tiles for a team of 2, and a depth of 4 chunks in 2 splits; rows that end early.
     problem = Problem("bfloat16", [3, 3, 2], 100, 1, 5)
-    options = ("-include", str(emulated.ROOT / "tests" / "emulator" / "planted.h"))
-    number = str(list(BUGS).index(bug) + 1 if bug else 0)
-    said, results = problem.run(flavour, family, TEAMS.get(family, 1), 1, schedules, options, csrc, PLANTED=number)
-    if not results:
-        return said
-    return None if problem.is_right(results) else "wrong numbers"
+    return bugs.seen(problem, csrc, BUGS, bug, flavour, family, TEAMS.get(family, 1), schedules)
 
 
 @pytest.mark.parametrize("family", [*TEAMS, "stepwise"])

@@ -44,6 +44,7 @@ inline const struct {
 inline const struct {
   emulator::BuiltIn<[] { return emulator::self->block->index.x; }> x;
   emulator::BuiltIn<[] { return emulator::self->block->index.y; }> y;
+  emulator::BuiltIn<[] { return emulator::self->block->index.z; }> z;
 } blockIdx;
 inline const struct {
   emulator::BuiltIn<[] { return emulator::group->threads; }> x;
