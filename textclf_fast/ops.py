@@ -74,8 +74,7 @@ def lstm(
             their device, unseen: it may end in zeros then, N is what it adds up to at most, and the rest of output is
             not written. An index that is no row makes its row of the batch NaN there.
         w_hh: (D, 4H, P) of the dtype of gates, or bfloat16 (on CUDA float16, too) beside float32 gates; the states
-            likewise. P is H without
-            w_hr.
+            likewise. P is H without w_hr.
         h0: (D, B, P), rows in packed order.
         c0: (D, B, H).
         panels: what :func:`pack_recurrent` made of these very weights; spares inference the packing.

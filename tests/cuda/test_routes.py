@@ -109,6 +109,10 @@ def test_the_table_is_kept() -> None:
     assert first.names.count("aten.addmm") == 1
     assert "aten.addmm" not in second.names
     assert second.ours == [OURS]
+    module = _embedding_lstm()
+    with torch.enable_grad():
+        module.prepare_inference()
+    assert "aten.addmm" not in _run(module, _ids(1, 1))[0].names
 
 
 @pytest.mark.parametrize(("batch", "rows"), [(999, 999), (1001, 1000)])
@@ -207,6 +211,8 @@ def test_cell_states_come_from_our_kernels() -> None:
         calls, (_, _, cells) = _run(module, batch, return_cell_states=True)
         assert calls.ours == [OURS, CELLS]
         assert cells.shape == (5, 3, 64)
+    too_large = FusedEmbeddingLSTM(100, 20, 1024, device="cuda", dtype=torch.bfloat16).eval()
+    assert _run(too_large, _ids(2, 512), return_cell_states=True)[0].ours == [CELLS]  # cuDNN has none
 
 
 def test_a_fused_model_runs_from_token_ids() -> None:
@@ -232,3 +238,20 @@ def test_16_bit_inputs_are_projected_as_they_are(bias: bool) -> None:
     calls, _ = _run(module, _ids(5, 3))
     assert calls.names.count("aten.mm") == 2
     assert not {"aten.bmm", "aten.baddbmm", "aten.addmm"} & set(calls.names)
+
+
+def test_the_nearest_measured_cell_decides_and_none_that_is_far() -> None:
+    def cell(rows: int, hidden: int, speed: float = 0.0, capability: int = 90) -> on_cuda.Measured:
+        return on_cuda.Measured(capability, torch.bfloat16, False, 1, rows, hidden, speed)
+
+    cells = (cell(32, 256, 1.4), cell(32, 1024, 0.8), cell(256, 256, 2.0, capability=80))
+    for layer, ours in {
+        cell(32, 256): True,
+        cell(64, 500): True,  # within a factor of 2
+        cell(32, 520): False,  # nearer to 1024
+        cell(65, 256): False,  # not near
+        cell(256, 256): False,  # another GPU's
+        cell(256, 256, capability=80): True,
+    }.items():
+        assert on_cuda.faster_than_cudnn(cells, layer) is ours, layer
+    assert not on_cuda.faster_than_cudnn((), cell(32, 256))

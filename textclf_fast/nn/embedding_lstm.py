@@ -175,10 +175,11 @@ class FusedEmbeddingLSTM(nn.Module):
             self._check_int8_applies()
         self.projected_table.frozen.clear()
         layer = None
-        if self._kernels_can():
-            table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
-            if table is not None and self.lstm.num_layers == 1:
-                layer = self.projected_table.frozen.keep(self.embedding, self.lstm, table, weights == "int8")
+        with torch.no_grad():  # on a GPU it is another question in training
+            if self._kernels_can():
+                table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
+                if table is not None and self.lstm.num_layers == 1:
+                    layer = self.projected_table.frozen.keep(self.embedding, self.lstm, table, weights == "int8")
         if weights == "int8" and layer is None:
             raise ValueError(
                 "weights: 'int8' needs the table of projected tokens, which is not kept here: it is larger than "
@@ -220,12 +221,12 @@ class FusedEmbeddingLSTM(nn.Module):
             and h_n have P for H.
 
         Raises:
-            IndexError: an id out of range; names the id, where it is, and the size of the vocabulary. On a GPU nobody
-                waits to look at ids: a row with such a one is NaN from there on, as is one whose length, given on the
-                GPU, is out of range.
+            IndexError: an id out of range; names the id, where it is, and the size of the vocabulary. Our
+                kernels on a GPU do not wait for a look at ids: a row is NaN from such a one on.
             TypeError: ids or lengths that are not integers.
             ValueError: a wrong number of dimensions or of lengths.
-            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
+            RuntimeError: sizes that do not fit, a length out of range (see :meth:`FusedLSTM.forward` for those on a
+                GPU), a PackedSequence that contradicts itself.
         """
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
         extended = return_cell_states or lstm.options is not DEFAULTS or self.embedding_dropout

@@ -49,7 +49,8 @@ def padded_layout(
 ) -> PackedLayout:
     """The layout of a padded batch whose row b is ``lengths[b]`` steps long, or every row T where there are no lengths.
 
-    ``device``: a GPU's, where our kernels compute there: the indices are on it then, and lengths on a GPU stay there.
+    ``device``: a GPU's, where our kernels compute there: the indices are on it then, and in inference lengths on a GPU
+    stay there.
 
     Raises:
         TypeError: lengths that are not integers.
@@ -57,7 +58,8 @@ def padded_layout(
         RuntimeError: a length outside ``1 .. steps``, or lengths that vmap maps over.
     """
     if lengths is not None:
-        stay = device is not None and isinstance(lengths, Tensor) and lengths.is_cuda
+        # (Not in training: numbers that no kernel wrote would get into sums, and zero times NaN is NaN.)
+        stay = device is not None and isinstance(lengths, Tensor) and lengths.is_cuda and not torch.is_grad_enabled()
         checked = _integer_vector(lengths, device if stay else torch.device("cpu"))
         if checked.numel() != rows:
             raise ValueError(f"lengths: got {checked.numel()} lengths, expected {rows}, one for each row of the batch")

@@ -61,9 +61,8 @@ class ProjectedTable:
             tokens: how many positions this call has.
         """
         directions = 2 if lstm.bidirectional else 1
-        size = (
-            embedding.num_embeddings * directions * 4 * lstm.hidden_size * gates_dtype(embedding.weight.dtype).itemsize
-        )
+        row_bytes = directions * 4 * lstm.hidden_size * gates_dtype(embedding.weight.dtype).itemsize
+        size = embedding.num_embeddings * row_bytes
         if size > self.max_bytes or embedding.max_norm is not None or not weights_stay(embedding, lstm):
             self.clear()
             return None
