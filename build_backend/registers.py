@@ -5,19 +5,21 @@ No GPU is needed. From the project's folder; arguments are architectures, such a
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .compile_rules import NVCC_FLAGS
 from .cuda_toolkit import CudaToolkit, find_cuda_toolkit
 from .errors import BuildError
-from .switches import cuda_architectures
+from .switches import cuda_architectures, max_jobs
 
 PAGE = Path("docs") / "cuda-registers.md"
 ARCHITECTURES = ("8.0", "9.0", "9.0a", "10.0", "12.0")
@@ -122,19 +124,28 @@ def _demangled(names: Iterable[str]) -> dict[str, str]:
     return dict(zip(names, map(short_name, done.stdout.splitlines()), strict=True))
 
 
+def collect(toolkit: CudaToolkit, sources: Sequence[Path], architectures: Sequence[str]) -> list[KernelUse]:
+    """Compiles every source for every architecture, MAX_JOBS at a time; architecture by architecture in the result."""
+
+    def compiled(work: tuple[str, Path]) -> list[KernelUse]:
+        architecture, source = work
+        uses = parse_ptxas(_compile(toolkit, source, architecture))
+        print(f"{source} for {architecture}", flush=True)
+        return uses
+
+    with ThreadPoolExecutor(max_jobs(os.environ) or os.cpu_count()) as pool:
+        uses = [use for part in pool.map(compiled, itertools.product(architectures, sources)) for use in part]
+    names = _demangled(use.kernel for use in uses)
+    return [replace(use, kernel=names[use.kernel]) for use in uses]
+
+
 def main(arguments: Sequence[str]) -> None:
     asked = cuda_architectures({"TORCH_CUDA_ARCH_LIST": " ".join(arguments)}) or list(ARCHITECTURES)
     toolkit, line = find_cuda_toolkit({**os.environ, "TORCH_CUDA_ARCH_LIST": ""})
     if toolkit is None:
         raise BuildError(line)
-    uses = []
-    for architecture in asked:
-        for source in kernel_sources(Path("csrc") / "cuda"):
-            print(f"{source} for {architecture}", flush=True)
-            uses += parse_ptxas(_compile(toolkit, source, architecture))
-    names = _demangled(use.kernel for use in uses)
-    named = [replace(use, kernel=names[use.kernel]) for use in uses]
-    PAGE.write_text(write_page(named, toolkit.version), encoding="utf-8")
+    uses = collect(toolkit, kernel_sources(Path("csrc") / "cuda"), asked)
+    PAGE.write_text(write_page(uses, toolkit.version), encoding="utf-8")
     print(f"written: {PAGE}")
 
 
