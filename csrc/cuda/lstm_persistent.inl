@@ -10,6 +10,11 @@ namespace {
 
 constexpr uint32_t kNowhere = 0xffffffff;
 
+template <class Number>
+__device__ inline bool aligned(const Number* matrix, int columns) {
+  return reinterpret_cast<uintptr_t>(matrix) % 16 == 0 && columns % (16 / int(sizeof(Number))) == 0;
+}
+
 template <class Product, int kKept>
 __device__ inline WarpWeights<kKept> load_weights(const PersistentForward<typename Product::Number>& p,
                                                   const Tiles& tiles, int direction, int unit, int split, int warp,

@@ -47,9 +47,4 @@ __device__ inline int steps_of(const Problem& p, int row) {
   return low;
 }
 
-template <class Number>
-__device__ inline bool aligned(const Number* matrix, int columns) {
-  return reinterpret_cast<uintptr_t>(matrix) % 16 == 0 && columns % (16 / int(sizeof(Number))) == 0;
-}
-
 }  // namespace textclf_fast::cuda

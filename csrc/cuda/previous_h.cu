@@ -11,7 +11,9 @@ template <class Word>
 __device__ inline const Word* left_by(const PreviousH<Word>& p, int t, int row, int direction, int directions) {
   if (t >= 0 && t < p.steps) {
     const int start = p.offsets ? p.offsets[t] : t * p.rows, end = p.offsets ? p.offsets[t + 1] : start + p.rows;
-    if (row < end - start) return p.output + (int64_t(start + row) * directions + direction) * p.hidden;
+    // Batch sizes on the device may add up to more than N.
+    if (row < end - start && start < p.positions - row)
+      return p.output + (int64_t(start + row) * directions + direction) * p.hidden;
   }
   return p.h0 + (int64_t(direction) * p.rows + row) * p.hidden;
 }
@@ -32,7 +34,7 @@ __global__ void __launch_bounds__(kThreads) previous_h(const __grid_constant__ P
   }
   const int start = p.offsets ? p.offsets[low] : low * p.rows, end = p.offsets ? p.offsets[low + 1] : start + p.rows;
   const int row = position - start;
-  // Offsets come from the device unseen: no row beyond the batch.
+  // Nor need they be the batch's.
   const bool there = position < end && row < p.rows;
   const Word* from = there ? left_by(p, direction == 0 ? low - 1 : low + 1, row, direction, directions) : nullptr;
   Word* to = p.previous + (int64_t(direction) * p.positions + position) * p.hidden;

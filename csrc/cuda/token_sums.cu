@@ -20,7 +20,7 @@ struct Part {
         end(first + kPiecePositions < p.positions ? first + kPiecePositions : p.positions),
         pieces(gridDim.x),
         direction(int(blockIdx.z)) {}
-  // Whether the run at this piece's beginning began before it.
+  // Whether the run that a sorted position is in began before it.
   __device__ static bool goes_on(const TokenSums<Number>& p, int64_t at) {
     return at > 0 && p.tokens[at - 1] == p.tokens[at];
   }

@@ -26,7 +26,7 @@ NUMBERS = {
         "c < weights.chunks; ++c)\n      add(sums",
         "c < weights.chunks - BUG; ++c)\n      add(sums",
     ),
-    "sender_short": (KERNEL, "sender < senders;", "sender < senders - BUG;"),
+    "sender_short": ("cuda/backward_cells.h", "sender < senders;", "sender < senders - BUG;"),
     "wrong_row": (KERNEL, "% 4 * 2 + r;", "% 4 * 2 + (r ^ int(BUG));"),
     "wrong_buffer": (KERNEL, "team.received(s - 1)", "team.received(s - 1 + BUG)"),
     "walked_short": (KERNEL, "walked = now.alive;", "walked = now.alive - BUG;"),
@@ -39,9 +39,9 @@ ONLY = {
     "cluster_step": ["cluster"],
     "grid_step": ["grid"],
     "grid_copy": ["grid"],
-    "shared_chunk_short": ["block"],  # in a team a warp has all its chunks in registers
+    "chunk_short": ["cluster", "grid"],  # a warp has all its chunks in registers
+    "shared_chunk_short": ["block"],
     "wrong_buffer": ["cluster", "grid"],
-    "shared_short": ["block", "grid"],  # the last block of the two has fewer units
 }
 
 
@@ -56,8 +56,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _sees(csrc: Path, flavour: str, bug: str | None, family: str, schedules: tuple[int, ...]) -> str | None:
     """What a run makes known of the bug; None if nothing."""
-    # Every row of a tile is alive; 4 column tiles, a depth of 13 chunks in 4 splits or of 7 in 3; rows that end early.
-    problem = BackwardProblem("bfloat16", [3, 3, 3, 3, 3, 3, 2, 2], 104)
+    # Every row of a tile is alive; 4 column tiles, a depth of 16 chunks in 4 splits or of 8 in 3; rows that end early.
+    # An even number of chunks: of an odd one each thread would clear that part of the image which it writes later.
+    problem = BackwardProblem("bfloat16", [3, 3, 3, 3, 3, 3, 2, 2], 128)
     return bugs.seen(problem, csrc, BUGS, bug, flavour, family, TEAMS[family], schedules)
 
 

@@ -79,3 +79,11 @@ def test_equals_float64(case: str, flavour: str, tmp_path: Path) -> None:
     for previous, sums in results[1:]:
         assert torch.equal(previous, results[0][0])
         assert torch.equal(sums, results[0][1])
+
+
+def test_batch_sizes_beyond_the_positions_read_nothing(tmp_path: Path) -> None:
+    lengths, index = [3, 3, 2], torch.tensor([0, 1, 0, 2, 1])  # 8 positions are promised
+    output, h0, values = torch.randn(5, 4), torch.randn(2, 3, 2), torch.randn(2, 5, 8)
+    for previous, sums in _run(tmp_path, "asan", lengths, output, h0, index, 3, values):
+        assert torch.equal(previous[0], torch.cat([h0[0], output[:2, :2]]))
+        assert sums.isfinite().all()
