@@ -377,6 +377,7 @@ class FusedEmbeddingLSTM(nn.Module):
         elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())
+        index: Tensor | None
         if table is not None:
             gates, index = table, ids
         elif ids.is_cuda:

@@ -113,13 +113,15 @@ def vocabulary_is_cheaper(positions: int, vocabulary: int) -> bool:
     return vocabulary <= positions
 
 
-def project_tokens(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Gates (D, R, 4H) of tokens (N,) where no table is kept, and the row of each position, -1 where an id is none.
+def project_tokens(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Gates (D, R, 4H) of tokens (N,) where no table is kept, and the row of each position, or None where R is N.
 
-    (Such ids would end the process' use of the GPU in the embedding's look-up.)
+    In inference an id that is none has no row, -1 or beyond R: PyTorch's look-up, which training takes, would end the
+    process' use of the GPU. (In training there is no index: its backward would sort the positions by their rows.)
     """
-    plain = not torch.is_grad_enabled() and embedding.max_norm is None
-    if plain and vocabulary_is_cheaper(ids.numel(), embedding.num_embeddings):
+    if torch.is_grad_enabled():
+        return project(embedding(ids), lstm, 0), None
+    if embedding.max_norm is None and vocabulary_is_cheaper(ids.numel(), embedding.num_embeddings):
         return project(embedding.weight, lstm, 0), ids
     known = (ids >= 0) & (ids < embedding.num_embeddings)
     gates = project(embedding(torch.where(known, ids, 0)), lstm, 0)
