@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA here, or there is no GPU")
+pytestmark = pytest.mark.gpu
 
 NAMES = ("grad_gates", "grad_w_hh", "grad_h0", "grad_c0")
 _ops = torch.ops.textclf_fast
