@@ -38,7 +38,7 @@ class Cell:
     bidirectional: bool = False
     form: Literal["tokens", "float", "packed"] = "tokens"
     vocabulary: int = 10_000
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     int8: bool = False
 
     def __str__(self) -> str:

@@ -15,8 +15,8 @@ from .ninja_file import NinjaFile
 
 # Never -march=native: a binary runs on other machines too, and chooses its instruction set when it is loaded.
 _CXX_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", "-Wall", "-Wextra"]
-_NVCC_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-DUSE_CUDA", "-Xptxas=-warn-spills"]
-_NVCC_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+NVCC_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-DUSE_CUDA", "-Xptxas=-warn-spills"]
+NVCC_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 
 
 def torch_compile_flags(torch: Torch) -> list[str]:
@@ -67,9 +67,7 @@ def add_cuda_library(
     entry; at load time the real one, which `import torch` has loaded before, satisfies it.
     """
     nvcc = [*toolkit.command, *toolkit.gencode]
-    ninja.rule(
-        "nvcc", [*nvcc, *_NVCC_FLAGS, "$flags", "-MD", "-MF", "$out.d", "-c", "$in", "-o", "$out"], compiles=True
-    )
+    ninja.rule("nvcc", [*nvcc, *NVCC_FLAGS, "$flags", "-MD", "-MF", "$out.d", "-c", "$in", "-o", "$out"], compiles=True)
     soname = ["-Wl,-soname,libtorch_cuda.so", "-x", "c++", "/dev/null"]
     ninja.rule("stub", [*compiler.command, "-shared", "-fPIC", *soname, "-o", "$out"])
     stub = ninja.build(library.parent / "stub" / "libtorch_cuda.so", "stub")

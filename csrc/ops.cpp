@@ -2,14 +2,15 @@
 // fake kernels and autograd are in textclf_fast/fake_kernels.py and ops.py.
 //
 // Letters: T steps, B rows, N positions = sum of lengths, D directions, I input, H hidden units, R gate rows, V
-// vocabulary. bfloat16 layers have gates, tables and their gradients in float32. The packed layout, the gate order and
+// vocabulary. 16-bit layers have gates, tables and their gradients in float32. The packed layout, the gate order and
 // the direction of walk are described in lstm_problem.h.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(textclf_fast, m) {
   // One layer, forward, nothing kept for a backward.
   //   gates (D, R, 4H): the input half of the gates, both biases included; index (N) int64: the row of `gates` that a
-  //   position reads (None: R = N, row n); batch_sizes (T) int64 on the CPU; w_hh (D, 4H, H); h0, c0 (D, B, H)
+  //   position reads (None: R = N, row n); batch_sizes (T) int64 on the CPU, or beside CUDA tensors on their device
+  //   (N is what it adds up to at most, then); w_hh (D, 4H, H); h0, c0 (D, B, H)
   //   -> output (N, D * H), h_n (D, B, H), c_n (D, B, H)
   //   panels: what pack_recurrent made of these weights (None: packed in the call);
   //   need_output: False leaves output (0, D * H)

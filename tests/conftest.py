@@ -28,6 +28,15 @@ _ISAS = [isa for isa in _libraries.CPU_ISAS if _available(isa)]
 _libraries.use_cpu_isa(_chosen)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what is marked for a GPU where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="torch has no CUDA here, or there is no GPU"))
+
+
 @pytest.fixture(params=_libraries.CPU_ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set of this machine in turn."""

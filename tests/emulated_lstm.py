@@ -1,4 +1,4 @@
-"""A layer of random numbers, in float64 and on the emulated kernels: for tests of csrc/cuda/lstm_persistent.inl."""
+"""A layer of random numbers, in float64 and on the emulated kernels: for tests of the forward in csrc/cuda/."""
 
 from __future__ import annotations
 
@@ -13,10 +13,25 @@ from torch import Tensor
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "half")  # Precision in csrc/cuda/lstm_plan.h
 FAMILIES = ("block", "cluster", "grid")
 NAMES = ("output", "h_n", "c_n", "activations", "cells")
-_PRODUCTS = {"float32": "Float32Product", "tf32": "Tf32Product", "bfloat16": "BFloat16Product", "half": "HalfProduct"}
-_NUMBERS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "half": torch.float16}
+PRODUCTS = {"float32": "Float32Product", "tf32": "Tf32Product", "bfloat16": "BFloat16Product", "half": "HalfProduct"}
+STEPWISE = {"float64": "double", "float32": "float", "bfloat16": "BFloat16", "half": "Half"}
+NUMBERS = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "half": torch.float16,
+}
 # What h is rounded to in each step. Where a sum lies between two roundings, ours may take the other one.
-_TOLERANCES = {"float32": 1e-6, "tf32": 2e-4, "bfloat16": 2e-2, "half": 2e-3}
+_TOLERANCES = {"float64": 1e-14, "float32": 1e-6, "tf32": 2e-4, "bfloat16": 2e-2, "half": 2e-3}
+
+
+def rounded(precision: str, x: Tensor) -> Tensor:
+    """As a number that is multiplied is, in float64."""
+    if precision == "tf32":
+        bits = x.float().view(torch.int32)
+        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
+    return x.to(NUMBERS[precision]).double()
 
 
 @dataclass
@@ -31,41 +46,45 @@ class Problem:
     states: bool = True
     output: bool = True
     saved: bool = True
+    spare: int = 0  # positions, and steps, that no row has, as where only the device knows the lengths
     arrays: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(7)
-        number = _NUMBERS[self.precision]
-        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths)
+        number = NUMBERS[self.precision]
+        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths) + self.spare
 
         def normal(*shape: int, scale: float = 1.0) -> Tensor:
             return torch.randn(*shape, generator=generator) * scale
 
         self.arrays = {
-            "gates": normal(d, self.vocabulary or n, 4 * h),
+            "gates": normal(d, self.vocabulary or n, 4 * h).to(torch.promote_types(number, torch.float32)),
             "w_hh": normal(d, 4 * h, h, scale=1.5 / h**0.5).to(number),
             "h0": normal(d, rows, h, scale=0.5).to(number) if self.states else torch.zeros(d, rows, h, dtype=number),
             "c0": normal(d, rows, h).to(number) if self.states else torch.zeros(d, rows, h, dtype=number),
         }
         if self.vocabulary:
             self.arrays["index"] = torch.randint(self.vocabulary, (n,), generator=generator)
+            self.arrays["index"][n - self.spare :] = -1
 
     @property
     def batch_sizes(self) -> list[int]:
-        return [sum(length > t for length in self.lengths) for t in range(self.lengths[0])]
-
-    def rounded(self, x: Tensor) -> Tensor:
-        if self.precision == "tf32":
-            bits = x.float().view(torch.int32)
-            return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
-        return x.to(_NUMBERS[self.precision]).double()
+        return [sum(length > t for length in self.lengths) for t in range(self.lengths[0] + self.spare)]
 
     def write(self, path: Path) -> None:
         sizes = self.batch_sizes
         ragged = len(set(sizes)) > 1
         gate_rows = self.arrays["gates"].size(1)
         header = [PRECISIONS.index(self.precision), len(self.lengths), self.hidden, self.directions, len(sizes)]
-        header += [sum(sizes), gate_rows, ragged, bool(self.vocabulary), self.states, self.output, self.saved]
+        header += [
+            sum(sizes) + self.spare,
+            gate_rows,
+            ragged,
+            bool(self.vocabulary),
+            self.states,
+            self.output,
+            self.saved,
+        ]
         arrays = [torch.tensor(header), *([torch.tensor(sizes)] if ragged else []), self.arrays["gates"]]
         arrays += [self.arrays["index"]] if self.vocabulary else []
         arrays += [self.arrays["w_hh"], *([self.arrays["h0"], self.arrays["c0"]] if self.states else [])]
@@ -73,18 +92,22 @@ class Problem:
 
     def read(self, path: Path, schedules: int) -> list[dict[str, Tensor]]:
         """One set of results a schedule."""
-        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths)
+        d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths) + self.spare
         shapes = {"output": (n, d * h), "h_n": (d, rows, h), "c_n": (d, rows, h)}
         shapes |= {"activations": (d, n, 4 * h), "cells": (d, n, h)}
         if not self.output:
             del shapes["output"]
         if not self.saved:
             del shapes["activations"], shapes["cells"]
-        numbers = torch.frombuffer(bytearray(path.read_bytes()), dtype=_NUMBERS[self.precision])
+        numbers = torch.frombuffer(bytearray(path.read_bytes()), dtype=NUMBERS[self.precision])
         counts = [torch.Size(shape).numel() for shape in shapes.values()]
         pieces = numbers.split(counts * schedules)
         sets = [pieces[i : i + len(counts)] for i in range(0, len(pieces), len(counts))]
-        return [{name: p.view(shapes[name]) for name, p in zip(shapes, s, strict=True)} for s in sets]
+        named = [{name: p.view(shapes[name]) for name, p in zip(shapes, s, strict=True)} for s in sets]
+        positions = {"output": 0, "activations": 1, "cells": 1}  # their dimension; the spare ones are nobody's
+        return [
+            {k: v.narrow(positions[k], 0, n - self.spare) if k in positions else v for k, v in s.items()} for s in named
+        ]
 
     def expected(self) -> dict[str, Tensor]:
         """In float64, but for W_hh and the h that it is multiplied by, which are rounded as the kernels round them."""
@@ -92,13 +115,13 @@ class Problem:
         sizes, h, n = self.batch_sizes, self.hidden, sum(self.lengths)
         results: dict[str, list[Tensor]] = {name: [] for name in NAMES}
         for d in range(self.directions):
-            w = self.rounded(self.arrays["w_hh"][d].float())
+            w = rounded(self.precision, self.arrays["w_hh"][d].float())
             state, cell = self.arrays["h0"][d].double(), self.arrays["c0"][d].double()
             saved = {name: torch.zeros(n, k * h, dtype=torch.float64) for name, k in (("a", 4), ("c", 1), ("o", 1))}
             for t in range(len(sizes)) if d == 0 else reversed(range(len(sizes))):
                 at = slice(sum(sizes[:t]), sum(sizes[: t + 1]))
                 rows = gates[d, at] if index is None else gates[d, index[at]]
-                i, f, g, o = (rows + self.rounded(state[: sizes[t]]) @ w.T).chunk(4, dim=1)
+                i, f, g, o = (rows + rounded(self.precision, state[: sizes[t]]) @ w.T).chunk(4, dim=1)
                 i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
                 cell[: sizes[t]] = f * cell[: sizes[t]] + i * g
                 state[: sizes[t]] = o * cell[: sizes[t]].tanh()
@@ -121,15 +144,24 @@ class Problem:
         csrc: Path = emulated.ROOT / "csrc",
         **environ: str,
     ) -> tuple[str, list[dict[str, Tensor]]]:
-        """What the program says, and its results, one set a schedule; none where it fails."""
-        kernels = (f"csrc/cuda/lstm_persistent_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
-        options = (f"-DPRODUCT={_PRODUCTS[self.precision]}", *options)
-        program = emulated.program(("tests/emulator/run_lstm.cpp", *kernels), flavour, options, csrc)
+        """What the program says, and its results, one set a schedule; none where it fails.
+
+        family: of FAMILIES or "stepwise"; None takes the plan for an H100, which has to be a persistent one. team,
+        row_tiles: of FAMILIES.
+        """
+        if family == "stepwise":
+            files: tuple[str, ...] = ("tests/emulator/run_stepwise.cpp", "csrc/cuda/lstm_stepwise.cu")
+            define, chosen = f"-DNUMBER={STEPWISE[self.precision]}", []
+        else:
+            kernels = (f"csrc/cuda/lstm_persistent_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
+            files = ("tests/emulator/run_lstm.cpp", *kernels)
+            define = f"-DPRODUCT={PRODUCTS[self.precision]}"
+            chosen = [-1 if family is None else FAMILIES.index(family), team, row_tiles]
+        program = emulated.program(files, flavour, (define, *options), csrc)
         with tempfile.TemporaryDirectory() as folder:
             problem, result = Path(folder) / "problem", Path(folder) / "result"
             self.write(problem)
-            number = -1 if family is None else FAMILIES.index(family)
-            done = emulated.run(program, [problem, result, number, team, row_tiles, *schedules], **environ)
+            done = emulated.run(program, [problem, result, *chosen, *schedules], flavour, **environ)
             said = done.stdout + done.stderr
             return said, self.read(result, len(schedules)) if done.returncode == 0 else []
 

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-
-
-def _load_build_backend() -> ModuleType:
-    """Imports build_backend by its path: with ROOT on sys.path, the source folder would hide the installed package."""
-    folder = ROOT / "build_backend"
-    spec = importlib.util.spec_from_file_location(
-        "build_backend", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["build_backend"] = module
-    spec.loader.exec_module(module)
-    return module
-
+import source_packages
+from source_packages import ROOT
 
 pytest.importorskip("setuptools")
-_load_build_backend()
+source_packages.load("build_backend")
 from build_backend import cuda_toolkit, find_torch, host_compiler, ninja_file, switches, trial  # noqa: E402
 from build_backend.errors import BuildError  # noqa: E402
 

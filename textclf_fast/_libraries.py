@@ -28,6 +28,25 @@ BFLOAT16_ISAS = CPU_ISAS[3:]  # that multiply bfloat16
 INT8_ISAS = ("generic", "avx2", "avx512", "avx512vnni")  # of the int8 kernels; those in csrc/cpu/int8_dispatch.cpp
 
 
+def tf32_is_allowed() -> bool:
+    """Whether float32 layers may be rounded to tf32 on a GPU: as in nn.LSTM, by PyTorch's switch for cuDNN's RNNs.
+
+    That is ``torch.backends.cudnn.allow_tf32`` or, by its newer name, ``torch.backends.cudnn.rnn.fp32_precision``; this
+    reads it without the 6 us that the attribute takes.
+    """
+    return bool(torch._C._get_fp32_precision_getter("cuda", "rnn") == "tf32")
+
+
+_ask_tf32 = ctypes.CFUNCTYPE(ctypes.c_int)(tf32_is_allowed)  # lives as long as the library that calls it
+
+
+@functools.cache
+def cuda_has(op: str) -> bool:
+    """Whether an op has a kernel for CUDA tensors here."""
+    load()
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"textclf_fast::{op}", "CUDA")
+
+
 @functools.cache
 def _load_cuda() -> str | None:
     """Loads `_C_cuda.so` where there is one and torch has CUDA. Returns why it was not loaded, None if it was."""
@@ -41,6 +60,7 @@ def _load_cuda() -> str | None:
         # The CPU's ops are good without it.
         warnings.warn(f"textclf_fast: the CUDA library could not be loaded: {error}", RuntimeWarning, stacklevel=2)
         return f"not loaded: {error}"
+    ctypes.CDLL(str(_CUDA_LIBRARY)).textclf_fast_cuda_ask_tf32(_ask_tf32)
     return None
 
 

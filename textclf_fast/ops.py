@@ -70,9 +70,11 @@ def lstm(
     Args:
         gates: (D, R, 4H) float32 or float64, the input half of the gates (i, f, g, o), both biases included.
         index: (N,) int64, the row of ``gates`` that each position reads, or None where R is N.
-        batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
-        w_hh: (D, 4H, P) of the dtype of gates, or bfloat16 beside float32 gates; the states likewise. P is H without
-            w_hr.
+        batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing. Beside CUDA tensors it may be on
+            their device, unseen: it may end in zeros then, N is what it adds up to at most, and the rest of output is
+            not written. An index that is no row makes its row of the batch NaN there.
+        w_hh: (D, 4H, P) of the dtype of gates, or bfloat16 (on CUDA float16, too) beside float32 gates; the states
+            likewise. P is H without w_hr.
         h0: (D, B, P), rows in packed order.
         c0: (D, B, H).
         panels: what :func:`pack_recurrent` made of these very weights; spares inference the packing.

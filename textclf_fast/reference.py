@@ -11,8 +11,8 @@ from torch.nn import functional
 
 
 def gates_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a layer's gates: its own, but float32 for bfloat16."""
-    return torch.float32 if dtype == torch.bfloat16 else dtype
+    """The dtype of a layer's gates: its own, but float32 for those of 16 bits."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def lstm_reference(

@@ -133,6 +133,19 @@ __device__ inline void store_cluster(uint32_t* local, unsigned rank, uint32_t va
   __trap();
 #endif
 }
+__device__ inline void store_cluster(uint4* local, unsigned rank, const uint4& value) {
+#if __CUDA_ARCH__ >= 900
+  uint32_t remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(remote)
+      : "r"(uint32_t(__cvta_generic_to_shared(local))), "r"(rank));
+  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(remote), "r"(value.x), "r"(value.y),
+               "r"(value.z), "r"(value.w)
+               : "memory");
+#else
+  __trap();
+#endif
+}
 
 // A barrier among blocks is made of these: one thread a block, between two sync_block.
 __device__ inline void add_release(uint32_t* counter, uint32_t value) {

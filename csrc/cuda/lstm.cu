@@ -1,270 +1,38 @@
-// lstm_inference on CUDA tensors: checks, allocation, the plan, and the loop over steps where that is stepwise. It
-// never waits for the GPU.
-#include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
-#include <torch/csrc/stable/accelerator.h>
+// The ops of inference on CUDA tensors.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
 
-#include <atomic>
-#include <optional>
 #include <tuple>
-#include <vector>
 
-#include "../tensor_checks.h"
-#include "lstm_offsets.h"
-#include "lstm_persistent.h"
-#include "lstm_stepwise.h"
+#include "lstm_forward.h"
 
 namespace textclf_fast::cuda {
 namespace {
 
-// Whether float32 layers may round W_hh and h to tf32; set from Python. Strict unless told otherwise.
-std::atomic<bool> allow_tf32{false};
-
-cudaStream_t current_stream(int32_t device) {
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-// The first rows of a matrix, a view.
-Tensor first_rows(Tensor matrix, int64_t rows) { return torch::stable::narrow(matrix, 0, 0, rows); }
-
-// A new tensor with the same values, out of autograd's sight.
-Tensor copy(const Tensor& source, cudaStream_t stream) {
-  const Tensor source_c = dense(source);
-  Tensor result = torch::stable::new_empty(source_c, source_c.sizes());
-  STD_CUDA_CHECK(cudaMemcpyAsync(result.mutable_data_ptr(), source_c.const_data_ptr(),
-                                 source_c.numel() * source_c.element_size(), cudaMemcpyDeviceToDevice, stream));
-  return result;
-}
-
-// h and c (D, B, H) hold h0 and c0 at first. A step overwrites the rows that are alive and leaves the others, in
-// whichever direction it walks: what remains at the end is h_n and c_n.
-template <class T>
-void walk(const LstmShape& shape, const Tensor& gates, const std::optional<Tensor>& index, const Tensor& w_hh,
-          const Tensor& h, const Tensor& c, const Tensor& output, cudaStream_t stream) {
-  const Tensor recurrent = torch::stable::new_empty(gates, {shape.rows, 4 * shape.hidden});
-  for (int64_t d = 0; d < shape.directions; ++d) {
-    const Tensor h_d = torch::stable::select(h, 0, d), c_d = torch::stable::select(c, 0, d);        // (B, H)
-    const Tensor w_transposed = torch::stable::transpose(torch::stable::select(w_hh, 0, d), 0, 1);  // (H, 4H)
-    for (int64_t step = 0; step < shape.steps; ++step) {
-      const int64_t t = d == 0 ? step : shape.steps - 1 - step;
-      const int64_t rows = shape.batch_sizes[t];
-      // PyTorch's own GEMM, so that its precision switches for matmul apply; not through the dispatcher, where
-      // autocast or autograd would step in.
-      STABLE_TORCH_ERROR_CODE_CHECK(
-          aoti_torch_cuda_mm_out(first_rows(recurrent, rows).get(), first_rows(h_d, rows).get(), w_transposed.get()));
-      launch_lstm_step<T>({.gates = static_cast<const T*>(gates.const_data_ptr()),
-                           .index = index ? static_cast<const int64_t*>(index->const_data_ptr()) : nullptr,
-                           .recurrent = static_cast<const T*>(recurrent.const_data_ptr()),
-                           .h = static_cast<T*>(h_d.mutable_data_ptr()),
-                           .c = static_cast<T*>(c_d.mutable_data_ptr()),
-                           .output = static_cast<T*>(output.mutable_data_ptr()),
-                           .position = shape.offsets[t],
-                           .rows = rows,
-                           .hidden = shape.hidden,
-                           .gate_rows = shape.gate_rows,
-                           .directions = shape.directions,
-                           .direction = d},
-                          stream);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-  }
-}
-
-template <class T>
-const T* pointer(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* pointer_to_write(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
-Precision precision_of(const Tensor& w_hh) {
-  switch (w_hh.scalar_type()) {
-    case ScalarType::Double:
-      return Precision::kFloat64;
-    case ScalarType::BFloat16:
-      return Precision::kBFloat16;
-    case ScalarType::Half:
-      return Precision::kHalf;
-    default:
-      return allow_tf32 ? Precision::kTf32 : Precision::kFloat32;
-  }
-}
-
-// Of each device, asked for once.
-const DeviceLimits& limits_of(int32_t device) {
-  static const std::vector<DeviceLimits> devices = [] {
-    int count = 0;
-    STD_CUDA_CHECK(cudaGetDeviceCount(&count));
-    std::vector<DeviceLimits> limits;
-    for (int d = 0; d < count; ++d) {
-      const auto ask = [d](cudaDeviceAttr attribute) {
-        int value = 0;
-        STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, d));
-        return value;
-      };
-      const int capability = 10 * ask(cudaDevAttrComputeCapabilityMajor) + ask(cudaDevAttrComputeCapabilityMinor);
-      // 8 blocks are what every GPU with clusters has. Blocks that wait for each other need a launch that says so.
-      limits.push_back({capability, ask(cudaDevAttrCooperativeLaunch) ? ask(cudaDevAttrMultiProcessorCount) : 0,
-                        ask(cudaDevAttrMaxSharedMemoryPerBlockOptin), ask(cudaDevAttrClusterLaunch) ? 8 : 1});
-    }
-    return limits;
-  }();
-  return devices.at(size_t(device));
-}
-
-// Where steps begin, on the device: nothing where all rows are of one length.
-std::optional<Tensor> step_offsets(const CheckedShape& checked, const Tensor& batch_sizes, const Tensor& gates,
-                                   cudaStream_t stream) {
-  const LstmShape& shape = checked.shape;
-  const bool on_device = batch_sizes.is_cuda();
-  if (!on_device && shape.batch_sizes[shape.steps - 1] == shape.rows) return std::nullopt;
-  const Tensor offsets = torch::stable::new_empty(gates, {shape.steps + 1}, ScalarType::Int);
-  if (on_device) {
-    STD_CUDA_CHECK(launch_step_offsets(
-        {pointer<int64_t>(checked.batch_sizes), pointer_to_write<int32_t>(offsets), int(shape.steps)}, stream));
-    return offsets;
-  }
-  cudaStreamCaptureStatus capturing;
-  STD_CUDA_CHECK(cudaStreamIsCapturing(stream, &capturing));
-  STD_TORCH_CHECK(
-      capturing == cudaStreamCaptureStatusNone,
-      "batch_sizes: is on the CPU, expected on the device of gates: a CUDA graph would read it when it runs");
-  const std::vector<int32_t> host(checked.offsets.begin(), checked.offsets.end());
-  STD_CUDA_CHECK(cudaMemcpyAsync(offsets.mutable_data_ptr(), host.data(), host.size() * sizeof(int32_t),
-                                 cudaMemcpyHostToDevice, stream));  // copied from pageable memory before it returns
-  return offsets;
-}
-
-struct Results {
-  std::optional<Tensor> output;
-  Tensor h, c;  // h0 and c0 at first
-};
-
-template <class Product>
-void run_persistent(const Plan& plan, const LstmShape& shape, const Tensor& gates, const std::optional<Tensor>& index,
-                    const std::optional<Tensor>& offsets, const Tensor& w_hh, const Tensor& h0, const Tensor& c0,
-                    const Results& results, cudaStream_t stream) {
-  using Number = typename Product::Number;
-  PersistentForward<Number> forward{};
-  forward.steps = int(shape.steps);
-  forward.hidden = int(shape.hidden);
-  forward.rows = int(shape.rows);
-  forward.positions = int(shape.positions);
-  forward.gate_rows = shape.gate_rows;
-  forward.offsets = offsets ? pointer<int32_t>(*offsets) : nullptr;
-  forward.gates = pointer<float>(gates);
-  forward.index = index ? pointer<int64_t>(*index) : nullptr;
-  forward.w_hh = pointer<Number>(w_hh);
-  forward.h0 = pointer<Number>(h0);
-  forward.c0 = pointer<Number>(c0);
-  forward.output = results.output ? pointer_to_write<Number>(*results.output) : nullptr;
-  forward.h_n = pointer_to_write<Number>(results.h);
-  forward.c_n = pointer_to_write<Number>(results.c);
-
-  std::optional<Tensor> workspace;  // of the grid's teams: images, then counters
-  if (plan.family == Family::kGrid) {
-    const int64_t teams = plan.slices * shape.directions, images = teams * 2 * plan.tiles.image_bytes();
-    const int64_t bytes = images + teams * int64_t(sizeof(uint32_t));
-    workspace = torch::stable::new_empty(gates, {bytes}, ScalarType::Byte);
-    auto* memory = pointer_to_write<unsigned char>(*workspace);
-    STD_CUDA_CHECK(cudaMemsetAsync(memory, 0, size_t(bytes), stream));
-    forward.workspace = {reinterpret_cast<uint32_t*>(memory + images), memory};
-  }
-  STD_CUDA_CHECK(launch_persistent<Product>(plan, forward, int(shape.directions), stream));
-}
-
-// The stepwise family has kernels for float32 and float64: 16-bit layers, which come here on old GPUs or where they are
-// very large, are computed in float32.
-void run_stepwise(const LstmShape& shape, const Tensor& gates, const std::optional<Tensor>& index, const Tensor& w_hh,
-                  const Results& results, cudaStream_t stream) {
-  const Tensor& output = *results.output;
-  if (w_hh.scalar_type() == ScalarType::Double)
-    return walk<double>(shape, gates, index, w_hh, results.h, results.c, output, stream);
-  const auto in_float = [](const Tensor& t) { return torch::stable::to(t, ScalarType::Float); };
-  const Tensor wide = in_float(output), h = in_float(results.h), c = in_float(results.c);
-  walk<float>(shape, gates, index, in_float(w_hh), h, c, wide, stream);
-  if (w_hh.scalar_type() == ScalarType::Float) return;  // the very tensors
-  for (auto [to, from] : {std::pair(output, wide), std::pair(results.h, h), std::pair(results.c, c)})
-    torch::stable::copy_(to, from);
-}
-
-// check_layer, but for batch sizes on the device, which nobody has seen: T and N come from the other tensors' shapes.
-CheckedShape check_cuda_layer(const Tensor& gates, const std::optional<Tensor>& index, const Tensor& batch_sizes,
-                              const Tensor& w_hh, const Tensor& h0, const Tensor& c0) {
-  const int64_t gate_rows = gates.dim() == 3 ? gates.size(1) : 0;
-  if (!batch_sizes.is_cuda()) return check_layer(gates, index, gate_rows, batch_sizes, w_hh, h0, c0);
-  check_int64_vector(batch_sizes, "batch_sizes");
-  check_device(batch_sizes, "batch_sizes", gates);
-  STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
-  const int64_t steps = batch_sizes.size(0), positions = index ? index->size(0) : gate_rows;
-  STD_TORCH_CHECK(steps > 0, "batch_sizes: expected at least one step, got none");
-  // The rest is checked as for one step of all positions' rows.
-  const Tensor one_step = torch::stable::full({1}, double(h0.size(1)), ScalarType::Long);
-  CheckedShape checked = check_layer(gates, std::nullopt, h0.size(1), one_step, w_hh, h0, c0);
-  check_index(index, gates, gate_rows, positions);
-  checked.batch_sizes = dense(batch_sizes);
-  checked.shape.steps = steps;
-  checked.shape.positions = positions;
-  checked.shape.gate_rows = gate_rows;
-  checked.shape.batch_sizes = nullptr;
-  checked.shape.offsets = nullptr;
-  return checked;
+void refuse_what_kernels_lack(const std::optional<Tensor>& panels, const std::optional<Tensor>& w_hr) {
+  STD_TORCH_CHECK(!w_hr, "w_hr: expected None on CUDA tensors, whose kernel does not project");
+  STD_TORCH_CHECK(!panels, "panels: expected None on CUDA tensors, whose kernels read w_hh itself");
 }
 
 std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std::optional<Tensor>& index,
                                                   const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0,
                                                   const Tensor& c0, const std::optional<Tensor>& panels,
                                                   bool need_output, const std::optional<Tensor>& w_hr) {
-  STD_TORCH_CHECK(!w_hr, "w_hr: expected None on CUDA tensors, whose kernel does not project");
-  STD_TORCH_CHECK(!panels, "panels: expected None on CUDA tensors, whose kernels read w_hh itself");
-  STD_TORCH_CHECK(gates.is_cuda(), "gates: expected a CUDA tensor, as the others are");
-  const CheckedShape checked = check_cuda_layer(gates, index, batch_sizes, w_hh, h0, c0);
-  const LstmShape& shape = checked.shape;
-  const bool is_double = gates.scalar_type() == ScalarType::Double;
-  STD_TORCH_CHECK(is_double || gates.scalar_type() == ScalarType::Float, "gates: expected dtype float32 or float64");
+  refuse_what_kernels_lack(panels, w_hr);
+  const ForwardResults r = forward_layer(gates, index, batch_sizes, w_hh, h0, c0, {.output = need_output});
+  const auto none = [&] { return torch::stable::new_empty(w_hh, {0, w_hh.size(0) * w_hh.size(2)}); };
+  return {r.output ? *r.output : none(), r.h_n, r.c_n};
+}
 
-  const int32_t device = gates.get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  const cudaStream_t stream = current_stream(device);
-  const Precision precision = precision_of(w_hh);
-  const Plan plan =
-      plan_forward({shape.rows, shape.hidden, shape.directions, shape.steps, shape.positions, shape.gate_rows},
-                   precision, limits_of(device));
-  const bool stepwise = plan.family == Family::kStepwise;
-  STD_TORCH_CHECK(!stepwise || !batch_sizes.is_cuda(), "batch_sizes: expected a tensor on the CPU, as ", plan.reason,
-                  " and each step is a launch of its own");
-
-  const Tensor gates_c = dense(gates), w_hh_c = dense(w_hh);
-  const auto index_c = dense(index);
-  Results results{std::nullopt, copy(h0, stream), copy(c0, stream)};
-  if (need_output || stepwise)
-    results.output = torch::stable::new_empty(w_hh, {shape.positions, shape.directions * shape.hidden});
-  if (shape.rows > 0) {
-    if (stepwise) {
-      run_stepwise(shape, gates_c, index_c, w_hh_c, results, stream);
-    } else {
-      const auto offsets = step_offsets(checked, batch_sizes, gates, stream);
-      const Tensor h0_c = dense(h0), c0_c = dense(c0);
-      const auto run = [&](auto product) {
-        run_persistent<decltype(product)>(plan, shape, gates_c, index_c, offsets, w_hh_c, h0_c, c0_c, results, stream);
-      };
-      if (precision == Precision::kFloat32) run(Float32Product{});
-      if (precision == Precision::kTf32) run(Tf32Product{});
-      if (precision == Precision::kBFloat16) run(BFloat16Product{});
-      if (precision == Precision::kHalf) run(HalfProduct{});
-    }
-  }
-  if (!need_output) results.output = torch::stable::new_empty(w_hh, {0, shape.directions * shape.hidden});
-  return {*results.output, results.h, results.c};
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_cells_inference(const Tensor& gates, const std::optional<Tensor>& index,
+                                                                const Tensor& batch_sizes, const Tensor& w_hh,
+                                                                const Tensor& h0, const Tensor& c0,
+                                                                const std::optional<Tensor>& panels,
+                                                                const std::optional<Tensor>& w_hr) {
+  refuse_what_kernels_lack(panels, w_hr);
+  const ForwardResults r = forward_layer(gates, index, batch_sizes, w_hh, h0, c0, {.output = true, .cells = true});
+  return {*r.output, r.h_n, r.c_n, *r.cells};
 }
 
 }  // namespace
@@ -272,9 +40,5 @@ std::tuple<Tensor, Tensor, Tensor> lstm_inference(const Tensor& gates, const std
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CUDA, m) {
   m.impl("lstm_inference", TORCH_BOX(&textclf_fast::cuda::lstm_inference));
-}
-
-// For Python: whether float32 layers may use tf32 from here on.
-extern "C" __attribute__((visibility("default"))) void textclf_fast_cuda_allow_tf32(int allowed) {
-  textclf_fast::cuda::allow_tf32 = allowed != 0;
+  m.impl("lstm_cells_inference", TORCH_BOX(&textclf_fast::cuda::lstm_cells_inference));
 }

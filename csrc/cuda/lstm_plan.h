@@ -40,16 +40,17 @@ struct LayerSizes {
   int64_t gate_rows;   // R
 };
 
-// In the order in which they are preferred: the less synchronisation the better.
-enum class Family { kBlock, kCluster, kGrid, kStepwise };
-
-struct Plan {
+// Cut: how a team shares the work, Tiles or BackwardTiles.
+template <class Cut>
+struct PlanOf {
   Family family;
-  Tiles tiles;           // of the persistent families; the launch has tiles.team * slices by directions blocks
+  Cut tiles;             // of the persistent families; the launch has tiles.team * slices by directions blocks
   int slices;            // teams a direction: each has row_tiles * 8 rows
   int64_t shared_bytes;  // of a block
   const char* reason;    // why not another family
 };
+using Plan = PlanOf<Tiles>;
+using BackwardPlan = PlanOf<BackwardTiles>;
 
 namespace detail {
 
@@ -71,10 +72,11 @@ constexpr Tiles cut(int64_t hidden, Precision precision, int team, int row_tiles
   return tiles;
 }
 
-}  // namespace detail
-
-constexpr Plan plan_forward(const LayerSizes& layer, Precision precision, const DeviceLimits& device) {
-  const auto stepwise = [](const char* reason) { return Plan{Family::kStepwise, {}, 0, 0, reason}; };
+// The first family that a layer fits. cut(family, team, row_tiles): the work of a team of that many blocks, with team 0
+// where it does not fit.
+template <class Cut, class Function>
+constexpr PlanOf<Cut> plan(const LayerSizes& layer, Precision precision, const DeviceLimits& device, Function cut) {
+  const auto stepwise = [](const char* reason) { return PlanOf<Cut>{Family::kStepwise, {}, 0, 0, reason}; };
   if (precision == Precision::kFloat64) return stepwise("float64 has no persistent kernel");
   if (device.capability < 80) return stepwise("the persistent kernels need compute capability 8.0");
   // Barriers are counted, and positions and rows numbered, in 32 bits.
@@ -84,40 +86,81 @@ constexpr Plan plan_forward(const LayerSizes& layer, Precision precision, const 
   // Rows of a team: 8, where that leaves no block waiting for another to be done; else 16, since a step is no twice as
   // long with them.
   const int64_t batch = std::max<int64_t>(layer.rows, 1);
-  const auto finish = [&](Family family, int images, const Tiles& one, const Tiles& two, const char* reason) {
-    const auto blocks = [&](const Tiles& t) {
+  const auto finish = [&](Family family, const Cut& one, const Cut& two, const char* reason) {
+    const auto blocks = [&](const Cut& t) {
       return t.team * layer.directions * ceil_div(batch, t.row_tiles * kTileRows);
     };
     const bool use_two = two.team && (!one.team || blocks(one) > device.multiprocessors);
-    const Tiles& tiles = use_two ? two : one;
-    return Plan{family, tiles, ceil_div(batch, tiles.row_tiles * kTileRows), tiles.shared_bytes(images), reason};
-  };
-  const auto cut = [&](int team, int row_tiles, int images) {
-    return detail::cut(layer.hidden, precision, team, row_tiles, images, device.shared_bytes);
+    const Cut& tiles = use_two ? two : one;
+    const int slices = ceil_div(batch, tiles.row_tiles * kTileRows);
+    return PlanOf<Cut>{family, tiles, slices, tiles.shared_bytes(Cut::buffers(family)), reason};
   };
 
-  if (const Tiles one = cut(1, 1, 2); one.team)
-    return finish(Family::kBlock, 2, one, cut(1, 2, 2), "W_hh fits one block");
+  if (const Cut one = cut(Family::kBlock, 1, 1); one.team)
+    return finish(Family::kBlock, one, cut(Family::kBlock, 1, 2), "W_hh fits one block");
 
   // Of the teams whose blocks W_hh fits, the one that reads least of it from shared memory: at 128 bytes a cycle, a
   // step would wait for that longer than for its products. Of those, the smallest.
-  const auto better = [](const Tiles& a, const Tiles& b) {
-    return a.team && (!b.team || a.images_at() < b.images_at());
+  const auto better = [](const Cut& a, const Cut& b) {
+    return a.team && (!b.team || a.weight_bytes() < b.weight_bytes());
   };
-  Tiles found{};
+  Cut found{};
   for (int team = 2; team <= device.largest_cluster; team *= 2)
-    if (const Tiles tiles = cut(team, 1, 2); better(tiles, found)) found = tiles;
-  if (found.team) return finish(Family::kCluster, 2, found, cut(found.team, 2, 2), "W_hh fits the blocks of a cluster");
+    if (const Cut tiles = cut(Family::kCluster, team, 1); better(tiles, found)) found = tiles;
+  if (found.team)
+    return finish(Family::kCluster, found, cut(Family::kCluster, found.team, 2), "W_hh fits the blocks of a cluster");
 
   // All blocks have to be on the GPU together, or they would wait for ever: one a multiprocessor.
   for (int row_tiles = 1; row_tiles <= 2; ++row_tiles) {
     const int slices = ceil_div(batch, row_tiles * kTileRows);
     for (int team = 2; team * layer.directions * slices <= device.multiprocessors; ++team)
-      if (const Tiles tiles = cut(team, row_tiles, 1); better(tiles, found)) found = tiles;
-    if (found.team)
-      return {Family::kGrid, found, slices, found.shared_bytes(1), "W_hh fits all multiprocessors together"};
+      if (const Cut tiles = cut(Family::kGrid, team, row_tiles); better(tiles, found)) found = tiles;
+    if (found.team) {
+      const int64_t bytes = found.shared_bytes(Cut::buffers(Family::kGrid));
+      return {Family::kGrid, found, slices, bytes, "W_hh fits all multiprocessors together"};
+    }
   }
   return stepwise("the layer does not fit all multiprocessors together");
+}
+
+// The same for the backward's cut.
+constexpr BackwardTiles cut_backward(int64_t hidden, Precision precision, Family family, int team, int row_tiles,
+                                     int64_t shared_bytes) {
+  BackwardTiles tiles{};
+  const bool strict = precision == Precision::kFloat32;
+  if (row_tiles > most_row_tiles(strict)) return tiles;
+  tiles.row_tiles = row_tiles;
+  tiles.kept = backward_register_chunks(strict, number_bytes(precision), row_tiles, family);
+  tiles.units = ceil_div(ceil_div(hidden, kTileUnits), team) * kTileUnits;
+  tiles.total_chunks = tiles.units * 4 * number_bytes(precision) / kChunkBytes;
+  const int column_tiles = ceil_div(hidden, kTileColumns);
+  tiles.warp_tiles = ceil_div(column_tiles, kMaxWarps);
+  tiles.columns = ceil_div(column_tiles, tiles.warp_tiles);
+  // As few splits as keep the weights in registers, since each is one more sum to add up, but a warp for every 8 units:
+  // that many threads share the cells.
+  const int in_registers = ceil_div(tiles.total_chunks, tiles.kept);
+  const int for_cells = ceil_div(tiles.units, kTileUnits * tiles.columns);
+  const int splits = std::min({kMaxWarps / tiles.columns, tiles.total_chunks, std::max(in_registers, for_cells)});
+  tiles.chunks = ceil_div(tiles.total_chunks, splits);
+  tiles.splits = ceil_div(tiles.total_chunks, tiles.chunks);
+  tiles.team = team;
+  const bool enough = tiles.warps() * kTileUnits >= tiles.units;
+  if (!enough || tiles.shared_bytes(BackwardTiles::buffers(family)) > shared_bytes) tiles.team = 0;
+  return tiles;
+}
+
+}  // namespace detail
+
+constexpr Plan plan_forward(const LayerSizes& layer, Precision precision, const DeviceLimits& device) {
+  return detail::plan<Tiles>(layer, precision, device, [&](Family family, int team, int row_tiles) {
+    return detail::cut(layer.hidden, precision, team, row_tiles, Tiles::buffers(family), device.shared_bytes);
+  });
+}
+
+constexpr BackwardPlan plan_backward(const LayerSizes& layer, Precision precision, const DeviceLimits& device) {
+  return detail::plan<BackwardTiles>(layer, precision, device, [&](Family family, int team, int row_tiles) {
+    return detail::cut_backward(layer.hidden, precision, family, team, row_tiles, device.shared_bytes);
+  });
 }
 
 }  // namespace textclf_fast::cuda

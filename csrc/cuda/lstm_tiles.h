@@ -27,6 +27,9 @@ TEXTCLF_HOST_DEVICE constexpr int register_chunks(bool strict, int row_tiles, in
 }
 TEXTCLF_HOST_DEVICE constexpr int most_row_tiles(bool strict) { return strict ? 1 : 2; }
 
+// In the order in which they are preferred: the less synchronisation the better.
+enum class Family { kBlock, kCluster, kGrid, kStepwise };
+
 TEXTCLF_HOST_DEVICE constexpr int ceil_div(int64_t a, int64_t b) { return int((a + b - 1) / b); }
 
 // A team's part of the work, and where it lies in a block's shared memory.
@@ -39,6 +42,9 @@ struct Tiles {
   int row_tiles;     // of a team: 8 rows each
   int kept;          // chunks of a warp that are in registers, of those it has
 
+  // Images of h in a block's shared memory: a step reads one and writes the other, but where that is in global memory.
+  static constexpr int buffers(Family family) { return family == Family::kGrid ? 1 : 2; }
+
   TEXTCLF_HOST_DEVICE constexpr int warps() const { return unit_tiles * splits; }
   TEXTCLF_HOST_DEVICE constexpr int shared_chunks() const { return chunks > kept ? chunks - kept : 0; }
 
@@ -49,15 +55,72 @@ struct Tiles {
   TEXTCLF_HOST_DEVICE constexpr int image_bytes() const { return row_tiles * kTileRows * row_bytes(); }
 
   // Shared memory: weights; images of h; where there are splits, their sums, 8 floats a lane and row tile.
-  TEXTCLF_HOST_DEVICE constexpr int64_t images_at() const {
+  TEXTCLF_HOST_DEVICE constexpr int64_t weight_bytes() const {
     return int64_t(warps()) * shared_chunks() * kWarpChunkBytes;
   }
+  TEXTCLF_HOST_DEVICE constexpr int64_t images_at() const { return weight_bytes(); }
   TEXTCLF_HOST_DEVICE constexpr int64_t sums_at(int images) const {
     return images_at() + int64_t(images) * image_bytes();
   }
   TEXTCLF_HOST_DEVICE constexpr int64_t shared_bytes(int images) const {
     return sums_at(images) + (splits > 1 ? int64_t(warps()) * row_tiles * 32 * 32 : 0);
   }
+};
+
+// The backward's. A step's product, grad_h = grad_gates W_hh, has depth 4H and H columns: the transpose of the
+// forward's. So a block that owns some units keeps the rows of W_hh that are their gates, multiplies their gates'
+// gradients, which no other block needs, by all columns, and sends of the sums to each block those of its units. To
+// send the gates' gradients themselves, as the forward sends h, would take 4 numbers a unit, and an image of all of
+// them in every block.
+//
+// A warp has tiles of 32 columns for a part of the depth, in chunks as above: of each a lane holds 16 bytes for four
+// neighbouring columns.
+constexpr int kTileColumns = 32;
+// As in the forward; what a lane has of its own cells are numbers as they are in memory, and so twice as many registers
+// where those have 32 bits. A grid's addresses take some more.
+TEXTCLF_HOST_DEVICE constexpr int backward_register_chunks(bool strict, int number_bytes, int row_tiles,
+                                                           Family family) {
+  const bool scarce = number_bytes == 4 && (row_tiles == 2 || family == Family::kGrid);
+  return (strict ? 2 : 4 - row_tiles) - scarce;
+}
+
+struct BackwardTiles {
+  int team;          // blocks
+  int units;         // of a block; a multiple of 8
+  int warp_tiles;    // of a warp; the last warps may have fewer
+  int columns;       // warps that have different tiles
+  int splits;        // warps that share tiles, each with a part of the depth
+  int chunks;        // of a warp and tile; the last split may have fewer
+  int total_chunks;  // of the depth: 4 gates of the block's units
+  int row_tiles;     // of a team: 8 rows each
+  int kept;          // chunks of a warp's first tile that are in registers, of those it has
+
+  // Buffers of sums in a block's shared memory. A block that others write to has a second one; a grid's are in global
+  // memory, and are copied.
+  static constexpr int buffers(Family family) { return family == Family::kCluster ? 2 : 1; }
+
+  TEXTCLF_HOST_DEVICE constexpr int warps() const { return columns * splits; }
+  TEXTCLF_HOST_DEVICE constexpr int rows() const { return row_tiles * kTileRows; }
+  TEXTCLF_HOST_DEVICE constexpr int shared_chunks() const {
+    return warp_tiles * chunks - (chunks < kept ? chunks : kept);
+  }
+
+  // A row of the image: the gates' gradients of the block's units, a unit's four side by side.
+  TEXTCLF_HOST_DEVICE constexpr int row_bytes() const { return (total_chunks | 1) * kChunkBytes; }
+  TEXTCLF_HOST_DEVICE constexpr int image_bytes() const { return rows() * row_bytes(); }
+
+  // Sums that a block gets in a step: of every split of every block, rows of its units. Four lanes of one quarter warp
+  // write rows 0, 2, 4 and 6: they meet different banks.
+  TEXTCLF_HOST_DEVICE constexpr int sums_row() const { return units + 4; }
+  TEXTCLF_HOST_DEVICE constexpr int senders() const { return team * splits; }
+  TEXTCLF_HOST_DEVICE constexpr int64_t sums_bytes() const { return int64_t(senders()) * rows() * sums_row() * 4; }
+
+  // Shared memory: weights, the image, sums.
+  TEXTCLF_HOST_DEVICE constexpr int64_t weight_bytes() const {
+    return int64_t(warps()) * shared_chunks() * kWarpChunkBytes;
+  }
+  TEXTCLF_HOST_DEVICE constexpr int64_t sums_at() const { return weight_bytes() + image_bytes(); }
+  TEXTCLF_HOST_DEVICE constexpr int64_t shared_bytes(int buffers) const { return sums_at() + buffers * sums_bytes(); }
 };
 
 }  // namespace textclf_fast::cuda

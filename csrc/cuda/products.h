@@ -31,7 +31,7 @@ struct TileSums {
 // One warp's weights: the first chunks are in registers, the others in shared memory.
 template <int kRegisterChunks>
 struct WarpWeights {
-  WeightChunk registers[kRegisterChunks];
+  WeightChunk registers[kRegisterChunks ? kRegisterChunks : 1];
   const uint4* shared;  // this lane's; gate q of chunk c at ((c - kRegisterChunks) * 4 + q) * 32
   int chunks;
 

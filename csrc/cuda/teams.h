@@ -10,8 +10,18 @@ namespace textclf_fast::cuda {
 // What a team needs beyond its blocks' shared memory, in global memory, zero before the launch.
 struct GridWorkspace {
   uint32_t* counters;     // one a team
-  unsigned char* images;  // two a team
+  unsigned char* memory;  // two images a team; in the backward two buffers of sums a block, which need not be zero
 };
+
+// One barrier of a team of that many blocks, the count-th, by a counter that only grows.
+__device__ inline void sync_team(uint32_t* counter, int count, int blocks) {
+  sync_block();
+  if (threadIdx.x == 0) {
+    add_release(counter, 1);
+    wait_acquire(counter, uint32_t(count) * uint32_t(blocks));
+  }
+  sync_block();
+}
 
 // One block: two images in shared memory, one barrier a step.
 class BlockTeam {
@@ -56,7 +66,7 @@ class ClusterTeam {
 };
 
 // Blocks of a grid that are on the GPU together: images go through global memory, which for so little is the
-// second-level cache. One barrier of the team a step, by a counter that only grows.
+// second-level cache. One barrier of the team a step.
 class GridTeam {
  public:
   static constexpr int kImages = 1;
@@ -79,19 +89,12 @@ class GridTeam {
   __device__ void publish(int step, int offset, uint32_t word) const {
     *reinterpret_cast<uint32_t*>(global_image(~step & 1) + offset) = word;
   }
-  __device__ void end_step(int step) const {
-    sync_block();
-    if (threadIdx.x == 0) {
-      add_release(workspace_.counters + team_, 1);
-      wait_acquire(workspace_.counters + team_, uint32_t(step + 1) * uint32_t(tiles_.team));
-    }
-    sync_block();
-  }
+  __device__ void end_step(int step) const { sync_team(workspace_.counters + team_, step + 1, tiles_.team); }
 
  private:
   // All images together are below 4 GB: no more teams than multiprocessors, 1 MB at most each.
   __device__ unsigned char* global_image(int which) const {
-    return workspace_.images + unsigned(team_ * 2 + which) * unsigned(tiles_.image_bytes());
+    return workspace_.memory + unsigned(team_ * 2 + which) * unsigned(tiles_.image_bytes());
   }
 
   const Tiles& tiles_;

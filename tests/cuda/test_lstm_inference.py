@@ -8,7 +8,7 @@ from torch import Tensor
 
 from textclf_fast import ops
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA here, or there is no GPU")
+pytestmark = pytest.mark.gpu
 
 
 def _problem(dtype: torch.dtype, directions: int, hidden: int, indexed: bool) -> list[Tensor | None]:

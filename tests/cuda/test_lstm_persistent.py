@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from emulated import ON_BOTH, SANITIZERS
 from emulated_lstm import FAMILIES, NAMES, PRECISIONS, Problem
 from torch import nn
 
@@ -24,8 +25,20 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=["table", "large", "slices", "odd"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
-def test_equals_float64(precision: str, family: str, shape: tuple[list[int], int, int, int | None]) -> None:
+@pytest.mark.parametrize("flavour", ON_BOTH)
+def test_equals_float64(
+    flavour: str, precision: str, family: str, shape: tuple[list[int], int, int, int | None]
+) -> None:
     problem = Problem(precision, *shape)
+    said, results = problem.run(flavour, family, TEAMS[family])
+    assert results, said
+    assert problem.is_right(results), (said, problem.errors(results))
+
+
+@pytest.mark.parametrize("vocabulary", [5, None])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_there_may_be_more_positions_and_steps_than_rows_have(family: str, vocabulary: int | None) -> None:
+    problem = Problem("float32", [4, 4, 2, 1], 20, 2, vocabulary, spare=3)
     said, results = problem.run(family=family, team=TEAMS[family])
     assert results, said
     assert problem.is_right(results), (said, problem.errors(results))
@@ -33,9 +46,10 @@ def test_equals_float64(precision: str, family: str, shape: tuple[list[int], int
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16", "half"])
-def test_two_row_tiles_equal_float64(precision: str, family: str) -> None:
+@pytest.mark.parametrize("flavour", ON_BOTH)
+def test_two_row_tiles_equal_float64(flavour: str, precision: str, family: str) -> None:
     problem = Problem(precision, [4, 4, *[3] * 9, *[2] * 10], 72, 2)
-    said, results = problem.run(family=family, team=TEAMS[family], row_tiles=2)
+    said, results = problem.run(flavour, family, TEAMS[family], row_tiles=2)
     assert results, said
     assert problem.is_right(results), (said, problem.errors(results))
 
@@ -84,7 +98,7 @@ def test_an_index_out_of_range_reads_nothing_and_shows(wrong: int) -> None:
 
 
 # TSan knows some thousands of fibers only, and takes its time: few steps, small H.
-@pytest.mark.parametrize("flavour", ["asan", "tsan"])
+@pytest.mark.parametrize("flavour", SANITIZERS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_sanitizers_have_nothing_to_say(precision: str, family: str, flavour: str) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import emulated
+import planted as bugs
 import pytest
 from emulated_lstm import Problem
 
-# Name, file, what stands there, what the bug makes of it; BUG is whether it is at work.
 END_STEP = "__device__ void end_step(int) const {{ {}sync_{}(); }}"
 BARRIERS = {
     "block_step": ("cuda/teams.h", END_STEP.format("", "block"), END_STEP.format("if (!BUG) ", "block")),
     "cluster_step": ("cuda/teams.h", END_STEP.format("", "cluster"), END_STEP.format("if (!BUG) ", "cluster")),
-    "grid_step": ("cuda/teams.h", "      wait_acquire(", "      if (!BUG) wait_acquire("),
+    "grid_step": ("cuda/teams.h", "    wait_acquire(", "    if (!BUG) wait_acquire("),
     "grid_image": ("cuda/teams.h", "<0>();\n    sync_block();", "<0>();\n    if (!BUG) sync_block();"),
     "begin": ("cuda/lstm_persistent.inl", "  team.begin();", "  if (!BUG) team.begin();"),
     "splits": ("cuda/lstm_persistent.inl", "  sync_block();\n", "  if (!BUG) sync_block();\n"),
@@ -28,12 +27,18 @@ NUMBERS = {
         "c < weights.chunks - BUG; ++c)\n      add(sums",
     ),
     "row_short": ("cuda/lstm_persistent.inl", "first_row + row < p.rows;", "first_row + row < p.rows - BUG;"),
+    "step_short": ("cuda/lstm_stepwise.cu", "< step.rows * step.hidden)", "< step.rows * step.hidden - BUG)"),
+    "wrong_position": ("cuda/lstm_stepwise.h", "= shape.offsets[t],", "= shape.offsets[t - t * BUG],"),
     "wrong_image": ("cuda/lstm_persistent.inl", "publish(team, tiles, s)", "publish(team, tiles, s + BUG)"),
 }
+RACES = {
+    "threads_share": ("cuda/lstm_stepwise.cu", "* kThreads + threadIdx.x;", "* kThreads + threadIdx.x / (1 + BUG);"),
+}
 MEMORY = {
+    "beyond": ("cuda/lstm_stepwise.cu", "< step.rows * step.hidden", "< step.rows * step.hidden + BUG"),
     "shared_short": ("cuda/lstm_persistent.inl", "size_t(plan.shared_bytes)", "size_t(plan.shared_bytes) - 16 * BUG"),
 }
-BUGS = BARRIERS | NUMBERS | MEMORY
+BUGS = BARRIERS | NUMBERS | RACES | MEMORY
 TEAMS = {"block": 1, "cluster": 2, "grid": 2}
 ONLY = {
     "block_step": ["block"],
@@ -44,50 +49,42 @@ ONLY = {
     "shared_chunk_short": ["block"],
     "splits": ["cluster", "grid"],
     "split_short": ["cluster", "grid"],
+    "step_short": ["stepwise"],
+    "wrong_position": ["stepwise"],
+    "threads_share": ["stepwise"],
+    "beyond": ["stepwise"],
 }
 
 
-def _cases(bugs: dict[str, tuple[str, str, str]]) -> list[tuple[str, str]]:
-    return [(bug, family) for bug in bugs for family in ONLY.get(bug, TEAMS)]
+def _cases(chosen: bugs.Bugs) -> list[tuple[str, str]]:
+    return [(bug, family) for bug in chosen for family in ONLY.get(bug, TEAMS)]
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of csrc/ with all bugs in it; PLANTED in the environment is the number of the one at work."""
-    copy = tmp_path_factory.mktemp("planted") / "csrc"
-    shutil.copytree(emulated.ROOT / "csrc", copy)
-    for number, (file, place, changed) in enumerate(BUGS.values(), start=1):
-        text = (copy / file).read_text(encoding="utf-8")
-        assert text.count(place) == 1, place
-        (copy / file).write_text(text.replace(place, changed.replace("BUG", f"planted({number})")), encoding="utf-8")
-    return copy
+    return bugs.plant(tmp_path_factory.mktemp("planted"), BUGS)
 
 
 def _sees(csrc: Path, flavour: str, bug: str | None, family: str, schedules: tuple[int, ...]) -> str | None:
     """What a run makes known of the bug; None if nothing."""
     # 7 unit tiles for a team of 2, and a depth of 4 chunks in 2 splits; rows that end early.
     problem = Problem("bfloat16", [3, 3, 2], 100, 1, 5)
-    options = ("-include", str(emulated.ROOT / "tests" / "emulator" / "planted.h"))
-    number = str(list(BUGS).index(bug) + 1 if bug else 0)
-    said, results = problem.run(flavour, family, TEAMS[family], 1, schedules, options, csrc, PLANTED=number)
-    if not results:
-        return said
-    return None if problem.is_right(results) else "wrong numbers"
+    return bugs.seen(problem, csrc, BUGS, bug, flavour, family, TEAMS.get(family, 1), schedules)
 
 
-@pytest.mark.parametrize("family", TEAMS)
+@pytest.mark.parametrize("family", [*TEAMS, "stepwise"])
 @pytest.mark.parametrize("flavour", emulated.FLAVOURS)
 def test_without_a_bug_nothing_is_seen(planted: Path, flavour: str, family: str) -> None:
     assert _sees(planted, flavour, None, family, (0, 2)) is None
 
 
-@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS | NUMBERS))
+@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS | NUMBERS | RACES))
 def test_some_order_of_threads_shows_the_bug(planted: Path, bug: str, family: str) -> None:
     assert _sees(planted, "plain", bug, family, emulated.SCHEDULES) is not None
 
 
-@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS))
-def test_tsan_sees_a_missing_barrier_in_any_order(planted: Path, bug: str, family: str) -> None:
+@pytest.mark.parametrize(("bug", "family"), _cases(BARRIERS | RACES))
+def test_tsan_sees_a_race_in_any_order(planted: Path, bug: str, family: str) -> None:
     for schedule in (0, 1):
         seen = _sees(planted, "tsan", bug, family, (schedule,))
         assert seen is not None

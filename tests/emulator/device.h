@@ -44,6 +44,7 @@ inline const struct {
 inline const struct {
   emulator::BuiltIn<[] { return emulator::self->block->index.x; }> x;
   emulator::BuiltIn<[] { return emulator::self->block->index.y; }> y;
+  emulator::BuiltIn<[] { return emulator::self->block->index.z; }> z;
 } blockIdx;
 inline const struct {
   emulator::BuiltIn<[] { return emulator::group->threads; }> x;
@@ -140,10 +141,13 @@ inline void sync_cluster(const Location& where = Location::current()) {
                             "sync_cluster", where);
 }
 
-inline void store_cluster(uint32_t* local, unsigned rank, uint32_t value, const Location& where = Location::current()) {
+template <class T>
+void store_cluster(T* local, unsigned rank, const T& value, const Location& where = Location::current()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 16);
   const emulator::Block& own = *emulator::self->block;
   const auto offset = size_t(reinterpret_cast<unsigned char*>(local) - own.shared.get());
-  if (offset % 4 || offset + 4 > own.shared_bytes) emulator::fail("store_cluster: not in shared memory", where);
+  if (offset % sizeof(T) || offset + sizeof(T) > own.shared_bytes)
+    emulator::fail("store_cluster: not in shared memory", where);
   if (rank >= emulator::group->cluster) emulator::fail("store_cluster: no such block in the cluster", where);
   const unsigned first = own.rank - own.rank % emulator::group->cluster;
   const emulator::Block& other = *emulator::group->blocks[first + rank];
@@ -154,7 +158,7 @@ inline void store_cluster(uint32_t* local, unsigned rank, uint32_t value, const 
   }
   if (!there)
     emulator::fail("store_cluster: the other block has not begun, or has left: sync_cluster is missing", where);
-  *reinterpret_cast<uint32_t*>(other.shared.get() + offset) = value;
+  *reinterpret_cast<T*>(other.shared.get() + offset) = value;
 }
 
 inline void add_release(uint32_t* counter, uint32_t value) {

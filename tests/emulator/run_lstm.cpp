@@ -1,48 +1,19 @@
 // The persistent forward on the emulator: `run_lstm PROBLEM RESULT FAMILY TEAM ROW_TILES SCHEDULE...`. PROBLEM holds a
-// header of int64 (struct Header) and the arrays in the order in which they are read below; RESULT gets output, h_n,
-// c_n, activations and cells, one set a schedule. FAMILY -1 takes the plan for an H100.
+// header of int64 (struct Header) and the arrays in the order in which they are read below; RESULT gets output,
+// h_n, c_n, activations and cells, one set a schedule. FAMILY -1 takes the plan for an H100.
 // tests/cuda/test_lstm_persistent.py is the other end. PRODUCT is the one of cuda/products.h that the program is for.
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 
 #include "cuda/lstm_offsets.h"
 #include "cuda/lstm_persistent.h"
+#include "emulator/problem_file.h"
 
+using namespace emulator;
 using namespace textclf_fast;
 using namespace textclf_fast::cuda;
 
 namespace {
-
-struct Header {
-  int64_t precision, rows, hidden, directions, steps, positions, gate_rows;
-  int64_t ragged, indexed, with_states, with_output, with_saved;
-};
-
-template <class T>
-std::vector<T> read(std::ifstream& file, int64_t count, bool there = true) {
-  std::vector<T> values(there ? size_t(count) : 0);
-  file.read(reinterpret_cast<char*>(values.data()), std::streamsize(values.size() * sizeof(T)));
-  return values;
-}
-
-template <class T>
-const T* pointer(const std::vector<T>& values) {
-  return values.empty() ? nullptr : values.data();
-}
-
-// At 16 bytes, as PyTorch's memory is, and of NaN: not written is seen. Past the end lies no byte of ours.
-template <class T>
-struct Result {
-  explicit Result(int64_t count, bool there = true) : values(there ? size_t(count) : 0) {
-    if (there) std::memset(static_cast<void*>(values.data()), 0xff, values.size() * sizeof(T));
-  }
-  T* data() { return values.empty() ? nullptr : values.data(); }
-  void write(std::ofstream& file) const {
-    file.write(reinterpret_cast<const char*>(values.data()), std::streamsize(values.size() * sizeof(T)));
-  }
-  std::vector<T> values;
-};
 
 template <class Product>
 void run(const Header& h, Plan plan, std::ifstream& in, std::ofstream& out, const std::vector<unsigned>& schedules) {
@@ -56,13 +27,13 @@ void run(const Header& h, Plan plan, std::ifstream& in, std::ofstream& out, cons
 
   for (const unsigned schedule : schedules) {
     emulator::schedule = schedule;
-    Result<int32_t> offsets(h.steps + 1, h.ragged);
-    if (h.ragged) launch_step_offsets({batch_sizes.data(), offsets.data(), int(h.steps)}, nullptr);
-    Result<Number> output(outputs, h.with_output), h_n(states), c_n(states), activations(4 * outputs, h.with_saved),
-        cells(outputs, h.with_saved);
+    auto offsets = result<int32_t>(h.steps + 1, h.ragged);
+    if (h.ragged) check(launch_step_offsets({batch_sizes.data(), offsets.data(), int(h.steps)}, nullptr));
+    auto output = result<Number>(outputs, h.with_output), h_n = result<Number>(states), c_n = result<Number>(states),
+         activations = result<Number>(4 * outputs, h.with_saved), cells = result<Number>(outputs, h.with_saved);
     const int64_t teams = plan.slices * h.directions, image_bytes = teams * 2 * plan.tiles.image_bytes();
-    std::vector<uint4> images(size_t(plan.family == Family::kGrid ? image_bytes / 16 : 0), uint4{});
-    std::vector<uint32_t> counters(size_t(teams), 0);
+    auto images = zeros<uint4>(plan.family == Family::kGrid ? image_bytes / 16 : 0);
+    auto counters = zeros<uint32_t>(teams);
     PersistentForward<Number> forward{};
     forward.steps = int(h.steps);
     forward.hidden = int(h.hidden);
@@ -71,18 +42,19 @@ void run(const Header& h, Plan plan, std::ifstream& in, std::ofstream& out, cons
     forward.gate_rows = h.gate_rows;
     forward.offsets = offsets.data();
     forward.gates = gates.data();
-    forward.index = pointer(index);
+    forward.index = index.data();
     forward.w_hh = w_hh.data();
-    forward.h0 = pointer(h0);
-    forward.c0 = pointer(c0);
+    forward.h0 = h0.data();
+    forward.c0 = c0.data();
     forward.output = output.data();
     forward.h_n = h_n.data();
     forward.c_n = c_n.data();
     forward.activations = activations.data();
     forward.cells = cells.data();
     forward.workspace = {counters.data(), reinterpret_cast<unsigned char*>(images.data())};
-    launch_persistent<Product>(plan, forward, int(h.directions), nullptr);
-    for (const auto* result : {&output, &h_n, &c_n, &activations, &cells}) result->write(out);
+    check(launch_persistent<Product>(plan, forward, int(h.directions), nullptr));
+    finish();
+    for (auto* written : {&output, &h_n, &c_n, &activations, &cells}) written->write(out);
   }
 }
 
@@ -92,13 +64,13 @@ int main(int count, char** words) {
   if (count < 7) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  const Header h = read<Header>(in, 1)[0];
+  const Header h = read<Header>(in, 1).values[0];
   const auto precision = Precision(h.precision);
   const int family = std::atoi(words[3]), team = std::atoi(words[4]), row_tiles = std::atoi(words[5]);
   std::vector<unsigned> schedules;
   for (int i = 6; i < count; ++i) schedules.push_back(unsigned(std::atoi(words[i])));
 
-  const DeviceLimits device{90, 132, 227 << 10, 8};
+  const DeviceLimits device = limits();
   Plan plan = plan_forward({h.rows, h.hidden, h.directions, h.steps, h.positions, h.gate_rows}, precision, device);
   if (family >= 0) {
     const int images = Family(family) == Family::kGrid ? 1 : 2;
@@ -106,14 +78,15 @@ int main(int count, char** words) {
     plan.tiles = detail::cut(h.hidden, precision, team, row_tiles, images, device.shared_bytes);
     plan.slices = ceil_div(h.rows, row_tiles * kTileRows);
     plan.shared_bytes = plan.tiles.shared_bytes(images);
-    if (!plan.tiles.team) return 3;
+    const int most = plan.family == Family::kCluster ? device.largest_cluster : device.multiprocessors;
+    if (!plan.tiles.team || team > most || device.capability < 80) return 3;
   }
   std::printf("family %d, team %d, unit tiles %d, splits %d, chunks %d, row tiles %d, slices %d\n", int(plan.family),
               plan.tiles.team, plan.tiles.unit_tiles, plan.tiles.splits, plan.tiles.chunks, plan.tiles.row_tiles,
               plan.slices);
   try {
     run<PRODUCT>(h, plan, in, out, schedules);
-  } catch (const emulator::Failure& failure) {
+  } catch (const Failure& failure) {
     std::puts(failure.what());
     return 1;
   }

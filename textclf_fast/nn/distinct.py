@@ -36,6 +36,12 @@ def embed_with_dropout(embedding: nn.Embedding, ids: Tensor, rate: float) -> tup
     Returns:
         (U, I) of the distinct tokens, and (N,); or (N, I), and None.
     """
+    if ids.is_cuda:  # finding the distinct ones would have the host wait
+        vectors = embedding(ids)
+        if rate:
+            keep = functional.dropout(vectors.new_ones(embedding.num_embeddings, 1), rate)
+            vectors = vectors * keep.index_select(0, ids)
+        return vectors, None
     if ids.is_cpu and ops.transforms_are_off():
         tokens, index = ops.distinct_tokens(ids.to(torch.int64), embedding.num_embeddings)
     else:

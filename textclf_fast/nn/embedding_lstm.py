@@ -23,6 +23,7 @@ from textclf_fast.nn.layout import (
     to_padded,
 )
 from textclf_fast.nn.lstm import FusedLSTM, States
+from textclf_fast.nn.on_cuda import cuda_kernels_pay, project_tokens
 from textclf_fast.nn.options import DEFAULTS, check_rate
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
 from textclf_fast.nn.projection import project
@@ -174,10 +175,11 @@ class FusedEmbeddingLSTM(nn.Module):
             self._check_int8_applies()
         self.projected_table.frozen.clear()
         layer = None
-        if self._kernels_apply():
-            table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
-            if table is not None and self.lstm.num_layers == 1:
-                layer = self.projected_table.frozen.keep(self.embedding, self.lstm, table, weights == "int8")
+        with torch.no_grad():  # on a GPU it is another question in training
+            if self._kernels_can():
+                table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
+                if table is not None and self.lstm.num_layers == 1:
+                    layer = self.projected_table.frozen.keep(self.embedding, self.lstm, table, weights == "int8")
         if weights == "int8" and layer is None:
             raise ValueError(
                 "weights: 'int8' needs the table of projected tokens, which is not kept here: it is larger than "
@@ -219,10 +221,12 @@ class FusedEmbeddingLSTM(nn.Module):
             and h_n have P for H.
 
         Raises:
-            IndexError: an id out of range; names the id, where it is, and the size of the vocabulary.
+            IndexError: an id out of range; names the id, where it is, and the size of the vocabulary. Our
+                kernels on a GPU do not wait for a look at ids: a row is NaN from such a one on.
             TypeError: ids or lengths that are not integers.
             ValueError: a wrong number of dimensions or of lengths.
-            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
+            RuntimeError: sizes that do not fit, a length out of range (see :meth:`FusedLSTM.forward` for those on a
+                GPU), a PackedSequence that contradicts itself.
         """
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
         extended = return_cell_states or lstm.options is not DEFAULTS or self.embedding_dropout
@@ -283,9 +287,9 @@ class FusedEmbeddingLSTM(nn.Module):
                 )
             output, states = lstm(embedding(ids), hx, lengths=lengths)
             return output if need_output else None, states
-        layout = padded_layout(lengths, steps, rows, batch_first)
+        by_kernels = self._kernels_apply(ids, rows, steps)
+        layout = padded_layout(lengths, steps, rows, batch_first, ids.device if by_kernels and ids.is_cuda else None)
         try:
-            by_kernels = ids.is_cpu and self._kernels_apply()
             if lengths is None and not by_kernels:
                 # As it is: the transforms of torch.func have no rule for PyTorch's LSTM on packed batches.
                 output, states = lstm(embedding(ids), hx)
@@ -335,7 +339,7 @@ class FusedEmbeddingLSTM(nn.Module):
         check_ids_dtype(packed.data)
         layout = packed_sequence_layout(packed)
         try:
-            by_kernels = packed.data.is_cpu and self._kernels_apply()
+            by_kernels = self._kernels_apply(packed.data, layout.rows, layout.batch_sizes.numel())
             output, states = self._run(packed.data, layout, hx, need_output, by_kernels)
         except (IndexError, RuntimeError):
             refuse_bad_ids(self.embedding.num_embeddings, packed.data, layout, 0, self.lstm.batch_first)
@@ -373,8 +377,11 @@ class FusedEmbeddingLSTM(nn.Module):
         elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())
+        index: Tensor | None
         if table is not None:
             gates, index = table, ids
+        elif ids.is_cuda:
+            gates, index = project_tokens(embedding, lstm, ids)
         elif embedding.scale_grad_by_freq:
             # Its gradient counts how often the batch looks a token up: that must see every position.
             return lstm._run(embedding(ids), layout, hx)
@@ -391,13 +398,20 @@ class FusedEmbeddingLSTM(nn.Module):
         output, h_n, c_n = run_layers(lstm, gates, index, layout.batch_sizes, h0, c0, lstm._panels, need_output)
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
 
-    def _kernels_apply(self) -> bool:
-        """Whether they do, to vectors of the LSTM's dtype, or of float32 that autocast has it round."""
+    def _kernels_apply(self, ids: Tensor, rows: int, steps: int) -> bool:
+        """Whether they do, to these ids; on a GPU whether that is the better way, too."""
+        if ids.is_cpu:
+            return self._kernels_can() and self.embedding.weight.is_cpu
+        same_device = ids.device == self.embedding.weight.device
+        return same_device and self._kernels_can() and cuda_kernels_pay(self.lstm, rows, steps)
+
+    def _kernels_can(self) -> bool:
+        """Whether they compute vectors of the LSTM's dtype, or of float32 that autocast has it round."""
         weight, lstm = self.embedding.weight, self.lstm
         if not kernels_apply(lstm):
             return False
-        wanted = lstm._flat_weights[0].dtype  # type: ignore[union-attr]
-        return weight.is_cpu and weight.dtype in (wanted, ops.gates_dtype(wanted))
+        like: Tensor = lstm._flat_weights[0]  # type: ignore[assignment]
+        return weight.is_cuda == like.is_cuda and weight.dtype in (like.dtype, ops.gates_dtype(like.dtype))
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedEmbeddingLSTM:
         self.projected_table.clear()

@@ -21,6 +21,7 @@ from textclf_fast.nn.layout import (
     to_packed,
     to_padded,
 )
+from textclf_fast.nn.on_cuda import cuda_kernels_pay
 from textclf_fast.nn.options import as_pair
 from textclf_fast.nn.projection import project, weights_each
 from textclf_fast.nn.stack import kernels_apply
@@ -203,9 +204,9 @@ def run_layers_extended(
             rows = functional.dropout(rows, lstm.dropout, training)
         if locked_rates[layer > 0]:
             rows, index = _lock_dropout(rows, index, layout, locked_rates[layer > 0]), None
-        span = slice(layer * directions, (layer + 1) * directions)
+        own_h0, own_c0 = (state.narrow(0, layer * directions, directions) for state in (h0, c0))
         rows, h_n, c_n, cells = _run_layer(
-            lstm, layer, rows, index, layout.batch_sizes, h0[span], c0[span], need_cells and layer == last
+            lstm, layer, rows, index, layout.batch_sizes, own_h0, own_c0, need_cells and layer == last
         )
         index = None
         states_h.append(h_n)
@@ -244,9 +245,11 @@ def _run_layer(
         for own in weights:
             own[1] = functional.dropout(own[1], options.weight_dropout)
     without_cells = h0.new_empty(directions, 0, lstm.hidden_size)
-    by_kernels = rows.is_cpu and kernels_apply(lstm, h0, c0)
+    by_kernels = rows.is_cuda == h0.is_cuda and kernels_apply(lstm, h0, c0)
+    if by_kernels and rows.is_cuda and not need_cells:  # which nobody else has
+        by_kernels = cuda_kernels_pay(lstm, h0.size(1), batch_sizes.numel())
     if not options.steps_differ and by_kernels:
-        if options.checkpoint_every and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if options.checkpoint_every and rows.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             named = [_named(lstm, layer, d, own) for d, own in enumerate(weights)]
             rows = rows.to(h0.dtype)
             return lstm_checkpointed(rows, index, batch_sizes, named, h0, c0, options.checkpoint_every, need_cells)

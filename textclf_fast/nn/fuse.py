@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -178,7 +179,9 @@ def _remark(lstm: nn.LSTM) -> str:
     if kernels_apply(lstm):
         return ""
     weight = next(lstm.parameters())
-    return f"takes PyTorch's own path for {str(weight.dtype).removeprefix('torch.')} on {weight.device}"
+    with torch.no_grad():
+        when = " in training" if kernels_apply(lstm) else ""
+    return f"takes PyTorch's own path{when} for {str(weight.dtype).removeprefix('torch.')} on {weight.device}"
 
 
 def _find_pair(

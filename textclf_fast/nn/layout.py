@@ -21,12 +21,15 @@ class PackedLayout(NamedTuple):
     """Where the positions of a batch are; all int64.
 
     Attributes:
-        batch_sizes: (T',) on the CPU: rows alive at each step, non-increasing; T' is the longest length.
+        batch_sizes: (T',) on the CPU: rows alive at each step, non-increasing; T' is the longest length. On the GPU
+            where the lengths are: (T,), with zeros at the end.
         rows: B, which is batch_sizes[0].
         sorted_indices: (B,) the caller's row at each place of the packed order, or None where they agree.
         unsorted_indices: (B,) the inverse, or None.
         positions: (N,) the place of each packed position in the flattened padded batch, or None where every position
-            counts.
+            counts. Of a layout on the GPU N is T * B: -1 past what there is, and for rows whose length is none.
+        places: (T * B,), of a layout on the GPU alone: the packed position of each place in the flattened padded batch,
+            -1 past the lengths.
     """
 
     batch_sizes: Tensor
@@ -34,10 +37,20 @@ class PackedLayout(NamedTuple):
     sorted_indices: Tensor | None = None
     unsorted_indices: Tensor | None = None
     positions: Tensor | None = None
+    places: Tensor | None = None
 
 
-def padded_layout(lengths: Tensor | Sequence[int] | None, steps: int, rows: int, batch_first: bool) -> PackedLayout:
+def padded_layout(
+    lengths: Tensor | Sequence[int] | None,
+    steps: int,
+    rows: int,
+    batch_first: bool,
+    device: torch.device | None = None,
+) -> PackedLayout:
     """The layout of a padded batch whose row b is ``lengths[b]`` steps long, or every row T where there are no lengths.
+
+    ``device``: a GPU's, where our kernels compute there: the indices are on it then, and in inference lengths on a GPU
+    stay there.
 
     Raises:
         TypeError: lengths that are not integers.
@@ -45,18 +58,53 @@ def padded_layout(lengths: Tensor | Sequence[int] | None, steps: int, rows: int,
         RuntimeError: a length outside ``1 .. steps``, or lengths that vmap maps over.
     """
     if lengths is not None:
-        checked = _integer_vector(lengths)
+        # (Not in training: numbers that no kernel wrote would get into sums, and zero times NaN is NaN.)
+        stay = device is not None and isinstance(lengths, Tensor) and lengths.is_cuda and not torch.is_grad_enabled()
+        checked = _integer_vector(lengths, device if stay else torch.device("cpu"))
         if checked.numel() != rows:
             raise ValueError(f"lengths: got {checked.numel()} lengths, expected {rows}, one for each row of the batch")
         step_stride, row_stride = (1, steps) if batch_first else (rows, 1)
+        if stay:
+            return layout_in_place(checked, steps, step_stride, row_stride)
         positions, batch_sizes, order, inverse = ops.packed_layout(checked, steps, step_stride, row_stride)
         # (A compiled graph cannot ask how many positions there are.)
         if torch.compiler.is_compiling() or positions.numel() < steps * rows:
+            if device is not None:
+                indices = torch.cat([order, inverse, positions]).to(device, non_blocking=True)
+                order, inverse, positions = indices.split([rows, rows, positions.numel()])
             return PackedLayout(batch_sizes, rows, order, inverse, positions)
     return PackedLayout(torch.full((steps,), rows, dtype=torch.int64), rows)
 
 
-def _integer_vector(lengths: Tensor | Sequence[int]) -> Tensor:
+def layout_in_place(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> PackedLayout:
+    """The layout of a padded batch on the device where its lengths are, without a look at them from the host.
+
+    So nobody knows how many positions there are, and all tensors are as large as they may be; nor can a length outside
+    of ``1 .. steps`` be refused: such rows have no positions but -1, which makes their results NaN.
+
+    Args:
+        lengths: (B,) int64.
+        steps, step_stride, row_stride: as in :func:`textclf_fast.ops.packed_layout`.
+    """
+    rows, total, device = lengths.size(0), lengths.size(0) * steps, lengths.device
+    row, step = torch.arange(rows, device=device), torch.arange(steps, device=device).unsqueeze(1)
+    own, order = lengths.clamp(1, steps).sort(descending=True, stable=True)
+    inverse = torch.empty_like(order).scatter_(0, order, row)
+    alive = own > step  # (T, B), rows in packed order, as what follows
+    batch_sizes = alive.sum(1)
+    position = (batch_sizes.cumsum(0) - batch_sizes).unsqueeze(1) + row
+    place = step * step_stride + order * row_stride
+    given = lengths.index_select(0, order)
+    known = torch.where((given >= 1) & (given <= steps), place, -1)
+    # What is not alive goes to one more position, which is cut off.
+    positions = lengths.new_full((total + 1,), -1)
+    positions.scatter_(0, torch.where(alive, position, total).flatten(), torch.where(alive, known, -1).flatten())
+    positions = positions.narrow(0, 0, total)
+    places = torch.empty_like(positions).scatter_(0, place.flatten(), torch.where(alive, position, -1).flatten())
+    return PackedLayout(batch_sizes, rows, order, inverse, positions, places)
+
+
+def _integer_vector(lengths: Tensor | Sequence[int], device: torch.device | None) -> Tensor:
     given = lengths
     if not isinstance(given, Tensor):
         array = np.asarray(given)
@@ -74,7 +122,7 @@ def _integer_vector(lengths: Tensor | Sequence[int]) -> Tensor:
             raise RuntimeError(
                 "lengths: expected the same ones for every sample of vmap, whose layout they decide"
             ) from error
-    return given.to("cpu", torch.int64)
+    return given.to(device, torch.int64)
 
 
 def _described(value: object) -> str:
@@ -113,7 +161,11 @@ def packed_sequence_layout(packed: PackedSequence) -> PackedLayout:
 
 
 def to_packed(padded: Tensor, layout: PackedLayout, batch_first: bool) -> Tensor:
-    """(T, B, ...) or, batch-first, (B, T, ...) -> (N, ...)."""
+    """(T, B, ...) or, batch-first, (B, T, ...) -> (N, ...); -1 where a layout on the GPU has no place."""
+    if layout.places is not None:
+        assert layout.positions is not None
+        found = padded.flatten(0, 1).index_select(0, layout.positions.clamp(min=0))
+        return found.masked_fill_((layout.positions < 0).view(-1, *[1] * (found.dim() - 1)), -1)
     if layout.positions is not None:
         return padded.flatten(0, 1).index_select(0, layout.positions.to(padded.device))
     return (padded.transpose(0, 1) if batch_first else padded).flatten(0, 1)
@@ -121,8 +173,12 @@ def to_packed(padded: Tensor, layout: PackedLayout, batch_first: bool) -> Tensor
 
 def to_padded(packed: Tensor, layout: PackedLayout, steps: int, rows: int, batch_first: bool) -> Tensor:
     """(N, C) -> (T, B, C) or, batch-first, (B, T, C); zero past the lengths."""
+    shape = (rows, steps) if batch_first else (steps, rows)
+    if layout.places is not None:
+        found = packed.index_select(0, layout.places.clamp(min=0))
+        # (Not multiplied by zero: what nobody wrote may be NaN.)
+        return found.masked_fill_((layout.places < 0).unsqueeze(1), 0).view(*shape, packed.size(1))
     if layout.positions is not None:
-        shape = (rows, steps) if batch_first else (steps, rows)
         flat = packed.new_zeros(steps * rows, packed.size(1))
         return flat.index_copy_(0, layout.positions.to(packed.device), packed).view(*shape, packed.size(1))
     time_major = packed.view(steps, rows, packed.size(1))

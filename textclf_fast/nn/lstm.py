@@ -24,6 +24,7 @@ from textclf_fast.nn.layout import (
     to_padded,
 )
 from textclf_fast.nn.lstm_base import LSTMBase
+from textclf_fast.nn.on_cuda import cuda_kernels_pay
 from textclf_fast.nn.options import DEFAULTS, LSTMOptions
 from textclf_fast.nn.projection import project
 from textclf_fast.nn.stack import (
@@ -198,7 +199,8 @@ class FusedLSTM(LSTMBase):
         Raises:
             TypeError: lengths that are not integers.
             ValueError: an input of another dtype or number of dimensions, a wrong number of lengths.
-            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
+            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself. In
+                inference lengths on a GPU stay there, unseen: a row whose length is out of range is NaN then.
         """
         if hx is None and not return_cell_states and isinstance(input, Tensor | PackedSequence):
             found = self._panels.frozen.run(self, input, lengths)
@@ -244,15 +246,22 @@ class FusedLSTM(LSTMBase):
             return super().forward(input, hx)
         if hx is not None:
             self._check_states_batched(hx)
-        return self._pack_and_run(input, hx, lengths, known_to_apply=True)
+        known_to_apply = lengths is None or input.is_cpu or self._pays_on_cuda(input)
+        return self._pack_and_run(input, hx, lengths, known_to_apply)
 
     def _pytorch_is_faster(self, input: Tensor) -> bool:
-        """Inference on dense batches at middling sizes: oneDNN keeps its gates in the cache, ours go through memory.
+        """Whether PyTorch's path is the faster one for a dense batch of floats.
+
+        GPUs: see :func:`textclf_fast.nn.on_cuda.cuda_kernels_pay`.
+
+        CPU, inference at middling sizes: oneDNN keeps its gates in the cache, ours go through memory.
 
         Measured on two cores at T = 64 and 128, ours against oneDNN. AVX-512: 0.90 to 1.0 times as fast at H = 128 and
         256 for B = 32 and 128, and at H = 256 for B = 8; 1.0 and above at H = 512 and below H = 128. AVX2: 1.05 to 1.27
         times as fast in all of these. Without it (oneDNN kept to SSE 4.1): 1.26 times and more.
         """
+        if input.is_cuda:
+            return not self._pays_on_cuda(input, dense_floats=True)
         rows = input.size(0 if self.batch_first else 1)
         return bool(
             not torch.is_grad_enabled()
@@ -266,14 +275,21 @@ class FusedLSTM(LSTMBase):
             and cpu_isa() in AVX512_ISAS
         )
 
+    def _pays_on_cuda(self, input: Tensor, dense_floats: bool = False) -> bool:
+        rows, steps = input.shape[:2] if self.batch_first else (input.size(1), input.size(0))
+        return cuda_kernels_pay(self, rows, steps, dense_floats)
+
     def _pack_and_run(
         self, input: Tensor, hx: States | None, lengths: Tensor | Sequence[int] | None, known_to_apply: bool = False
     ) -> tuple[Tensor, States]:
         self.check_input(input, None)
         rows, steps = input.shape[:2] if self.batch_first else (input.size(1), input.size(0))
-        layout = padded_layout(lengths, steps, rows, self.batch_first)
-        packed = to_packed(input, layout, self.batch_first)
-        output, states = self._run(packed, layout, hx, known_to_apply)
+        device = input.device if known_to_apply and input.is_cuda else None
+        layout = padded_layout(lengths, steps, rows, self.batch_first, device)
+        # On the GPU, where nobody knows how many positions there are, packed copies would be as large as the batch.
+        index = layout.positions if layout.places is not None else None
+        packed = input.flatten(0, 1) if index is not None else to_packed(input, layout, self.batch_first)
+        output, states = self._run(packed, layout, hx, known_to_apply, index)
         return to_padded(output, layout, steps, rows, self.batch_first), states
 
     def _forward_unusual(
@@ -301,6 +317,8 @@ class FusedLSTM(LSTMBase):
                 f"but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
             )
         batch_dim = 0 if self.batch_first else 1
+        if input.is_cuda and kernels_apply(self, input) and self._pytorch_is_faster(input.unsqueeze(batch_dim)):
+            return super().forward(input, hx)
         states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         output, (h_n, c_n) = run(input.unsqueeze(batch_dim), states, None)
         return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
@@ -312,19 +330,27 @@ class FusedLSTM(LSTMBase):
         return pad_packed_sequence(output, self.batch_first)[0], states
 
     def _run(
-        self, data: Tensor, layout: PackedLayout, hx: States | None, known_to_apply: bool = False
+        self,
+        data: Tensor,
+        layout: PackedLayout,
+        hx: States | None,
+        known_to_apply: bool = False,
+        index: Tensor | None = None,
     ) -> tuple[Tensor, States]:
         """(N, I) and states in the caller's order -> (N, D * P) and states in the caller's order.
 
-        ``known_to_apply``: that kernels_apply was asked about this input. (The states are checked to be like it.)
+        ``known_to_apply``: that our kernels are known to be the way for this input. (The states are checked to be like
+        it.) ``index`` (N,), beside it alone: the row of ``data`` that each position reads.
         """
         h0, c0 = self._initial_states(data, layout, hx)
         by_kernels = known_to_apply or kernels_apply(self, data, h0, c0)
+        if by_kernels and data.is_cuda and not known_to_apply:
+            by_kernels = cuda_kernels_pay(self, layout.rows, layout.batch_sizes.numel())
         if by_kernels or reference_applies(self, dense=False):
             gates = project(data, self, 0)
             panels = self._panels if by_kernels else None
-            output, h_n, c_n = run_layers(self, gates, None, layout.batch_sizes, h0, c0, panels)
-            if panels is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            output, h_n, c_n = run_layers(self, gates, index, layout.batch_sizes, h0, c0, panels)
+            if panels is not None and data.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 panels.frozen.keep(self)
         else:
             result, (h_n, c_n) = super().forward(PackedSequence(data, layout.batch_sizes), (h0, c0))

@@ -18,6 +18,7 @@ from textclf_fast import ops
 from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.embedding_lstm import FusedEmbeddingLSTM
 from textclf_fast.nn.lstm import FusedLSTM, States
+from textclf_fast.nn.on_cuda import cuda_kernels_pay
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
 from textclf_fast.nn.stack import kernels_apply
 from textclf_fast.optim.deferred_rows import keepers_of
@@ -65,7 +66,7 @@ class PairedEmbedding(nn.Embedding):
         return (
             isinstance(ids, Tensor)
             and ids.dim() == 2
-            and ids.is_cpu
+            and (ids.is_cpu or (ids.is_cuda and not torch.is_grad_enabled()))
             and ids.numel() > 0
             and self._parameters.get("weight") is not None
             and weights_stay(self)
@@ -104,6 +105,8 @@ class PairedLSTM(FusedLSTM):
             return None, None
         self._update_flat_weights()
         if not kernels_apply(self, embedding.weight) or not _gradient_is_the_same(input, embedding):
+            return None, None
+        if ids.is_cuda and not cuda_kernels_pay(self, *(ids.shape if self.batch_first else reversed(ids.shape))):
             return None, None
         pairs = self.__dict__.setdefault("_kept_pairs", _Pairs())
         return pairs.of(embedding, self), ids

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.frozen import FrozenRun
 from textclf_fast.nn.projection import project, weights_each
+from textclf_fast.ops import gates_dtype
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 DEFAULT_MAX_BYTES = 256 * 2**20
@@ -60,7 +61,8 @@ class ProjectedTable:
             tokens: how many positions this call has.
         """
         directions = 2 if lstm.bidirectional else 1
-        size = embedding.num_embeddings * directions * 4 * lstm.hidden_size * embedding.weight.element_size()
+        row_bytes = directions * 4 * lstm.hidden_size * gates_dtype(embedding.weight.dtype).itemsize
+        size = embedding.num_embeddings * row_bytes
         if size > self.max_bytes or embedding.max_norm is not None or not weights_stay(embedding, lstm):
             self.clear()
             return None

@@ -47,7 +47,7 @@ def projection_weights(lstm: nn.LSTM, layer: int) -> Tensor | None:
 
 
 def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
-    """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included; in float32 for bfloat16."""
+    """The input half of a layer's gates: (R, I) -> (D, R, 4H), both biases included; in float32 for 16 bits."""
     w_ih = layer_weights(lstm, layer, 0)
     dtype = ops.gates_dtype(w_ih[0].dtype)
     rows = rows.to(w_ih[0].dtype)
@@ -56,7 +56,17 @@ def project(rows: Tensor, lstm: nn.LSTM, layer: int) -> Tensor:
     if rows.is_cpu and not in_graph and rows.size(0) * row_bytes >= LARGE_BYTES:
         biases = _summed_biases(lstm, layer, dtype)
         return _ProjectLarge.apply(rows, joined(w_ih), joined(biases) if biases else None)
+    if rows.is_cuda and dtype != w_ih[0].dtype and not (in_graph or torch.is_grad_enabled()):
+        return _project_narrow(rows, w_ih, _summed_biases(lstm, layer, dtype))
     return project_by(rows, *input_weights(lstm, layer))
+
+
+def _project_narrow(rows: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    """On a GPU, in inference: 16-bit factors as they are, their products summed and kept in float32."""
+    gates = rows.new_empty(len(weights), rows.size(0), weights[0].size(0), dtype=torch.float32)
+    for d, w in enumerate(weights):
+        torch.mm(rows, w.T, out_dtype=torch.float32, out=gates.select(0, d))
+    return gates.add_(torch.stack(biases).unsqueeze(1)) if biases else gates
 
 
 def input_weights(lstm: nn.LSTM, layer: int) -> tuple[Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from textclf_fast import ops
 from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.frozen_layers import FrozenLayers
+from textclf_fast.nn.on_cuda import cuda_kernels_can
 from textclf_fast.nn.projection import layer_weights, project, projection_weights, recurrent_weights, weights_each
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -23,11 +24,14 @@ _KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 def kernels_apply(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether our kernels compute this: else PyTorch's own path does, with the same result.
 
-    Left to PyTorch for now: other devices than the CPU, other dtypes than float32, float64 and bfloat16, export to
-    ONNX. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward mode: see
+    Left to PyTorch: other devices than the CPU and CUDA's, on the CPU other dtypes than float32, float64 and bfloat16,
+    export to ONNX. On a GPU they may, see :func:`textclf_fast.nn.on_cuda.cuda_kernels_can`; whether they are the better
+    way there is another question. Autocast: see :func:`autocast_lowers`; transforms of torch.func and forward mode: see
     :func:`reference_applies`.
     """
     weights = lstm._flat_weights
+    if weights[0] is not None and weights[0].is_cuda:
+        return cuda_kernels_can(lstm, *tensors)
     return (
         weights[0] is not None
         and weights[0].dtype in _KERNEL_DTYPES
@@ -119,10 +123,10 @@ class RecurrentPanels:
         self.frozen.clear()
 
     def get(self, lstm: nn.LSTM, layer: int) -> Tensor | None:
-        """One layer's panels, or None where they cannot be kept; ``_flat_weights`` up to date."""
-        if not weights_stay(lstm):
-            return None
+        """One layer's panels, or None where they cannot be kept or there are none; ``_flat_weights`` up to date."""
         weights = layer_weights(lstm, layer, 1)
+        if weights[0].is_cuda or not weights_stay(lstm):
+            return None
         if lstm.proj_size:
             weights = weights + layer_weights(lstm, layer, weights_each(lstm) - 1)
         return self._layers.setdefault(layer, Derived()).get(
@@ -152,7 +156,7 @@ def run_layers(
         lstm: the weights and options; its ``_flat_weights`` up to date.
         gates: (D, R, 4H), see :func:`project`.
         index: (N,) the row of ``gates`` at each position, or None.
-        batch_sizes: (T,) int64 on the CPU.
+        batch_sizes: (T,) int64 on the CPU, or beside CUDA tensors on their device: N is what they add up to at most.
         h0: (L * D, B, P) in packed order; likewise c0, (L * D, B, H).
         panels: kept panels of this lstm's recurrent weights; None where the reference computes.
         need_output: whether the last layer's output is wanted.
@@ -174,7 +178,7 @@ def run_layers(
             if lstm.dropout > 0:
                 output = functional.dropout(output, lstm.dropout, lstm.training)
             gates, index = project(output, lstm, layer), None
-        span = slice(layer * directions, (layer + 1) * directions)
+        own_h0, own_c0 = (state.narrow(0, layer * directions, directions) for state in (h0, c0))
         kept = (
             None
             if panels is None or torch.is_grad_enabled() or torch.compiler.is_compiling()
@@ -183,7 +187,7 @@ def run_layers(
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
         w_hr = projection_weights(lstm, layer)
-        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, h0[span], c0[span], kept, wanted, w_hr)
+        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, own_h0, own_c0, kept, wanted, w_hr)
         states_h.append(h_n)
         states_c.append(c_n)
     if lstm.num_layers == 1:

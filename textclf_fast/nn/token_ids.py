@@ -28,8 +28,8 @@ def refuse_bad_ids(vocab_size: int, ids: Tensor, layout: PackedLayout, steps: in
     Raises:
         IndexError: there is one; names it and its place.
     """
-    if not ops.transforms_are_off():
-        return  # some cannot look at numbers; PyTorch's own message will do
+    if ids.is_cuda or not ops.transforms_are_off():
+        return  # on a GPU it was something else; some transforms cannot look at numbers: PyTorch's message will do
     bad = ((ids < 0) | (ids >= vocab_size)).nonzero()
     if not bad.numel():
         return
