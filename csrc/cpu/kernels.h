@@ -11,8 +11,9 @@ namespace textclf_fast::cpu {
 // come, even one alone, and in whatever order.
 struct Team {
   int64_t parts = 1;
-  int64_t* claimed = nullptr;  // (parts), a cache line apart: the phase that is to be claimed next
-  int64_t* done = nullptr;     // parts finished, of all phases
+  int64_t* claimed = nullptr;    // (parts), a cache line apart: the phase that is to be claimed next
+  int64_t* done = nullptr;       // parts finished, of all phases
+  bool units_fit_cache = false;  // a part's share of W_hh, by units, fits a core's cache; all of W_hh does not
 
   static constexpr int64_t kStride = 64 / sizeof(int64_t);
 };

@@ -1,6 +1,7 @@
 #include "launch.h"
 
 #include <torch/csrc/stable/ops.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -33,15 +34,28 @@ void pack_all(decltype(KernelTable<T>::pack_forward) pack, int64_t panel_size, i
   });
 }
 
+// A core's own cache; 0 where that is not known.
+int64_t cache_bytes() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  static const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return bytes;
+#else
+  return 0;
+#endif
+}
+
 // Has a team of threads compute each direction: run(direction, scratch, team, member).  A part is one of `units` or a
-// row at least.
+// row at least.  weight_bytes: of a direction's packed W_hh.
 template <class ScratchBytes, class Run>
-void run_teams(const LstmShape& shape, int64_t units, const ScratchBytes& scratch_bytes, const Run& run) {
+void run_teams(const LstmShape& shape, int64_t units, int64_t weight_bytes, const ScratchBytes& scratch_bytes,
+               const Run& run) {
   const int64_t D = shape.directions;
   const int64_t work = D * shape.positions * shape.hidden * (4 * shape.width() + shape.projected);
   const int64_t threads = std::clamp<int64_t>(work / kWorthAThread, 1, torch::stable::get_num_threads());
   const int64_t parts = std::min((threads + D - 1) / D, std::max(units, shape.rows));
   const int64_t own_bytes = scratch_bytes(parts);
+  // A quarter of the cache is for what else a step reads.
+  const bool units_fit_cache = weight_bytes > cache_bytes() / 4 * 3 && weight_bytes <= parts * cache_bytes();
   const Scratch scratch(ScratchUse::kTeams, size_t(D * own_bytes));
   // A team's counters: one line for each part and one for `done`.
   const int64_t team_size = (parts + 1) * Team::kStride;
@@ -50,8 +64,8 @@ void run_teams(const LstmShape& shape, int64_t units, const ScratchBytes& scratc
     for (int64_t i = begin; i < end; ++i) {
       const int64_t direction = i / parts;
       int64_t* own = counters.data() + direction * team_size;
-      run(direction, scratch.data<char>() + direction * own_bytes, Team{parts, own, own + parts * Team::kStride},
-          i % parts);
+      run(direction, scratch.data<char>() + direction * own_bytes,
+          Team{parts, own, own + parts * Team::kStride, units_fit_cache}, i % parts);
     }
   });
 }
@@ -98,7 +112,8 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
     panels = packed.data<T>();
   }
   run_teams(
-      p.shape, k.forward_pieces(H, P), [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
+      p.shape, k.forward_pieces(H, P), size * int64_t(sizeof(T)),
+      [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.forward(p, direction, panels + direction * size, scratch, team, member);
       });
@@ -113,7 +128,8 @@ void run_backward(const LstmBackward<T>& p) {
   T* panels = packed.data<T>();
   pack_all(k.pack_backward, size, k.backward_pieces(H, P), p.w_hh, p.w_hr, D, H, P, panels);
   run_teams(
-      p.shape, k.forward_pieces(H, P), [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
+      p.shape, k.forward_pieces(H, P), size * int64_t(sizeof(T)),
+      [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.backward(p, direction, panels + direction * size, scratch, team, member);
       });
@@ -123,7 +139,8 @@ void run_int8_forward(const LstmForward<float>& p, const Int8Weights& weights) {
   const Int8Kernels& k = int8_kernels();
   if (p.shape.rows == 0) return;
   run_teams(
-      p.shape, Int8Weights::blocks(p.shape.hidden), [&](int64_t) { return k.scratch_bytes(p.shape); },
+      p.shape, Int8Weights::blocks(p.shape.hidden), 4 * p.shape.hidden * p.shape.hidden,
+      [&](int64_t) { return k.scratch_bytes(p.shape); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.forward(p, weights, direction, reinterpret_cast<float*>(scratch), team, member);
       });

@@ -129,16 +129,16 @@ static void backward_projection(const LstmBackward<T>& p, int64_t direction, int
 
 // grad_h (R rows, of the matrix unit's `in_tile`, NV vectors of columns; rows are `stride` apart) = grad_gates (R, 4H)
 // W_hh over the units [first, end), a gate at a time: four sums of H terms each round less than one of 4H.  The matrix
-// unit takes all units, in one sum: its terms are products of bfloat16, which have 8 bits each.
+// unit takes all units in one sum: its terms are products of bfloat16, which have 8 bits each.
 template <class T, int R, int NV>
 static void backward_tile(const T* grad_gates, int64_t in_tile, const T* panel, int64_t hidden, int64_t first,
                           int64_t end, bool backwards, Accumulator<T>* grad_h, int64_t stride) {
   using S = Simd<Accumulator<T>>;
   constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
-  const int64_t rows = kMatrix ? in_tile : R, sums = kMatrix ? 1 : kGates;
-  for (int64_t k = 0; k < sums; ++k) {
-    const int64_t start = kMatrix ? 0 : (backwards ? kGates - 1 - k : k) * hidden + first;
-    const int64_t count = kMatrix ? kGates * hidden : end - first;
+  const bool at_once = kMatrix && end - first == hidden;
+  const int64_t rows = kMatrix ? in_tile : R, count = at_once ? kGates * hidden : end - first;
+  for (int64_t k = 0; k < (at_once ? 1 : kGates); ++k) {
+    const int64_t start = at_once ? 0 : (backwards ? kGates - 1 - k : k) * hidden + first;
     typename S::V acc[R][NV];
     multiply<T>(acc, grad_gates + start, kGates * hidden, {panel, kGates * hidden, start, count}, backwards);
 #pragma GCC unroll 8
@@ -240,7 +240,8 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
           backward_tile<T, R, NV>(gates + r * kGates * H, in_tile, panels + column * kGates * H, H, unit, unit_end,
                                   backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column, h_stride);
         };
-        const int64_t depth = unit_end - unit == H ? kGates * H : 1;  // 1: parts of it, of no whole tiles
+        // What the matrix unit's tiles have to fill: all units of all gates, or where those of a part lie in each gate.
+        const int64_t depth = unit_end - unit == H ? kGates * H : H | unit | unit_end;
         const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(h_stride, width);
         for (int64_t i = 0; i < columns; ++i) {
           const int64_t column = (backwards ? columns - 1 - i : i) * width;
