@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.cells import Cell
+from textclf_fast._libraries import BFLOAT16_ISAS
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ INSTRUCTIONS = {
     "avx2": _AVX2,
     "avx512": _VNNI,
     "avx512_bf16": _VNNI,
+    "amx": _VNNI,
 }
 
 
@@ -76,7 +78,7 @@ def count_work(cell: Cell, training: bool, positions: int, distinct: int, kernel
     runs = cell.layers * directions  # of the recurrence
     instructions = INSTRUCTIONS[kernels]
     # Without products of bfloat16 all is converted and computed in float32.
-    product_dtype = cell.dtype if kernels == "avx512_bf16" else "float32"
+    product_dtype = cell.dtype if kernels in BFLOAT16_ISAS else "float32"
     b = 2 if product_dtype == "bfloat16" else 4
     operations = {"float32": 0.0, product_dtype: 0.0}
 

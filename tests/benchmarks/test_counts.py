@@ -43,11 +43,12 @@ def test_layers_directions_and_input_of_floats() -> None:
     assert work.weight_bytes == 4 * 3 * 64
 
 
-def test_bfloat16_products_and_bytes() -> None:
+@pytest.mark.parametrize("kernels", ["avx512_bf16", "amx"])
+def test_bfloat16_products_and_bytes(kernels: str) -> None:
     """Half the bytes of all but the gates; functions and the forward projection in float32."""
     cell = Cell(2, 3, 5, 2, form="float")
-    wide = count_work(cell, True, 6, 0, "avx512_bf16")
-    narrow = count_work(dataclasses.replace(cell, dtype="bfloat16"), True, 6, 0, "avx512_bf16")
+    wide = count_work(cell, True, 6, 0, kernels)
+    narrow = count_work(dataclasses.replace(cell, dtype="bfloat16"), True, 6, 0, kernels)
     products = 3 * 6 * 2 * 8 * 2 + 2 * 6 * 2 * 8 * 5
     assert narrow.operations == {"float32": wide.operations["float32"] - products, "bfloat16": products}
     assert wide.weight_bytes == (2 * 3 + 1) * 64

@@ -79,7 +79,8 @@ def _count(isa: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("isa", "kernels"), [("avx2", "avx2"), ("avx512vnni", "avx512"), ("avx512vnni", "avx512_bf16")]
+    ("isa", "kernels"),
+    [("avx2", "avx2"), ("avx512vnni", "avx512"), ("avx512vnni", "avx512_bf16"), ("avx512vnni", "amx")],
 )
 def test_instructions(isa: str, kernels: str) -> None:
     """To within two: compilers differ in what they do with a sign or a constant."""
