@@ -48,6 +48,7 @@ class _Calls(TorchDispatchMode):
 def _h100(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fake tensors on a fake H100 for which the ops of inference have kernels."""
     monkeypatch.setattr(on_cuda, "cuda_has", lambda op: op in ("lstm_inference", "lstm_cells_inference"))
+    monkeypatch.setattr(on_cuda, "ASKED_FOR", True)
     monkeypatch.setattr(on_cuda, "_gpu", lambda device: GPUS["H100"])
     for kind in (nn.RNNBase, nn.Embedding):  # random numbers ask for a real GPU
         monkeypatch.setattr(kind, "reset_parameters", lambda self: None)
@@ -189,11 +190,20 @@ def test_layers_that_do_not_fit_go_pytorchs_way() -> None:
     assert _run(module, _ids(2, 16))[0].ours == [OURS]
 
 
-def test_training_goes_pytorchs_way_until_its_kernels_are_there() -> None:
+def test_training_needs_ops_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     module = _lstm()  # (Autograd asks for a real GPU.)
     assert on_cuda.cuda_kernels_can(module)
     with torch.enable_grad():
         assert not on_cuda.cuda_kernels_can(module)
+        monkeypatch.setattr(on_cuda, "cuda_has", lambda op: op == "lstm_backward")
+        assert on_cuda.cuda_kernels_can(module)
+
+
+def test_kernels_that_no_gpu_has_run_are_taken_on_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = FusedEmbeddingLSTM(100, 20, 64, device="cuda").eval()
+    assert _run(module, _ids(5, 3))[0].ours == [OURS]
+    monkeypatch.setattr(on_cuda, "ASKED_FOR", False)
+    assert not _run(module, _ids(5, 3))[0].ours
 
 
 def test_autocast_goes_pytorchs_way() -> None:

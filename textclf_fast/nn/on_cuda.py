@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from textclf_fast._libraries import cuda_has, tf32_is_allowed
 from textclf_fast.launch_plan import gpu_of, plan_forward
 from textclf_fast.nn.projection import project
 
+# None of these kernels has run on a GPU yet, only on an emulator: they are taken where they are asked for.
+ASKED_FOR = os.environ.get("TEXTCLF_FAST_CUDA_KERNELS") == "1"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # those of the persistent kernels
 
 
@@ -57,15 +60,16 @@ def faster_than_cudnn(measured: tuple[Measured, ...], layer: Measured) -> bool:
 
 
 def cuda_kernels_can(lstm: nn.LSTM, *tensors: Tensor) -> bool:
-    """Whether they compute this module, on a GPU, and these inputs and states.
+    """Whether they are asked for, and compute this module, on a GPU, and these inputs and states.
 
-    They do not: proj_size, float64, training (until there is an op of it), and what is under autocast, torch.compile or
+    They do not: proj_size, float64, training where the library has no op of it, and what is under autocast, torch.compile or
     a transform. PyTorch's path takes these. (Autocast has nn.LSTM compute in float16 on a GPU, whatever its dtype.)
     """
     weights = lstm._flat_weights
     like: Tensor = weights[0]  # type: ignore[assignment]
     return (
-        like.dtype in _DTYPES
+        ASKED_FOR
+        and like.dtype in _DTYPES
         and lstm.proj_size == 0
         and not torch.compiler.is_compiling()
         and cuda_has("lstm_backward" if torch.is_grad_enabled() else "lstm_inference")
