@@ -6,6 +6,8 @@ import pytest
 import torch
 from layer_cases import RESULTS, Layer, equal_bits, threads
 
+from textclf_fast._libraries import BFLOAT16_ISAS
+
 pytestmark = pytest.mark.usefixtures("_poisoned")
 
 LENGTHS = {
@@ -20,17 +22,19 @@ LENGTHS = {
 HIDDEN = (32, 40, 64, 66, 96, 160)
 
 
-@pytest.mark.parametrize("projected", [0, 32, 64])
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("hidden", HIDDEN)
-def test_numerics_and_bits(isa: str, hidden: int, lengths: str, projected: int) -> None:
-    layer = Layer(hidden, LENGTHS[lengths], 1 + hidden // 32 % 2, len(lengths) % 2 == 0, projected)
-    with threads(1):
-        alone = layer.run_ours(torch.bfloat16)
-    layer.check(alone)
-    with threads(4):
-        shared = layer.run_ours(torch.bfloat16)
-        layer.check(shared)
-        assert equal_bits(layer.run_ours(torch.bfloat16), shared)
-    for name in RESULTS:
-        assert torch.equal(shared[name], alone[name]), name
+def test_numerics_and_bits(isa: str, hidden: int, lengths: str) -> None:
+    if isa not in BFLOAT16_ISAS:
+        pytest.skip("computes bfloat16 as float32")
+    for projected in (0, 32, 64):
+        layer = Layer(hidden, LENGTHS[lengths], 1 + hidden // 32 % 2, len(lengths) % 2 == 0, projected)
+        with threads(1):
+            alone = layer.run_ours(torch.bfloat16)
+        layer.check(alone)
+        with threads(4):
+            shared = layer.run_ours(torch.bfloat16)
+            layer.check(shared)
+            assert equal_bits(layer.run_ours(torch.bfloat16), shared)
+        for name in RESULTS:
+            assert torch.equal(shared[name], alone[name]), name
