@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from textclf_fast.models import Classifier
+from textclf_fast.storage import load_model
 from textclf_fast.text import LengthBucketSampler, Vocabulary, WordTokenizer, encode_texts
-from textclf_fast.training.checkpoint import load_model
 
 _BATCH_SIZE = 64
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from textclf_fast.models import Classifier, make_classifier
-from textclf_fast.text import Tokenizer, Vocabulary, WordTokenizer
-from textclf_fast.training.model_directory import (
+from textclf_fast.storage.directory import (
     check_entries,
     check_target,
     misfit,
     read_model_files,
     write_model_files,
 )
+from textclf_fast.text import Tokenizer, Vocabulary, WordTokenizer
 
 __all__ = ["SavedModel", "check_target", "load_model", "save_model"]
 
