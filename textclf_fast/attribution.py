@@ -1,7 +1,7 @@
 """Which tokens of a text mattered to a classifier: gradient x input on the embedding.
 
-The score of a class is followed back to the vectors of the text's tokens (K. Simonyan, A. Vedaldi and A. Zisserman, Deep
-Inside Convolutional Networks: Visualising Image Classification Models and Saliency Maps, 2014), and each vector is
+The score of a class is followed back to the vectors of the text's tokens (K. Simonyan, A. Vedaldi and A. Zisserman,
+Deep Inside Convolutional Networks: Visualising Image Classification Models and Saliency Maps, 2014), and each vector is
 multiplied by its gradient and summed (A. Shrikumar, P. Greenside, A. Shcherbina and A. Kundaje, Not Just a Black Box:
 Learning Important Features Through Propagating Activation Differences, 2016): to first order, what the score would lose
 without the token.
@@ -39,8 +39,8 @@ class Explanation:
 def token_scores(model: Classifier, ids: Tensor, target: int) -> Tensor:
     """Gradient x input of each token for one class.
 
-    What is differentiated is the class's logit less the logarithm of the others' summed exponentials, its log-odds: what
-    all logits have in common does not count, and it does not go flat where the class is certain.
+    What is differentiated is the class's logit less the logarithm of the others' summed exponentials, its log-odds:
+    what all logits have in common does not count, and it does not go flat where the class is certain.
 
     Args:
         model: in eval mode.

@@ -14,7 +14,7 @@ from torch import Tensor
 from textclf_fast.attribution import Explanation, token_scores
 from textclf_fast.models import Classifier, MultiInputClassifier
 from textclf_fast.storage import load_model
-from textclf_fast.text import UNK_ID, Vocabulary, WordTokenizer, encode_texts
+from textclf_fast.text import UNK_ID, DataError, Vocabulary, WordTokenizer, encode_texts
 
 # Enough rows for every thread to have several tiles of them, and so few positions, padding included, that they and the
 # hidden states stay in the cache; a long text is a batch of its own.
@@ -34,8 +34,8 @@ class Predictor:
             :meth:`textclf_fast.FusedEmbeddingLSTM.prepare_inference`. None: as they are.
 
     Raises:
-        ValueError: int8 for a model that has no such kernel, as one of several layers; a model that takes more than a
-            text.
+        ValueError: int8 for a model that has no such kernel, as one of several layers.
+        textclf_fast.text.DataError: a model that takes other inputs than one text.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Predictor:
         if isinstance(model, MultiInputClassifier):
             self._input = model.only_text
             if self._input is None:
-                raise ValueError(f"model: expected one that takes one text, got inputs {model.names}: call it itself")
+                raise DataError(f"model: expected one that takes one text, got inputs {model.names}: call it itself")
         self._model = model.eval()
         if weights is not None:
             self._model.prepare_inference(weights)
@@ -130,10 +130,8 @@ class Predictor:
         if self._device.type != "cpu":
             ids = ids.to(self._device)
         with torch.no_grad():
-            if self._input is None:
-                logits = self._model(ids, lengths)
-            else:
-                logits = self._model({self._input: (ids, lengths)})
+            inputs = (ids, lengths) if self._input is None else ({self._input: (ids, lengths)},)
+            logits = self._model(*inputs)
             return logits.float().softmax(1).cpu().numpy()
 
 
@@ -158,7 +156,7 @@ def load(directory: str | Path, *, weights: Literal["int8"] | None = None) -> Pr
 
     Raises:
         ValueError: as :class:`Predictor`.
-        textclf_fast.text.DataError: there is no such directory, or no whole model in it.
+        textclf_fast.text.DataError: as that, or there is no such directory, or no whole model in it.
     """
     saved = load_model(directory)
     predictor = Predictor(saved.model, saved.vocabulary, saved.labels, saved.tokenizer, weights=weights)
