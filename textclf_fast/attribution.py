@@ -4,7 +4,8 @@ The score of a class is followed back to the vectors of the text's tokens (K. Si
 Deep Inside Convolutional Networks: Visualising Image Classification Models and Saliency Maps, 2014), and each vector is
 multiplied by its gradient and summed (A. Shrikumar, P. Greenside, A. Shcherbina and A. Kundaje, Not Just a Black Box:
 Learning Important Features Through Propagating Activation Differences, 2016): to first order, what the score would lose
-without the token.
+without the token. Where the model is certain, or reads its last state alone, that can point at other tokens than a
+person would.
 """
 
 from __future__ import annotations
