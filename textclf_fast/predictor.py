@@ -14,7 +14,7 @@ from torch import Tensor
 from textclf_fast.attribution import Explanation, token_scores
 from textclf_fast.models import Classifier, MultiInputClassifier
 from textclf_fast.storage import load_model
-from textclf_fast.text import UNK_ID, DataError, Vocabulary, WordTokenizer, encode_texts
+from textclf_fast.text import UNK_ID, DataError, RaggedTokens, Vocabulary, WordTokenizer, encode_texts
 
 # Enough rows for every thread to have several tiles of them, and so few positions, padding included, that they and the
 # hidden states stay in the cache; a long text is a batch of its own.
@@ -89,13 +89,7 @@ class Predictor:
                 raise TypeError(f"texts: expected str at place {number}, got {type(text).__name__}")
         if len(texts) == 1:
             return self._probabilities(*self._one_text(self._tokenizer(texts[0])))
-        probabilities = np.empty((len(texts), len(self._labels)), dtype=np.float32)
-        if not texts:
-            return probabilities
-        tokens = encode_texts(texts, self._tokenizer, self._vocabulary)
-        for rows in _batches(tokens.lengths):
-            probabilities[rows] = self._probabilities(*tokens.padded(rows, self._batch_first))
-        return probabilities
+        return self._predict_tokens(encode_texts(texts, self._tokenizer, self._vocabulary))
 
     def explain(self, text: str) -> Explanation:
         """Predicts one text, and says which of its tokens spoke for the label and which against it.
@@ -119,6 +113,13 @@ class Predictor:
             scores=scores,
             known=[token in self._vocabulary for token in tokens],
         )
+
+    def _predict_tokens(self, tokens: RaggedTokens) -> NDArray[np.float32]:
+        """n rows of token ids -> (n, C)."""
+        probabilities = np.empty((len(tokens), len(self._labels)), dtype=np.float32)
+        for rows in _batches(tokens.lengths):
+            probabilities[rows] = self._probabilities(*tokens.padded(rows, self._batch_first))
+        return probabilities
 
     def _one_text(self, tokens: Sequence[str]) -> tuple[Tensor, Tensor]:
         """A text's ids as a batch, (T, 1) or (1, T), and its length (1,)."""
@@ -144,7 +145,8 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
             if end > begin:
                 yield order[begin:end]
             begin = end
-    yield order[begin:]
+    if begin < len(order):
+        yield order[begin:]
 
 
 def load(directory: str | Path, *, weights: Literal["int8"] | None = None) -> Predictor:

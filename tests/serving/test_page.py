@@ -37,7 +37,7 @@ def test_shows_labels_and_words(start: Callable[..., Any], tmp_path: Path) -> No
     assert float(labels[0][1]) + float(labels[1][1]) == pytest.approx(100, abs=0.2)
     bars = re.findall(r'<div class="bar" style="width: ([\d.]+)%', page)
     assert bars == [number for _, number in labels]
-    words = re.findall(r'<span class="(word(?: unknown)?)" style="([^"]*)"[^>]*>([^<]*)</span>', page)
+    words = re.findall(r'<span class="(word(?: unknown)?)"[^>]* style="([^"]*)"[^>]*>([^<]*)</span>', page)
     assert [html.unescape(word) for _, _, word in words] == ["a", "good", "<", "script", ">", "zyzzyva", "film"]
     assert [kind for kind, _, _ in words] == ["word unknown", "word", *["word unknown"] * 4, "word"]
     assert "--for), 0.75" in words[1][1], "the word that mattered most"
