@@ -32,6 +32,7 @@ _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
+_to_json = json.JSONEncoder(allow_nan=False).encode
 _Item = tuple[str, bool]  # a text, and whether to say which words mattered
 
 
@@ -161,4 +162,4 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(json.dumps(content, allow_nan=False).encode(), status, headers, "application/json")
+    return Response(_to_json(content).encode(), status, headers, "application/json")

@@ -19,11 +19,12 @@ class QueueFull(Exception):
 class _Request(NamedTuple, Generic[Item, Answer]):
     items: Sequence[Item]
     answers: asyncio.Future[list[Answer]]
+    came: float  # in the event loop's time
 
 
 class Batcher(Generic[Item, Answer]):
-    """Gathers items, such as texts, into batches. While the model is busy, what comes is the next batch; while it is
-    idle, the first item waits for others for a short while.
+    """Gathers items, such as texts, into batches: what comes within a short while of the first, or for as long as the
+    model is busy, is one.
 
     Its methods are for one event loop; `run` is called in one other thread, which computes one batch at a time.
 
@@ -69,7 +70,8 @@ class Batcher(Generic[Item, Answer]):
             return []
         if self._queued + len(items) > self._most_queued:
             raise QueueFull
-        request = _Request(items, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        request: _Request[Item, Answer] = _Request(items, loop.create_future(), loop.time())
         self._waiting.append(request)
         self._queued += len(items)
         if self._worker is None:
@@ -84,9 +86,11 @@ class Batcher(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         """Batch after batch, until nobody waits."""
-        await asyncio.sleep(self._window)
         loop = asyncio.get_running_loop()
         while self._waiting:
+            rest = self._waiting[0].came + self._window - loop.time()
+            if rest > 0 and self._queued < self._batch_items:
+                await asyncio.sleep(rest)
             batch = self._next_batch()
             items = [item for request in batch for item in request.items]
             self._count(len(items))

@@ -16,7 +16,7 @@ class Limits:
         text_characters: of a text.
         batch_texts: that the model gets in one call.
         queued_texts: that wait for the model, of all requests.
-        window_seconds: how long the first text of a batch waits for others while the model is idle.
+        window_seconds: how long a text waits for others, to be one batch with them.
 
     Raises:
         ValueError: a limit below 1, a window below 0, or a queue that is too short for one request.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -11,6 +12,9 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+# A thread that wants the interpreter waits that long for one that is busy: Python's 5 ms, each time that the model's
+# thread comes back from one of its kernels, would be most of the time of an answer.
+_SWITCH_SECONDS = 1e-4
 # After that, whoever has still not been answered is left; the same as what Docker and others wait before they kill.
 _GRACE_SECONDS = 10
 
@@ -43,6 +47,8 @@ def serve(app: Starlette, listener: socket.socket) -> None:
         SystemExit: of status 0, after SIGTERM.
         KeyboardInterrupt: after SIGINT.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.freeze()  # a collection goes through all of torch's modules: a tenth of a second, with everybody waiting
     # uvicorn raises the signal that stopped it once more when it is done.
     signal.signal(signal.SIGTERM, _leave)
     config = uvicorn.Config(
@@ -50,6 +56,7 @@ def serve(app: Starlette, listener: socket.socket) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody here asks who the client is
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     uvicorn.Server(config).run(sockets=[listener])
