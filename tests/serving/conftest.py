@@ -20,9 +20,6 @@ from textclf_fast.predictor import Predictor
 from textclf_fast.storage import save_model
 from textclf_fast.text import Vocabulary
 
-pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
-
 WORDS = ["good", "bad", "film", "<script>", "."]
 
 

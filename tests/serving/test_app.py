@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from textclf_fast.predictor import Predictor
 from textclf_fast.serving import Limits, QueueFull, make_app
 
-TestClient = pytest.importorskip("starlette.testclient").TestClient
 JSON = {"content-type": "application/json"}
 
 
