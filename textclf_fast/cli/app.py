@@ -13,6 +13,7 @@ from textclf_fast.cli.demo import demo
 from textclf_fast.cli.lr_find import lr_find
 from textclf_fast.cli.predict import predict
 from textclf_fast.cli.pretrain import pretrain
+from textclf_fast.cli.serve import serve
 from textclf_fast.cli.train import train
 
 FAILED = 2
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(autotune)
 app.command()(predict)
+app.command()(serve)
 app.command()(pretrain)
 app.command()(lr_find)
 app.command()(demo)

@@ -24,6 +24,17 @@ class Classifier(nn.Module):
         """Ids (T, B) with lengths (B,), or a PackedSequence of (N,) ids -> logits (B, C)."""
         raise NotImplementedError
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (T,) -> their vectors (T, I)."""
+        raise NotImplementedError
+
+    def forward_vectors(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """One text, ids (T,), with these vectors (T, I) in the place of :meth:`embed`'s -> logits (C,).
+
+        For gradients with regard to the vectors: forward never has one for each position.
+        """
+        raise NotImplementedError
+
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
         """Makes what inference keeps now.
 

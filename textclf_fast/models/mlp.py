@@ -169,6 +169,18 @@ class MLPClassifier(Classifier):
             bags = bags.index_select(0, layout.unsorted_indices.to(bags.device))
         return self.fc(self._hidden_layers(bags))
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (T,) -> their vectors (T, I), or (T, H) where the first layer is the embedding."""
+        return self.embedding(ids)
+
+    def forward_vectors(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """See :meth:`Classifier.forward_vectors`."""
+        weights = vectors.new_ones(len(ids)) if self.token_weights is None else self.token_weights.index_select(0, ids)
+        bag = weights @ vectors
+        if self.mode == "mean":
+            bag = bag / weights.sum()
+        return self.fc(self._hidden_layers(bag.unsqueeze(0)))[0]
+
     def _hidden_layers(self, bags: Tensor) -> Tensor:
         """(B, I), or (B, H) where the first layer is the embedding, -> (B, H)."""
         activation = _ACTIVATIONS[self._activation]

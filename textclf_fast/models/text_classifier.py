@@ -116,6 +116,16 @@ class TextClassifier(Classifier):
         """Makes what inference keeps now; see :meth:`FusedEmbeddingLSTM.prepare_inference`, also for ``"int8"``."""
         self.encoder.prepare_inference(weights)
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (T,) -> their vectors (T, I)."""
+        return self.encoder.embedding(ids)
+
+    def forward_vectors(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """See :meth:`Classifier.forward_vectors`."""
+        lstm = self.encoder.lstm
+        pooled = run_pooled(lstm, vectors.unsqueeze(0 if lstm.batch_first else 1), None, self.pooling)
+        return self.fc(functional.dropout(pooled, self.dropout, self.training))[0]
+
     def forward(self, ids: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Scores the classes.
 

@@ -11,7 +11,8 @@ from textclf_fast.text.bpe import BPETokenizer
 
 _TOKEN = re.compile(
     r"""
-      \d+(?:[.,:]\d+)+                   # 3.5   1,000   20:15
+      [^\W\d_]+(?!['\w])                 # most words, found without a look at what follows below
+    | \d+(?:[.,:]\d+)+                   # 3.5   1,000   20:15
     | [^\W_]+(?='(?:s|m|d|re|ve|ll)\b)   # film in film's: the ending is a token of its own, so that a name and its
     | '(?:s|m|d|re|ve|ll)\b              #   possessive share one entry of the vocabulary
     | [^\W_]+(?:'[^\W_]+)*               # good   don't   o'clock: a negation stays one word

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch.overrides import TorchFunctionMode
 
 from textclf_fast.models import Classifier, make_classifier
-from textclf_fast.text import Tokenizer, Vocabulary, WordTokenizer
-from textclf_fast.training.model_directory import (
+from textclf_fast.storage.directory import (
     check_entries,
     check_target,
     misfit,
     read_model_files,
     write_model_files,
 )
+from textclf_fast.text import Tokenizer, Vocabulary, WordTokenizer
 
 __all__ = ["SavedModel", "check_target", "load_model", "save_model"]
 
@@ -92,13 +92,26 @@ def load_model(directory: str | Path) -> SavedModel:
     config = files.config
     check_entries(directory, config, {"labels": list})
     try:
-        with torch.device("meta"):  # makes no weights: they are there
+        with _NoRandomWeights():  # there are weights
             model = make_classifier(config["model"])
         _check_fit(model.config, files.vocabulary, config["labels"])
         model.load_state_dict(files.weights, assign=True)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise misfit(directory, error) from error
     return SavedModel(model.eval(), files.vocabulary, files.tokenizer, config["labels"], config["extra"])
+
+
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves the memory of new weights as it is, which costs nothing until it is touched.
+
+    (On the meta device, random numbers have PyTorch import a second's worth of modules.)
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Of torch.nn.init and of Tensor.
+        if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _check_fit(config: Mapping[str, Any], vocabulary: Vocabulary, labels: Sequence[str]) -> None:
