@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from textclf_fast.judging.calibration import cross_entropy, reliability
+from textclf_fast.judging.curves import Curves, curves
 from textclf_fast.training import EncodedTexts, accuracy, confusion_matrix, macro_f1
 from textclf_fast.training.evaluation import device_of, make_batches
 
@@ -101,8 +102,17 @@ class Judgement:
             for label, r, p, t in zip(self.labels, right, predicted, there, strict=True)
         ]
 
+    @property
+    def curves(self) -> Curves | None:
+        """Of the second of two classes; None where there are more, or texts of one alone."""
+        if len(self.labels) != 2:
+            return None
+        return curves(self.logits.double().softmax(1)[:, 1].numpy(), self.truth.numpy() == 1)
+
     def record(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """As JSON has it; with the areas under the curves, where there are any."""
+        found = self.curves
+        of_two = {} if found is None else {"roc_area": found.roc_area, "average_precision": found.average_precision}
         return {
             "texts": len(self),
             "accuracy": self.accuracy,
@@ -110,6 +120,7 @@ class Judgement:
             "micro_f1": self.micro_f1,
             "loss": _finite(self.loss),
             "calibration_error": _finite(self.calibration_error),
+            **of_two,
             "classes": [vars(score) for score in self.classes],
             "confusion": self.counts.tolist(),
         }

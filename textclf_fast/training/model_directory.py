@@ -21,7 +21,10 @@ CONFIG = "config.json"
 _VOCABULARY = "vocabulary.json"
 _TOKENIZER = "tokenizer.json"
 _FILES = (_WEIGHTS, CONFIG, _VOCABULARY, _TOKENIZER)
-_MORE_FILES = ("log.jsonl", "trials.json")  # which may be there too: how it was trained
+_MORE_FILES = (  # which may be there too: how it was trained, and what was found about it
+    *("log.jsonl", "trials.json", "evaluations.json", "README.md"),
+    *("confusion.png", "reliability.png", "curves.png", "learning.png"),
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def check_target(directory: str | Path, overwrite: bool = False) -> None:
             raise FileExistsError(
                 f"{directory}: is there and not empty; another directory, or overwrite the model in it"
             )
+        if names and CONFIG not in names:
+            raise FileExistsError(f"{directory}: holds {names[0]!r} and no model: it is not overwritten")
         other = [name for name in names if name not in (*_FILES, *_MORE_FILES)]
         if other:
             raise FileExistsError(f"{directory}: holds {other[0]!r}, which no model has: it is not overwritten")
