@@ -131,6 +131,9 @@ def test_only_models_are_overwritten(tmp_path: Path) -> None:
         check_target(tmp_path / "thesis.tex", overwrite=True)
     with pytest.raises(NotADirectoryError, match="is a file"):
         check_target(tmp_path / "thesis.tex" / "model")
+    (tmp_path / "thesis.tex").rename(tmp_path / "README.md")  # not the card of a model
+    with pytest.raises(FileExistsError, match=r"holds 'README.md' and no model"):
+        check_target(tmp_path, overwrite=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

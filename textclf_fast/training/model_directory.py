@@ -131,11 +131,11 @@ def check_target(directory: str | Path, overwrite: bool = False) -> None:
             raise FileExistsError(
                 f"{directory}: is there and not empty; another directory, or overwrite the model in it"
             )
-        if names and CONFIG not in names:
-            raise FileExistsError(f"{directory}: holds {names[0]!r} and no model: it is not overwritten")
         other = [name for name in names if name not in (*_FILES, *_MORE_FILES)]
         if other:
             raise FileExistsError(f"{directory}: holds {other[0]!r}, which no model has: it is not overwritten")
+        if names and CONFIG not in names:
+            raise FileExistsError(f"{directory}: holds {names[0]!r} and no model: it is not overwritten")
     elif directory.exists():
         raise FileExistsError(f"{directory}: is a file, expected a directory to be made or an empty one")
     above = next(path for path in directory.parents if path.exists())
