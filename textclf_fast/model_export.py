@@ -21,7 +21,7 @@ from textclf_fast.models.encoders import ColumnsEncoder, SequenceEncoder
 from textclf_fast.onnx_export import onnx_model
 from textclf_fast.text import PAD_ID, UNK_ID
 from textclf_fast.text.files import whole_file, write_atomically
-from textclf_fast.training.checkpoint import SavedModel
+from textclf_fast.training import SavedModel
 
 Form = Literal["onnx", "torch-export"]
 SUFFIXES: dict[str, Form] = {".onnx": "onnx", ".pt2": "torch-export"}

@@ -17,7 +17,7 @@ from textclf_fast.cli import app
 def test_help_names_all_commands(run: Any) -> None:
     ran = run("--help")
     assert ran.status == 0
-    for command in ("train", "autotune", "predict", "evaluate", "calibrate", "demo", "data", "info"):
+    for command in ("train", "autotune", "predict", "evaluate", "calibrate", "baseline", "export", "demo"):
         assert f" {command} " in ran.out
     assert "Exit status: 0 done" in ran.out
     assert "--install-completion" in ran.out
@@ -31,6 +31,8 @@ def test_help_names_all_commands(run: Any) -> None:
         ("autotune", ["FILE", "--out", "--minutes", "trials.json", "textclf-fast autotune"]),
         ("predict", ["DIR", "FILE", "--jsonl", "standard"]),
         ("evaluate", ["MODEL", "FILE", "--part", "--output", "--json", "textclf-fast evaluate model reviews.csv"]),
+        ("baseline", ["FILE", "--model", "--epochs", "--json", "textclf-fast baseline"]),
+        ("export", ["MODEL", "PATH", "--to", "textclf-fast export model model.onnx"]),
         ("calibrate", ["MODEL", "FILE", "--part", "textclf-fast calibrate"]),
         ("demo", ["--out", "--epochs", "--seed"]),
         ("data", ["NAME"]),

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from textclf_fast.text import DataError, Vocabulary
-from textclf_fast.training import check_target, load_model, save_model
-from textclf_fast.training.checkpoint import store_temperature
+from textclf_fast.training import check_target, load_model, save_model, store_temperature
 
 FILES = ["config.json", "model.safetensors", "tokenizer.json", "vocabulary.json"]
 

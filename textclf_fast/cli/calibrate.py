@@ -31,8 +31,7 @@ def calibrate(
     from textclf_fast.judging.calibration import cross_fitted, fit_temperature, reliability
     from textclf_fast.judging.judgement import judge
     from textclf_fast.text import DataError
-    from textclf_fast.training import load_model
-    from textclf_fast.training.checkpoint import store_temperature
+    from textclf_fast.training import load_model, store_temperature
 
     saved = load_model(directory)
     texts = JudgedTexts.read(saved, file, text, label, group, part, held_out)

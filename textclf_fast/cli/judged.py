@@ -10,8 +10,7 @@ from textclf_fast.cli.inputs import read_data
 from textclf_fast.judging.evaluations import Part
 from textclf_fast.judging.source import fingerprint
 from textclf_fast.text import LabelledTexts, split
-from textclf_fast.training import EncodedTexts
-from textclf_fast.training.checkpoint import SavedModel
+from textclf_fast.training import EncodedTexts, SavedModel
 
 _SHARE = 0.2  # the default of `train`
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from textclf_fast import __version__
 from textclf_fast.judging.evaluations import EVALUATIONS, Evaluations
-from textclf_fast.training.checkpoint import SavedModel
+from textclf_fast.training import SavedModel
 
 CARD = "README.md"
 
