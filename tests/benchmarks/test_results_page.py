@@ -41,6 +41,7 @@ def results(tmp_path: Path) -> Path:
         "labels-rt": {
             "machine": MACHINE,
             "command": "python -m benchmarks.labels --data rt",
+            "note": "The settings were looked at once.",
             "runs": [run, {**run, "seed": 1, "accuracy": 0.6}, {**run, "way": "pretrained", "labels": 1000}],
         },
     }
@@ -54,7 +55,7 @@ def test_what_was_measured_is_on_the_page(results: Path) -> None:
     page = results_page.page(results, results, "results.png")
     for line in (
         "Measured at commit 12ab, on CPU a fast one, threads 2.",
-        "1 of 2 targets are reached. `python -m benchmarks.classification` measures all.",
+        "1 of 2 targets are reached. `python -m benchmarks.classification` measures all, and says how settings were chosen.",
         "![Values beside their targets](results.png)",
         "| recipe | accuracy | 71.5 % | 70.0 %, 73.0 % | >= 71.0 % | yes |",
         "| tuned | accuracy | 90.0 % | 90.0 % | >= 92.0 % | no |",
@@ -63,6 +64,7 @@ def test_what_was_measured_is_on_the_page(results: Path) -> None:
         "textclf-fast baseline rt --json > benchmarks/results/baseline-rt.json",
         "![Accuracy against the number of labels](labels-rt.png)",
         "Mean accuracy of 2 seeds:",
+        "The settings were looked at once.",
         "| labels | scratch | pretrained |",
         "| 100 | 55.0 % | not measured |",
         "| 1,000 | not measured | 50.0 % |",
@@ -77,6 +79,8 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert page.count("\nNot measured: `python -m benchmarks.classification`.\n") == len(results_page.DATA)
     for line in (
         "Not measured: `python -m benchmarks.labels --data trec --out benchmarks/results/labels-trec.json`.",
+        "Baselines: not measured, `textclf-fast baseline langid60 --tokenizer character --json > "
+        "benchmarks/results/baseline-langid60.json`.",
         "Baselines: not measured, `textclf-fast baseline 20ng --json > benchmarks/results/baseline-20ng.json`.",
         "64 connections for 30 s on loopback: not measured, `python -m benchmarks.serve`.",
     ):

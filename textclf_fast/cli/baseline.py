@@ -51,6 +51,7 @@ def baseline(
         textclf-fast baseline reviews.csv --model model
     """
     from textclf_fast.cli.inputs import missing_classes, read_data
+    from textclf_fast.cli.machine import describe_machine
     from textclf_fast.judging.baselines import commonest_class, tfidf_regression, wide_mlp
     from textclf_fast.judging.source import fingerprint
     from textclf_fast.text import split, tokenizer_for
@@ -90,7 +91,8 @@ def baseline(
             notes.append(f"it is not known that {name} was trained without the texts held out")
         rows.append(_row(name, _judged(each, test, file), _training_seconds(each.extra)))
     if as_json:
-        found = {"data": file, "sha256": sha256, "train": len(train), "held_out": len(test), "rows": rows}
+        sizes = {"train": len(train), "held_out": len(test)}
+        found = {"data": file, "sha256": sha256, "machine": describe_machine(), **sizes, "rows": rows}
         print(json.dumps({**found, "notes": notes}, ensure_ascii=False))
         return
     _print(rows, notes)
