@@ -99,12 +99,11 @@ def baseline(
 
 
 def _judged(saved: Any, test: LabelledTexts, file: str) -> Judgement:
+    from textclf_fast.cli.inputs import check_known
     from textclf_fast.judging import judge
-    from textclf_fast.text import DataError
     from textclf_fast.training import EncodedTexts
 
-    if unknown := sorted(set(test.classes) - set(saved.labels)):
-        raise DataError(f"{file}: label {unknown[0]!r} is none of the {len(saved.labels)} that the model knows")
+    check_known(file, test, saved.labels)
     return judge(
         saved.model, EncodedTexts.from_texts(test, saved.labels, saved.vocabulary, saved.tokenizer), saved.labels
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from textclf_fast.cli import arguments
 from textclf_fast.cli.arguments import OUTPUT
+
+if TYPE_CHECKING:
+    from textclf_fast.judging import Judgement
 
 
 def evaluate(
@@ -52,46 +55,46 @@ def evaluate(
     """
     from textclf_fast.cli.judged import JudgedTexts
     from textclf_fast.cli.judging_report import print_judgement
-    from textclf_fast.judging.card import card_files
+    from textclf_fast.judging import judge, reliability
+    from textclf_fast.judging.card import CARD, card_files
     from textclf_fast.judging.evaluations import add_evaluation, evaluation_record, read_evaluations
-    from textclf_fast.judging.judgement import judge
     from textclf_fast.text.files import write_atomically
     from textclf_fast.training import load_model
 
     if output is not None:
         _check_matplotlib()
     saved = load_model(directory)
-    earlier = [] if no_card else read_evaluations(directory)
+    writes_card = not no_card and os.access(directory, os.W_OK)
+    earlier = read_evaluations(directory) if writes_card else []
     texts = JudgedTexts.read(saved, file, text, label, group, part, held_out)
+    if not (writes_card or no_card):
+        texts.notes.append(f"{directory} is not writable: its card stays as it is")
     judgement = judge(saved.model, texts.encode(saved), saved.labels)
     record = evaluation_record(judgement, file, texts.part, texts.sha256)
     if saved.temperature != 1:
-        from textclf_fast.judging import reliability
-
-        uncalibrated = reliability(judgement.logits * saved.temperature, judgement.truth).error
-        record.update(temperature=saved.temperature, calibration_error_before=uncalibrated)
-    pictures: list[Path] = []
-    if output is not None:
-        from textclf_fast.judging.pictures import draw_all
-
-        pictures = draw_all(judgement, directory / "log.jsonl", output)
-        if output.resolve() == directory.resolve():
-            record["pictures"] = [picture.name for picture in pictures]
-    card = None
-    if not no_card:
-        if os.access(directory, os.W_OK):
-            for name, content in card_files(directory.resolve().name, saved, add_evaluation(earlier, record)).items():
-                write_atomically(directory / name, content)
-                card = directory / name
-        else:
-            texts.notes.append(f"{directory} is not writable: its card stays as it is")
+        before = reliability(judgement.logits * saved.temperature, judgement.truth).error
+        record.update(temperature=saved.temperature, calibration_error_before=before)
+    pictures = [] if output is None else _draw(judgement, directory, output)
+    if output is not None and output.resolve() == directory.resolve():
+        record["pictures"] = [picture.name for picture in pictures]
     if as_json:
         found = {"model": str(directory), **record, "pictures": list(map(str, pictures)), "notes": texts.notes}
         print(json.dumps(found, ensure_ascii=False))
-        return
-    print_judgement(judgement, record, texts)
-    for written in [*pictures, *([card] if card else [])]:
-        print(f"written: {written}")
+    else:
+        print_judgement(judgement, record, texts)
+        for picture in pictures:
+            print(f"written: {picture}")
+    if writes_card:
+        for name, content in card_files(directory.resolve().name, saved, add_evaluation(earlier, record)).items():
+            write_atomically(directory / name, content)
+        if not as_json:
+            print(f"written: {directory / CARD}")
+
+
+def _draw(judgement: Judgement, directory: Path, output: Path) -> list[Path]:
+    from textclf_fast.judging.pictures import draw_all
+
+    return draw_all(judgement, directory / "log.jsonl", output)
 
 
 def _check_matplotlib() -> None:

@@ -23,14 +23,26 @@ def read_data(
     Raises:
         DataError: it cannot be read, or has another class.
     """
-    from textclf_fast.text import DATASETS, DataError, load_dataset, read_labelled
+    from textclf_fast.text import DATASETS, load_dataset, read_labelled
 
     if file in DATASETS and not Path(file).exists():
         data = load_dataset(file)
-        if classes is not None and (unknown := sorted(set(data.classes) - set(classes))):
-            raise DataError(f"{file}: label {unknown[0]!r} is none of the {len(classes)} that the model knows")
+        if classes is not None:
+            check_known(file, data, classes)
         return data
     return read_labelled(file, text, label, group, classes=classes)
+
+
+def check_known(file: str, data: LabelledTexts, classes: Sequence[str]) -> None:
+    """Refuses texts of a class that a model does not know.
+
+    Raises:
+        DataError: there are some.
+    """
+    from textclf_fast.text import DataError
+
+    if unknown := sorted(set(data.classes) - set(classes)):
+        raise DataError(f"{file}: label {unknown[0]!r} is none of the {len(classes)} that the model knows")
 
 
 def missing_classes(file: str, train_part: LabelledTexts, classes: Sequence[str]) -> list[str]:

@@ -19,8 +19,7 @@ from textclf_fast.cli.inputs import Inputs, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.cli.unfinished import UnfinishedTraining
 from textclf_fast.judging import judge
-from textclf_fast.judging.card import card_files
-from textclf_fast.judging.evaluations import evaluation_record
+from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
 from textclf_fast.text import LabelledTexts
 from textclf_fast.training import (
@@ -269,9 +268,7 @@ class TrainingRun:
             "epochs": [epoch_record(result) for result in history.epochs],
         }
         saved = SavedModel(model, inputs.vocabulary, inputs.tokenizer, inputs.labels, extra)
-        judgement = judge(model, inputs.parts[1], inputs.labels)
-        evaluation = evaluation_record(judgement, self._file, "held-out", source["sha256"])
-        log = self._unfinished.log.read_text(encoding="utf-8")
+        card = first_card_files(self._out.resolve().name, saved, judge(model, inputs.parts[1], inputs.labels))
         save_model(
             self._out,
             model,
@@ -280,7 +277,7 @@ class TrainingRun:
             extra,
             overwrite,
             tokenizer=inputs.tokenizer,
-            more_files={"log.jsonl": log, **card_files(self._out.resolve().name, saved, [evaluation])},
+            more_files={"log.jsonl": self._unfinished.log.read_text(encoding="utf-8"), **card},
         )
         self._unfinished.remove()
         if self._as_json:

@@ -16,8 +16,7 @@ from rich.console import Console
 from textclf_fast.cli.inputs import Inputs, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.judging import judge
-from textclf_fast.judging.card import card_files
-from textclf_fast.judging.evaluations import evaluation_record
+from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
 from textclf_fast.text import LabelledTexts
 from textclf_fast.training import EpochResult, Evaluation, SavedModel, Step, save_model
@@ -124,7 +123,6 @@ class TuningRun:
             "held_out": dataclasses.asdict(held_out),
         }
         saved = SavedModel(model, inputs.vocabulary, inputs.tokenizer, inputs.labels, found)
-        evaluation = evaluation_record(judgement, self._file, "held-out", source["sha256"])
         trials = json.dumps([_record(trial) for trial in tuner.trials], indent=2) + "\n"
         save_model(
             self._out,
@@ -134,7 +132,7 @@ class TuningRun:
             found,
             overwrite,
             tokenizer=inputs.tokenizer,
-            more_files={"trials.json": trials, **card_files(self._out.resolve().name, saved, [evaluation])},
+            more_files={"trials.json": trials, **first_card_files(self._out.resolve().name, saved, judgement)},
         )
         if self._as_json:
             print(json.dumps({"directory": str(self._out), "trials": len(tuner.trials), **found}, ensure_ascii=False))

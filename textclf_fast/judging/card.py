@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from textclf_fast import __version__
-from textclf_fast.judging.evaluations import EVALUATIONS, Evaluations
+from textclf_fast.judging.evaluations import EVALUATIONS, Evaluations, evaluation_record
+from textclf_fast.judging.judgement import Judgement
 from textclf_fast.training import SavedModel
 
 CARD = "README.md"
@@ -31,6 +32,12 @@ def card_files(name: str, saved: SavedModel, evaluations: Evaluations) -> dict[s
     """
     texts = json.dumps(evaluations, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     return {EVALUATIONS: texts, CARD: model_card(name, saved, evaluations)}
+
+
+def first_card_files(name: str, saved: SavedModel, held_out: Judgement) -> dict[str, str]:
+    """Those of a model that was trained just now: `held_out` is about the part that its ``source`` says."""
+    source = saved.extra["source"]
+    return card_files(name, saved, [evaluation_record(held_out, source["file"], "held-out", source["sha256"])])
 
 
 def model_card(name: str, saved: SavedModel, evaluations: Evaluations) -> str:
