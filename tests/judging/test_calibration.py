@@ -30,6 +30,11 @@ def test_expected_calibration_error_by_hand() -> None:
     assert found.error == pytest.approx((2 * 0.425 + 3 * (0.8 - 2 / 3)) / 5)
 
 
+def test_a_probability_between_two_bins_is_of_the_lower_one() -> None:
+    half = torch.zeros(1, 2)
+    assert reliability(half, torch.zeros(1, dtype=torch.int64), bins=2).counts.tolist() == [1, 0]
+
+
 def test_empty_bins_count_nothing() -> None:
     found = reliability(torch.tensor([[9.0, 0.0]] * 4, dtype=torch.float64), torch.zeros(4, dtype=torch.int64), bins=10)
     assert found.counts.tolist() == [0] * 9 + [4]
