@@ -117,7 +117,11 @@ def _baseline(path: Path, data: str) -> list[str]:
     if record is None:
         return [f"Baselines: not measured, `{command}`."]
     rows = [(each["name"], _percent(each["accuracy"]), _percent(each["macro_f1"])) for each in record["rows"]]
-    return ["Baselines on the same split:", _table(("", "accuracy", "macro-F1"), rows), _commands([command])]
+    return [
+        f"Baselines on the same split. {_made_on(record)}",
+        _table(("", "accuracy", "macro-F1"), rows),
+        _commands([command]),
+    ]
 
 
 def _labels(path: Path, picture: Path, data: str) -> list[str]:

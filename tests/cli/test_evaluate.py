@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import textclf_fast
-from textclf_fast.text import read_labelled, split
+from textclf_fast.text import LabelledTexts, read_labelled, split
 from textclf_fast.training import load_model
 
 TOY = Path(__file__).parents[1] / "text" / "toy.csv"
@@ -137,6 +137,14 @@ def test_bad_files(run: Any, own: Path, tmp_path: Path, content: str, words: str
         assert ran.err.count("\n") == 1
         assert words in ran.err
     assert {path: path.read_bytes() for path in own.iterdir()} == before
+
+
+def test_a_data_set_of_other_classes(run: Any, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reviews = LabelledTexts(["a", "b", "c"], ["positive", "rotten", "fresh"])
+    monkeypatch.setattr("textclf_fast.text.load_dataset", lambda name: reviews)
+    ran = run("evaluate", "own", "rt")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == "error: rt: label 'fresh' is none of the 2 that the model knows\n"
 
 
 @pytest.mark.parametrize(

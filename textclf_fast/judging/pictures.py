@@ -142,6 +142,8 @@ def draw_learning(log: Path) -> Figure | None:
     steps, epochs = read_log(log.read_text(encoding="utf-8").splitlines())
     if not epochs:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(9, 4)
     loss, accuracy = figure.subplots(1, 2)
     loss.plot([at for at, _ in steps], [number for _, number in steps], color=_GREY, linewidth=1, label="training")
@@ -155,6 +157,7 @@ def draw_learning(log: Path) -> Figure | None:
     accuracy.legend(frameon=False)
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
     return figure
 
