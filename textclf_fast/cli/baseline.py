@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from textclf_fast.judging import Judgement
     from textclf_fast.text import LabelledTexts
 
-_NGRAMS = {"word": (1, 2), "bpe": (1, 2), "character": (1, 3)}
+# The tokens in a row that are a feature, by the kind of token; of others up to two.
+_NGRAMS = {"character": (1, 3), "ngram": (1, 1)}
 
 
 def baseline(
@@ -65,12 +66,13 @@ def baseline(
         notes.append(f"the texts to train on have none labelled {', '.join(map(repr, missing))}")
     with arguments.blame("--tokenizer"):
         tokenize = tokenizer_for(tokenizer, train.texts, vocab_size)
+    ngrams = _NGRAMS.get(tokenizer, (1, 2))
     say = _say_nothing if as_json else _say
     say(f"{len(data):,} texts, {len(labels)} classes; {len(train):,} to train on, {len(test):,} held out")
 
     ways: dict[str, Callable[[], Judgement]] = {
         "commonest class": lambda: commonest_class(train, test, labels),
-        "TF-IDF + regression": lambda: tfidf_regression(train, test, labels, tokenize, _NGRAMS[tokenizer]),
+        "TF-IDF + regression": lambda: tfidf_regression(train, test, labels, tokenize, ngrams),
         "wide perceptron": lambda: wide_mlp(
             train, test, labels, tokenize, vocab_size, epochs, seed, lambda epoch: say(f"  epoch {epoch}/{epochs}")
         ),
