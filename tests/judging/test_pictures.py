@@ -31,6 +31,7 @@ def write_log(path: Path) -> Path:
         {"event": "steps", "epoch": 2, "step": 5, "loss": 0.7},
         '{"event": "ste',
         {"event": "resume", "epoch": 2, "step": 0},
+        {"event": "steps", "epoch": 2, "step": 4, "loss": 0.65},
         {"event": "steps", "epoch": 2, "step": 5, "loss": 0.6},
         {"event": "steps", "epoch": 2, "step": 10, "loss": 0.5},
         {"event": "epoch", "epoch": 2, "held_out": {**held_out, "accuracy": 0.9}},
@@ -95,12 +96,12 @@ def test_one_class_alone_has_no_curves() -> None:
 def test_a_log_with_a_crash_in_it(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl")
     steps, epochs = read_log(log.read_text().splitlines())
-    assert steps == [(1.0, 0.9), (1.5, 0.6), (2.0, 0.5)]
+    assert steps == [(1.0, 0.9), (1.4, 0.65), (1.5, 0.6), (2.0, 0.5)]
     assert [epoch["held_out"]["accuracy"] for epoch in epochs] == [0.8, 0.9]
     figure = draw_learning(log)
     assert figure is not None
     training, held_out = figure.axes[0].lines
-    assert training.get_ydata().tolist() == [0.9, 0.6, 0.5]
+    assert training.get_ydata().tolist() == [0.9, 0.65, 0.6, 0.5]
     assert held_out.get_xdata().tolist() == [1, 2]
 
 
