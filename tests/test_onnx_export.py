@@ -143,12 +143,14 @@ def test_several_inputs(head_dim: int | None, with_lengths: bool, tmp_path: Path
     file = tmp_path / "model.onnx"
     export_onnx(model, file, lengths=with_lengths)
     onnx.checker.check_model(onnx.load(file), full_check=True)
+    named = {given.name: given.type.tensor_type.shape.dim for given in onnx.load(file).graph.input}
+    assert (named["title.ids"][0].dim_param, named["a.b.ids"][0].dim_param) == ("title.T", "a.b.T")
     steps, rows = 6, 4
     lengths = {name: torch.randint(1, steps + 1, (rows,)) for name in ("title", "a.b", "speech")}
     parts = {name: torch.randint(1, V, (steps, rows)) for name in ("title", "a.b")}
     for name, ids in parts.items():
         ids[torch.arange(steps).unsqueeze(1) >= lengths[name]] = 0
-    parts.update(speech=torch.randn(steps, rows, 4), columns=torch.randn(rows, 2))
+    parts.update(speech=torch.randn(steps + 3, rows, 4), columns=torch.randn(rows, 2))
     kinds = {"title": "ids", "a.b": "ids", "speech": "input", "columns": "columns"}
     feed = {f"{name}.{kinds[name]}": part for name, part in parts.items()}
     given: dict[str, Any] = dict(parts)

@@ -121,7 +121,9 @@ class _Graph:
         return name
 
     def _padded(self, batch_first: bool) -> tuple[int | str, int | str]:
-        return (self._rows, self._steps) if batch_first else (self._steps, self._rows)
+        # Each of several inputs has a T of its own: a runtime may take what has one name for one size.
+        steps = self._prefix + self._steps if isinstance(self._steps, str) else self._steps
+        return (self._rows, steps) if batch_first else (steps, self._rows)
 
     def ids(self, batch_first: bool) -> str:
         """(T, B)"""
