@@ -57,6 +57,38 @@ Group = Annotated[
     ),
 ]
 HeldOut = Annotated[float, typer.Option(callback=share, help="Share of the texts to test on.", rich_help_panel=DATA)]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The directory of a model that `train` wrote.")]
+TextAsTrained = Annotated[
+    str | None, typer.Option("--text", help="Column of the texts.", rich_help_panel=DATA, show_default="as trained")
+]
+LabelAsTrained = Annotated[
+    str | None, typer.Option("--label", help="Column of the labels.", rich_help_panel=DATA, show_default="as trained")
+]
+GroupAsTrained = Annotated[
+    str | None,
+    typer.Option(
+        "--group", help="Column that says where a text is from.", rich_help_panel=DATA, show_default="as trained"
+    ),
+]
+HeldOutAsTrained = Annotated[
+    float | None,
+    typer.Option(
+        "--held-out",
+        callback=lambda number: None if number is None else share(number),
+        help="Share of the texts that is the part held out.",
+        rich_help_panel=DATA,
+        show_default="as trained",
+    ),
+]
+Part = Annotated[
+    Literal["all", "train", "held-out"] | None,
+    typer.Option(
+        "--part",
+        help="Which of the texts.",
+        rich_help_panel=DATA,
+        show_default="held-out, of the file that the model was trained on; or else all",
+    ),
+]
 Tokenizer = Annotated[
     Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.", rich_help_panel=DATA)
 ]

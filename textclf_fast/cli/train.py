@@ -163,7 +163,7 @@ def train(
 
     While it trains, the checkpoint and the log are in OUT.training beside OUT. After Ctrl-C or a crash the same command
     with --resume goes on, and ends with the same bits as if nothing had happened. The log stays with the model, as
-    log.jsonl.
+    log.jsonl; README.md beside it is the model's card: data, options, what was measured, machine, limits.
 
     Examples:
 
@@ -177,6 +177,7 @@ def train(
     """
     from textclf_fast.cli.inputs import read_data
     from textclf_fast.cli.training_run import TrainingRun
+    from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
     from textclf_fast.training import Schedule, TrainingOptions
     from textclf_fast.training.distributed import joined_ranks
@@ -223,6 +224,7 @@ def train(
             return
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
         parts = split(data, held_out)
+        source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
         thawing: LayerwiseTraining | None = None
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
@@ -238,7 +240,7 @@ def train(
             thawing = LayerwiseTraining(classifier, options, layer_factor, gradual)
             model = classifier
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
-        run.save(model, inputs, options, history, overwrite or resume)
+        run.save(model, inputs, options, history, source, overwrite or resume)
 
 
 def _check_untouched(**options: Any) -> None:

@@ -15,10 +15,12 @@ class Classifier(nn.Module):
     Attributes:
         kind: its name in the files of a model.
         config: the arguments that made it, ``vocab_size`` (V) and ``output_dim`` (C) among them; JSON can hold them.
+        fc: the last layer, whose output are the logits.
     """
 
     kind: ClassVar[str]
     config: dict[str, Any]
+    fc: nn.Linear
 
     def forward(self, ids: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Ids (T, B) with lengths (B,), or a PackedSequence of (N,) ids -> logits (B, C)."""

@@ -96,7 +96,7 @@ class MLPClassifier(Classifier):
             raise ValueError(f"num_layers: expected at least 1, got {num_layers}")
         for name, rate in (("dropout", dropout), ("embedding_dropout", embedding_dropout)):
             check_rate(name, rate)
-        self._activation = activation
+        self.activation = activation
         self.mode = mode
         self.dropout = dropout
         self.embedding_dropout = embedding_dropout
@@ -183,7 +183,7 @@ class MLPClassifier(Classifier):
 
     def _hidden_layers(self, bags: Tensor) -> Tensor:
         """(B, I), or (B, H) where the first layer is the embedding, -> (B, H)."""
-        activation = _ACTIVATIONS[self._activation]
+        activation = _ACTIVATIONS[self.activation]
         units = bags
         if self.bias is not None:
             units = functional.dropout(activation(bags + self.bias), self.dropout, self.training)

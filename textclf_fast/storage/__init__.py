@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from textclf_fast.storage.classifiers import SavedModel, check_target, load_model, save_model
+from textclf_fast.storage.classifiers import SavedModel, check_target, load_model, save_model, store_temperature
 
-__all__ = ["SavedModel", "check_target", "load_model", "save_model"]
+__all__ = ["SavedModel", "check_target", "load_model", "save_model", "store_temperature"]
