@@ -58,7 +58,10 @@ Group = Annotated[
 ]
 HeldOut = Annotated[float, typer.Option(callback=share, help="Share of the texts to test on.", rich_help_panel=DATA)]
 Tokenizer = Annotated[
-    Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.", rich_help_panel=DATA)
+    Literal["word", "ngram", "character", "bpe"],
+    typer.Option(
+        help="What a text is split into; ngram: words, pairs of them and pieces, for --model mlp.", rich_help_panel=DATA
+    ),
 ]
 VocabSize = Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.", rich_help_panel=DATA)]
 MinFrequency = Annotated[

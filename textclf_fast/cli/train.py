@@ -32,12 +32,22 @@ def train(
         Literal["lstm", "mlp"],
         typer.Option("--model", help="An LSTM, or a perceptron on the bag of words.", rich_help_panel=MODEL),
     ] = "lstm",
-    embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.", rich_help_panel=MODEL)] = 100,
+    embedding_dim: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Numbers per token; 0, of an mlp: its first layer is on the bag of words itself.",
+            rich_help_panel=MODEL,
+        ),
+    ] = 100,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of a layer.", rich_help_panel=MODEL)] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Hidden layers.", rich_help_panel=MODEL)] = 1,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read the texts backwards as well.", rich_help_panel=MODEL)
     ] = False,
+    activation: Annotated[
+        Literal["sigmoid", "relu"], typer.Option(help="Of an mlp's hidden layers.", rich_help_panel=MODEL)
+    ] = "sigmoid",
     dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
@@ -107,6 +117,14 @@ def train(
     label_smoothing: Annotated[
         float,
         typer.Option(min=0, max=0.99, help="Share of a label spread over all classes.", rich_help_panel=TRAINING),
+    ] = 0.0,
+    adversarial: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Train on each batch once more, its words moved so far against the model; 0.1 to 1 are worth a try.",
+            rich_help_panel=TRAINING,
+        ),
     ] = 0.0,
     class_weights: Annotated[
         str | None,
@@ -191,6 +209,7 @@ def train(
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         label_smoothing=label_smoothing,
+        adversarial=adversarial,
         patience=patience,
         monitor=monitor,
         keep=keep,
@@ -204,16 +223,32 @@ def train(
         "dropout": dropout,
         "embedding_dropout": embedding_dropout,
     }
-    of_lstm = {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling}
-    if kind == "lstm":
-        sizes.update(of_lstm)
-    elif wrong := [name for name, value in of_lstm.items() if value not in (False, 0.0, "last")]:
-        raise typer.BadParameter(f"is for --model lstm, not {kind}", param_hint=f"'--{wrong[0].replace('_', '-')}'")
+    of_kinds: dict[str, dict[str, Any]] = {
+        "lstm": {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling},
+        "mlp": {"activation": activation},
+    }
+    sizes.update(of_kinds.pop(kind))
+    for other, of_other in of_kinds.items():
+        _check_untouched(f"is for --model {other}, not {kind}", **of_other)
+    if kind == "mlp":
+        sizes["embedding_dim"] = embedding_dim or None
+    elif embedding_dim == 0:
+        raise typer.BadParameter(f"expected at least 1 with --model {kind}, got 0", param_hint="'--embedding-dim'")
     if language_model is not None:
         if kind != "lstm":
             raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
-        _check_untouched(embedding_dropout=embedding_dropout, layers=layers, tokenizer=tokenizer, **of_lstm)
-        _check_untouched(embedding_dim=embedding_dim, hidden_dim=hidden_dim, vocab_size=vocab_size)
+        _check_untouched(
+            "comes from the language model with --from, or is as transfer has it",
+            embedding_dropout=embedding_dropout,
+            layers=layers,
+            tokenizer=tokenizer,
+            bidirectional=bidirectional,
+            weight_dropout=weight_dropout,
+            pooling=pooling,
+            embedding_dim=embedding_dim,
+            hidden_dim=hidden_dim,
+            vocab_size=vocab_size,
+        )
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -241,14 +276,11 @@ def train(
         run.save(model, inputs, options, history, overwrite or resume)
 
 
-def _check_untouched(**options: Any) -> None:
-    """Refuses options that the language model decides."""
+def _check_untouched(why: str, **options: Any) -> None:
+    """Refuses options that have no say in this training."""
     for name, value in options.items():
         if value != inspect.signature(train).parameters[name].default:
-            raise typer.BadParameter(
-                "comes from the language model with --from, or is as transfer has it",
-                param_hint=f"'--{name.replace('_', '-')}'",
-            )
+            raise typer.BadParameter(why, param_hint=f"'--{name.replace('_', '-')}'")
 
 
 def _make_model(seed: int, **config: Any) -> Classifier:
