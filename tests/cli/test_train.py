@@ -45,6 +45,7 @@ def test_options_arrive(run: Any) -> None:
     options += ["--pooling", "max", "--embedding-dropout", 0.2, "--weight-dropout", 0.3, "--schedule", "one-cycle"]
     options += ["--weight-decay", 0.1, "--clip-norm", 2, "--label-smoothing", 0.05, "--class-weights", "negative=3"]
     options += ["--patience", 4, "--monitor", "loss", "--keep", "last", "--bf16", "--deterministic"]
+    options += ["--adversarial", 0.3]
     ran = run("train", TOY, "--out", "model", *SMALL, *options, "--lr", 0.02, "--batch-size", 20)
     assert ran.status == 0, ran.err
     assert "100 to train on, 100 held out; vocabulary of 50" in ran.out
@@ -71,6 +72,7 @@ def test_options_arrive(run: Any) -> None:
     assert len(saved.extra["epochs"]) == 2
     assert kept["schedule"]["kind"] == "one-cycle"
     assert {
+        "adversarial": 0.3,
         "weight_decay": 0.1,
         "clip_norm": 2,
         "label_smoothing": 0.05,
@@ -186,6 +188,28 @@ def test_diverging(run: Any, tmp_path: Path) -> None:
 def test_perceptron(run: Any) -> None:
     assert run("train", TOY, "--out", "model", *SMALL, "--model", "mlp", "--layers", 2).status == 0
     assert load_model("model").model.kind == "mlp"
+
+
+def test_perceptron_on_the_bag_of_ngrams(run: Any) -> None:
+    options = ["--model", "mlp", "--embedding-dim", 0, "--hidden-dim", 8, "--activation", "relu"]
+    assert run("train", TOY, "--out", "model", *options, "--tokenizer", "ngram", "--epochs", 1).status == 0
+    saved = load_model("model")
+    assert (saved.model.config["embedding_dim"], saved.model.config["activation"]) == (None, "relu")
+    assert "~good>" in saved.vocabulary
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--activation", "relu"], "'--activation': is for --model mlp, not lstm"),
+        (["--embedding-dim", 0], "'--embedding-dim': expected at least 1 with --model lstm, got 0"),
+        (["--model", "mlp", "--pooling", "max"], "'--pooling': is for --model lstm, not mlp"),
+    ],
+)
+def test_options_of_the_other_model(run: Any, options: list[Any], message: str) -> None:
+    ran = run("train", TOY, "--out", "model", *options)
+    assert ran.status == 2
+    assert message in ran.err
 
 
 @pytest.mark.parametrize(
