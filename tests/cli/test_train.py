@@ -45,7 +45,7 @@ def test_options_arrive(run: Any) -> None:
     options += ["--pooling", "max", "--embedding-dropout", 0.2, "--weight-dropout", 0.3, "--schedule", "one-cycle"]
     options += ["--weight-decay", 0.1, "--clip-norm", 2, "--label-smoothing", 0.05, "--class-weights", "negative=3"]
     options += ["--patience", 4, "--monitor", "loss", "--keep", "last", "--bf16", "--deterministic"]
-    options += ["--adversarial", 0.3]
+    options += ["--adversarial", 0.3, "--embedding-std", 0.25]
     ran = run("train", TOY, "--out", "model", *SMALL, *options, "--lr", 0.02, "--batch-size", 20)
     assert ran.status == 0, ran.err
     assert "100 to train on, 100 held out; vocabulary of 50" in ran.out
@@ -65,6 +65,7 @@ def test_options_arrive(run: Any) -> None:
         "embedding_dropout": 0.2,
         "weight_dropout": 0.3,
         "variational_dropout": 0.0,
+        "embedding_std": 0.25,
         "proj_size": 0,
     }
     kept = saved.extra["options"]

@@ -40,6 +40,14 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = 100,
+    embedding_std: Annotated[
+        float,
+        typer.Option(
+            callback=positive,
+            help="Of the initial word vectors; 0.1: rare words say little, which few labels are better off with.",
+            rich_help_panel=MODEL,
+        ),
+    ] = 1.0,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of a layer.", rich_help_panel=MODEL)] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Hidden layers.", rich_help_panel=MODEL)] = 1,
     bidirectional: Annotated[
@@ -122,7 +130,7 @@ def train(
         float,
         typer.Option(
             min=0,
-            help="Train on each batch once more, its words moved so far against the model; 0.1 to 1 are worth a try.",
+            help="Train on each batch once more, its words moved so far against the model; try 0.02 to 0.1.",
             rich_help_panel=TRAINING,
         ),
     ] = 0.0,
@@ -222,6 +230,7 @@ def train(
         "num_layers": layers,
         "dropout": dropout,
         "embedding_dropout": embedding_dropout,
+        "embedding_std": embedding_std,
     }
     of_kinds: dict[str, dict[str, Any]] = {
         "lstm": {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling},
@@ -246,6 +255,7 @@ def train(
             weight_dropout=weight_dropout,
             pooling=pooling,
             embedding_dim=embedding_dim,
+            embedding_std=embedding_std,
             hidden_dim=hidden_dim,
             vocab_size=vocab_size,
         )
