@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from textclf_fast.cli import arguments
-from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, positive
+from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, check_untouched, positive
 
 if TYPE_CHECKING:
     from textclf_fast.models import Classifier
@@ -238,7 +237,7 @@ def train(
     }
     sizes.update(of_kinds.pop(kind))
     for other, of_other in of_kinds.items():
-        _check_untouched(f"is for --model {other}, not {kind}", **of_other)
+        check_untouched(train, f"is for --model {other}, not {kind}", **of_other)
     if kind == "mlp":
         sizes["embedding_dim"] = embedding_dim or None
     elif embedding_dim == 0:
@@ -246,7 +245,8 @@ def train(
     if language_model is not None:
         if kind != "lstm":
             raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
-        _check_untouched(
+        check_untouched(
+            train,
             "comes from the language model with --from, or is as transfer has it",
             embedding_dropout=embedding_dropout,
             layers=layers,
@@ -284,13 +284,6 @@ def train(
             model = classifier
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, overwrite or resume)
-
-
-def _check_untouched(why: str, **options: Any) -> None:
-    """Refuses options that have no say in this training."""
-    for name, value in options.items():
-        if value != inspect.signature(train).parameters[name].default:
-            raise typer.BadParameter(why, param_hint=f"'--{name.replace('_', '-')}'")
 
 
 def _make_model(seed: int, **config: Any) -> Classifier:
