@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 import textclf_fast
+from textclf_fast.cli.presets import PRESETS
+from textclf_fast.cli.train import train
 from textclf_fast.text import read_labelled
 from textclf_fast.training import load_model
 
@@ -189,6 +192,27 @@ def test_diverging(run: Any, tmp_path: Path) -> None:
 def test_perceptron(run: Any) -> None:
     assert run("train", TOY, "--out", "model", *SMALL, "--model", "mlp", "--layers", 2).status == 0
     assert load_model("model").model.kind == "mlp"
+
+
+def test_presets_are_defaults(run: Any) -> None:
+    """What is said in so many words holds, wherever it stands."""
+    assert run("train", TOY, "--out", "model", "--epochs", 1, "--preset", "bag", "--hidden-dim", 8).status == 0
+    saved = load_model("model")
+    config, options = saved.model.config, saved.extra["options"]
+    assert (saved.model.kind, config["embedding_dim"], config["activation"]) == ("mlp", None, "relu")
+    assert (config["hidden_dim"], options["epochs"]) == (8, 1)
+    assert (options["learning_rate"], options["schedule"]["kind"]) == (0.003, "one-cycle")
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_presets_are_options_of_train(preset: dict[str, Any]) -> None:
+    assert preset.keys() <= inspect.signature(train).parameters.keys()
+
+
+def test_unknown_preset(run: Any) -> None:
+    ran = run("train", TOY, "--out", "model", "--preset", "best")
+    assert ran.status == 2
+    assert "'best' is not one of 'little-data', 'bag', 'transfer'" in ran.err
 
 
 def test_perceptron_on_the_bag_of_ngrams(run: Any) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from textclf_fast.cli import arguments
 from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, check_untouched, positive
+from textclf_fast.cli.presets import use_preset
 
 if TYPE_CHECKING:
     from textclf_fast.models import Classifier
@@ -20,6 +21,16 @@ CHECKPOINTS = "Checkpoints"
 def train(
     file: arguments.File,
     out: arguments.Out,
+    preset: Annotated[
+        Literal["little-data", "bag", "transfer"] | None,
+        typer.Option(
+            is_eager=True,
+            callback=use_preset,
+            help="Other defaults: little-data, an LSTM that some thousands of texts are enough for; bag, an MLP on the "
+            "bag of words, for long texts on topics; transfer, for --from.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     text: arguments.Text = "text",
     label: arguments.Label = "label",
     group: arguments.Group = None,
@@ -64,7 +75,7 @@ def train(
             "--from",
             metavar="LM",
             help="Begin with a language model that `pretrain` wrote: its sizes, tokenizer and vocabulary hold, the "
-            "LSTM's states are pooled; try --schedule one-cycle --lr 0.004 --dropout 0.4.",
+            "LSTM's states are pooled; try --preset transfer.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -196,7 +207,9 @@ def train(
 
         textclf-fast train rt --out model --epochs 30 --patience 3 --dropout 0.5 --schedule one-cycle
 
-        textclf-fast train rt --out model --from lm --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4
+        textclf-fast train rt --out model --preset little-data
+
+        textclf-fast train rt --out model --preset transfer --from lm
 
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
