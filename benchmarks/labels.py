@@ -34,6 +34,10 @@ WAYS = {"scratch": "from scratch", "pretrained": "from a language model"}
 BATCH_SIZE = 32
 LEAST_STEPS = 250  # so few labels are seen more often
 REGULARISED = {**TRANSFERRED, "dropout": 0.4}
+# As `train --preset little-data`, but that so few texts are seen by the number of steps.
+SCRATCH = {"bidirectional": True, "pooling": "max", "dropout": 0.5, "embedding_dropout": 0.1, "embedding_std": 0.1}
+RATES = {"scratch": 2e-3, "pretrained": 4e-3}
+ADVERSARIAL = {"scratch": 0.05, "pretrained": 0.03}
 
 
 def main() -> None:
@@ -42,7 +46,7 @@ def main() -> None:
     parser.add_argument("--data", default="rt", help="a data set of `textclf-fast data`")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of labels; 0: all")
     parser.add_argument("--seeds", type=int, default=1, help="repetitions, each with other labels and weights")
-    parser.add_argument("--epochs", type=int, default=6, help="at least, of the classifier")
+    parser.add_argument("--epochs", type=int, default=3, help="at least, of the classifier")
     parser.add_argument("--lm-epochs", type=int, default=3, help="of the language model on the texts of the data set")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument(
@@ -113,8 +117,9 @@ class _Bench:
         options = TrainingOptions(
             epochs=self.epochs(size),
             batch_size=BATCH_SIZE,
-            learning_rate=4e-3 if way == "pretrained" else 2e-3,
-            schedule=Schedule("one-cycle", warmup=0.1),
+            learning_rate=RATES[way],
+            schedule=Schedule("one-cycle"),
+            adversarial=ADVERSARIAL[way],
             seed=seed,
             keep="last",
         )
@@ -125,9 +130,7 @@ class _Bench:
         else:
             tokenizer = WordTokenizer()
             vocabulary = Vocabulary.build(map(tokenizer, part.texts), 10_000, 2 if size > 1_000 else 1)
-            model = TextClassifier(
-                len(vocabulary), 128, 192, len(self.train.classes), bidirectional=True, **REGULARISED
-            )
+            model = TextClassifier(len(vocabulary), 100, 128, len(self.train.classes), sparse=True, **SCRATCH)
             train, test, one = self._encode(part, vocabulary, tokenizer)
             fit(model, train, one, options)
         return evaluate(model, test).accuracy

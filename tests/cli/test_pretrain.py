@@ -97,6 +97,8 @@ def test_characters(run: Run, tmp_path: Path) -> None:
     [
         (["absent.txt"], "absent.txt: "),
         (["texts.txt", "--layers", 2], "--layers: 2 layers can read in one direction alone: add --forward"),
+        (["absent.txt", "--tokenizer", "bpe"], "error: absent.txt: "),
+        (["texts.txt", "--tokenizer", "bpe", "--vocab-size", 9], "'--vocab-size': vocab_size: expected at least 258"),
         (["few.txt"], "few.txt: too few texts: none to hold out"),
         (["texts.txt", "--minutes", -1], "expected a positive number, got -1.0"),
     ],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from textclf_fast.cli.arguments import blame, check_untouched, positive, share
+from textclf_fast.cli.arguments import check_untouched, positive, share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,8 +86,12 @@ def pretrain(
         epochs=epochs, minutes=minutes, batch_size=batch_size, steps=steps, learning_rate=lr, seed=seed
     )
     if start is None:
-        with blame("--tokenizer"):
+        try:
             split = tokenizer_for(tokenizer, _texts(sources, text, held_out, False), vocab_size)
+        except DataError:  # of the texts, which it may read
+            raise
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="'--vocab-size'") from error
         vocabulary = Vocabulary.build(map(split, _texts(sources, text, held_out, False)), vocab_size, min_frequency)
         torch.manual_seed(seed)
         model = LanguageModel(

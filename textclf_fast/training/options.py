@@ -32,9 +32,9 @@ class TrainingOptions:
         label_smoothing: the share of a text's label that is spread over all classes.
         class_weights: a factor for the loss of each class; "balanced": n / (C n_c), for n_c of n texts, so that every
             class weighs the same.
-        adversarial: each batch is trained on once more with its words' vectors moved so far against the model, as a
-            share of their norm (:class:`textclf_fast.training.adversarial.AdversarialWords`); 0: not, and half the
-            time.
+        adversarial: each batch is trained on once more with its words' vectors moved against the model, so far as a
+            share of their norm (:class:`textclf_fast.training.adversarial.AdversarialWords`), and both losses are added
+            up; a step takes twice the time. 0: not.
         patience: training ends early when so many epochs in a row were no better than the best before them.
         monitor: what tells how good an epoch is, on the held-out data; also which one is the best.
         keep: the weights that the model is left with: those of the best epoch, or of the last one.
