@@ -216,11 +216,14 @@ def test_unknown_preset(run: Any) -> None:
 
 
 def test_perceptron_on_the_bag_of_ngrams(run: Any) -> None:
-    options = ["--model", "mlp", "--embedding-dim", 0, "--hidden-dim", 8, "--activation", "relu"]
+    options = ["--model", "mlp", "--embedding-dim", 0, "--hidden-dim", 8, "--activation", "relu", "--idf"]
     assert run("train", TOY, "--out", "model", *options, "--tokenizer", "ngram", "--epochs", 1).status == 0
     saved = load_model("model")
     assert (saved.model.config["embedding_dim"], saved.model.config["activation"]) == (None, "relu")
     assert "~good>" in saved.vocabulary
+    weights = saved.model.token_weights
+    often, seldom = (saved.vocabulary.encode([token])[0] for token in (".", "~good>"))
+    assert 1 < weights[often] < weights[seldom]
 
 
 @pytest.mark.parametrize(

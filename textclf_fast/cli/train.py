@@ -13,6 +13,7 @@ from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, check_unt
 from textclf_fast.cli.presets import use_preset
 
 if TYPE_CHECKING:
+    from textclf_fast.cli.inputs import Inputs
     from textclf_fast.models import Classifier
 
 CHECKPOINTS = "Checkpoints"
@@ -66,6 +67,14 @@ def train(
     activation: Annotated[
         Literal["sigmoid", "relu"], typer.Option(help="Of an mlp's hidden layers.", rich_help_panel=MODEL)
     ] = "sigmoid",
+    idf: Annotated[
+        bool,
+        typer.Option(
+            "--idf",
+            help="Of an mlp: a word counts the more, the fewer texts have it (inverse document frequency).",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
     dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
@@ -246,13 +255,14 @@ def train(
     }
     of_kinds: dict[str, dict[str, Any]] = {
         "lstm": {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling},
-        "mlp": {"activation": activation},
+        "mlp": {"activation": activation, "idf": idf},
     }
     sizes.update(of_kinds.pop(kind))
     for other, of_other in of_kinds.items():
         check_untouched(train, f"is for --model {other}, not {kind}", **of_other)
     if kind == "mlp":
         sizes["embedding_dim"] = embedding_dim or None
+        sizes["token_weights"] = sizes.pop("idf")
     elif embedding_dim == 0:
         raise typer.BadParameter(f"expected at least 1 with --model {kind}, got 0", param_hint="'--embedding-dim'")
     if language_model is not None:
@@ -286,6 +296,8 @@ def train(
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
             sizes.update(vocab_size=len(inputs.vocabulary), output_dim=len(data.classes))
             model = _make_model(seed, kind=kind, **sizes)
+            if idf:
+                _weight_tokens(model, inputs)
         else:
             classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
             if gradual and ranks.size > 1:
@@ -306,6 +318,15 @@ def _make_model(seed: int, **config: Any) -> Classifier:
 
     torch.manual_seed(seed)
     return make_classifier({**config, "sparse": True})
+
+
+def _weight_tokens(model: Classifier, inputs: Inputs) -> None:
+    """By the texts to train on."""
+    from textclf_fast.models import MLPClassifier, inverse_document_frequency
+
+    assert isinstance(model, MLPClassifier)  # the option is for no other
+    tokens = inputs.parts[0].tokens
+    model.set_token_weights(inverse_document_frequency(tokens.values, tokens.offsets, len(inputs.vocabulary)))
 
 
 def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:
