@@ -35,7 +35,13 @@ BATCH_SIZE = 32
 LEAST_STEPS = 250  # so few labels are seen more often
 REGULARISED = {**TRANSFERRED, "dropout": 0.4}
 # As `train --preset little-data`, but that so few texts are seen by the number of steps.
-SCRATCH = {"bidirectional": True, "pooling": "max", "dropout": 0.5, "embedding_dropout": 0.1, "embedding_std": 0.1}
+SCRATCH: dict[str, Any] = {
+    "bidirectional": True,
+    "pooling": "max",
+    "dropout": 0.5,
+    "embedding_dropout": 0.1,
+    "embedding_std": 0.1,
+}
 RATES = {"scratch": 2e-3, "pretrained": 4e-3}
 ADVERSARIAL = {"scratch": 0.05, "pretrained": 0.03}
 
