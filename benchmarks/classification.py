@@ -95,8 +95,8 @@ ROWS = (
     Row(
         "20ng",
         "MLP",
-        "--model mlp --embedding-dim 0 --hidden-dim 128 --activation relu --dropout 0.5 --embedding-std 0.1 "
-        "--vocab-size 50000 --epochs 5 --lr 0.003 --schedule one-cycle",
+        "--model mlp --idf --embedding-dim 0 --hidden-dim 192 --activation relu --dropout 0.5 --embedding-std 0.1 "
+        "--vocab-size 50000 --epochs 4 --lr 0.004 --schedule one-cycle --weight-decay 0.01",
         0.83,
     ),
 )

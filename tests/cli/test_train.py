@@ -201,7 +201,8 @@ def test_presets_are_defaults(run: Any) -> None:
     config, options = saved.model.config, saved.extra["options"]
     assert (saved.model.kind, config["embedding_dim"], config["activation"]) == ("mlp", None, "relu")
     assert (config["hidden_dim"], options["epochs"]) == (8, 1)
-    assert (options["learning_rate"], options["schedule"]["kind"]) == (0.003, "one-cycle")
+    assert (options["learning_rate"], options["schedule"]["kind"]) == (0.004, "one-cycle")
+    assert config["token_weights"]
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)

@@ -24,12 +24,14 @@ _BAG = {
     "vocab_size": 50_000,
     "embedding_dim": 0,
     "embedding_std": 0.1,
-    "hidden_dim": 128,
+    "idf": True,
+    "hidden_dim": 192,
     "activation": "relu",
     "dropout": 0.5,
     "schedule": "one-cycle",
-    "epochs": 5,
-    "lr": 3e-3,
+    "epochs": 4,
+    "lr": 4e-3,
+    "weight_decay": 0.01,
 }
 _TRANSFER = {"dropout": 0.4, "adversarial": 0.03, "schedule": "one-cycle", "epochs": 3, "lr": 4e-3}
 PRESETS: dict[str, dict[str, Any]] = {"little-data": _LITTLE_DATA, "bag": _BAG, "transfer": _TRANSFER}
