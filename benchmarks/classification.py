@@ -84,6 +84,12 @@ ROWS = (
         0.785,
     ),
     Row("trec", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 5 --lr 0.004", 0.92),
+    Row(
+        "trec",
+        "LSTM, pre-trained",
+        "--from lm --lm-epochs 6 --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4 --adversarial 0.03",
+        0.92,
+    ),
     Row("sms", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 4 --lr 0.003", 0.95, f1_of="spam"),
     Row(
         "langid60",
