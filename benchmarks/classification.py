@@ -95,7 +95,7 @@ ROWS = (
         "langid60",
         "LSTM on characters",
         "--tokenizer character --vocab-size 3000 --bidirectional --pooling max --dropout 0.1 --embedding-dim 32 "
-        "--hidden-dim 96 --epochs 1 --lr 0.004 --schedule one-cycle",
+        "--hidden-dim 96 --epochs 3 --lr 0.004 --schedule one-cycle",
         0.97,
     ),
     Row(
@@ -105,6 +105,7 @@ ROWS = (
         "--vocab-size 50000 --epochs 4 --lr 0.004 --schedule one-cycle --weight-decay 0.01",
         0.83,
     ),
+    Row("20ng", "LSTM", f"{SMALL_DATA} --vocab-size 30000 --min-frequency 2 --epochs 4 --lr 0.003", 0.75),
 )
 
 
