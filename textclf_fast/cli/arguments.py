@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,6 +38,13 @@ def blame(option: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{option}'") from error
+
+
+def check_untouched(command: Callable[..., None], why: str, **options: Any) -> None:
+    """Refuses options of a sub-command that have no say in what it is to do: all are to be at their defaults."""
+    for name, value in options.items():
+        if value != inspect.signature(command).parameters[name].default:
+            raise typer.BadParameter(why, param_hint=f"'--{name.replace('_', '-')}'")
 
 
 File = Annotated[
@@ -90,7 +98,10 @@ Part = Annotated[
     ),
 ]
 Tokenizer = Annotated[
-    Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.", rich_help_panel=DATA)
+    Literal["word", "ngram", "character", "bpe"],
+    typer.Option(
+        help="What a text is split into; ngram: words, pairs of them and pieces, for --model mlp.", rich_help_panel=DATA
+    ),
 ]
 VocabSize = Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.", rich_help_panel=DATA)]
 MinFrequency = Annotated[

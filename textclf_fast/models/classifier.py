@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -45,3 +47,19 @@ class Classifier(nn.Module):
         """
         if weights is not None:
             raise ValueError(f"weights: expected None for a {type(self).__name__}, got {weights!r}")
+
+
+def scale_embedding(embedding: nn.Embedding, embedding_std: float) -> None:
+    """Makes initial vectors, drawn from N(0, 1) as nn.Embedding does, some from N(0, embedding_std ** 2).
+
+    A word that is hardly ever seen keeps its initial vector: at 1 that is as loud as any other word's and says nothing.
+    One seed on rt, a validation part: 73 % at 1, 75 % at 0.1.
+
+    Raises:
+        ValueError: no finite number above 0.
+    """
+    if not (math.isfinite(embedding_std) and embedding_std > 0):
+        raise ValueError(f"embedding_std: expected a finite number above 0, got {embedding_std}")
+    if embedding_std != 1:
+        with torch.no_grad():
+            embedding.weight.mul_(embedding_std)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from textclf_fast.models.classifier import Classifier
+from textclf_fast.models.classifier import Classifier, scale_embedding
 from textclf_fast.models.padding import known_lengths
 from textclf_fast.models.pooling import PackedRows
 from textclf_fast.nn.distinct import embed_with_dropout
@@ -47,7 +47,7 @@ class MLPClassifier(Classifier):
         embedding_dropout: of words, as of :class:`textclf_fast.FusedEmbeddingLSTM`.
         token_weights: there is a buffer ``token_weights`` (V,), ones at first and not trained, for
             :func:`inverse_document_frequency` and the like: see :meth:`set_token_weights`.
-        padding_idx, batch_first, sparse: as of :class:`textclf_fast.TextClassifier`.
+        padding_idx, batch_first, sparse, embedding_std: as of :class:`textclf_fast.TextClassifier`.
 
     Raises:
         ValueError: an argument out of range.
@@ -72,6 +72,7 @@ class MLPClassifier(Classifier):
         padding_idx: int | None = 0,
         batch_first: bool = False,
         sparse: bool = False,
+        embedding_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.config = {
@@ -88,6 +89,7 @@ class MLPClassifier(Classifier):
             "padding_idx": padding_idx,
             "batch_first": batch_first,
             "sparse": sparse,
+            "embedding_std": embedding_std,
         }
         for name, value, choices in (("activation", activation, _ACTIVATIONS), ("mode", mode, _MODES)):
             if value not in choices:
@@ -104,6 +106,7 @@ class MLPClassifier(Classifier):
         self.batch_first = batch_first
         width = hidden_dim if embedding_dim is None else embedding_dim
         self.embedding = nn.Embedding(vocab_size, width, sparse=sparse)
+        scale_embedding(self.embedding, embedding_std)
         # Of the layer whose weights are the embedding's.
         self.bias = nn.Parameter(torch.zeros(hidden_dim)) if embedding_dim is None else None
         inputs = [width] + [hidden_dim] * (num_layers - 1)
