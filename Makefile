@@ -1,4 +1,4 @@
-# make demo | test | compatibility | bench | lint | sanitize.  Each makes its own virtual environment in .venv, installs this folder into it, and can
+# make demo | test | compatibility | bench | report | lint | sanitize.  Each makes its own virtual environment in .venv, installs this folder into it, and can
 # be run again: what is up to date is not done twice.  PYTHON names the interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,12 +15,13 @@ SOURCES := pyproject.toml setup.py MANIFEST.in constraints.txt $(shell find text
 	! -name '*.so' ! -name '*.pyc' ! -name _build.txt)
 CPP_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test compatibility bench lint sanitize
+.PHONY: help demo test compatibility bench report lint sanitize
 help:
 	@echo "make demo   train the classifier on real reviews, with nn.LSTM and with ours, and compare them"
 	@echo "make test   install with the test extras and run the tests"
 	@echo "make compatibility   run the tests that show how nn.LSTM and ours behave; write docs/compatibility.md"
 	@echo "make bench  time ours against nn.LSTM, ONNX Runtime and OpenVINO; write docs/performance-ISA.md"
+	@echo "make report   write docs/results.md and its picture from benchmarks/results, with the commands that measure them"
 	@echo "make lint   ruff, mypy, clang-format"
 	@echo "make sanitize   run the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 
@@ -43,6 +44,11 @@ bench: $(BENCH)
 	$(BIN)/pytest benchmarks -q --benchmark-disable-gc --benchmark-columns=median,rounds
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.plot
+
+# What was measured is read, not measured again: the page says by which commands it was.
+report: $(DEMO)
+	@echo "== report: writing docs/results.md"
+	$(BIN)/python -m benchmarks.results_page
 
 lint: $(TEST) $(LINT)
 	@echo "== lint: ruff, mypy, clang-format"

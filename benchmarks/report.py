@@ -69,7 +69,7 @@ def make_report(rows: Sequence[Row], unmeasured: dict[str, str], command: str) -
     return {
         "machine": describe_machine() | versions(),
         "cores": os.cpu_count(),
-        "commit": _git_commit(),
+        "commit": git_commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "rows": [asdict(row) | {"ratios": row.ratios} for row in rows],
@@ -169,6 +169,6 @@ def document(source: Path, suffix: str) -> Path:
     return Path(__file__).parents[1] / "docs" / f"performance-{source.stem.removeprefix('cpu-')}{suffix}"
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
     run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=RESULTS.parent)
     return run.stdout.strip() or "unknown"

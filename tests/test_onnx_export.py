@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from textclf_fast import FusedEmbeddingLSTM, FusedLSTM, TextClassifier, export_onnx, onnx_export
+from textclf_fast.models import MLPClassifier, MultiInputClassifier
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -96,6 +97,68 @@ def test_pooled_classifiers(pooling: Any, with_lengths: bool, tmp_path: Path) ->
         export_onnx(model, tmp_path / "model.onnx", lengths=with_lengths)
         onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
         _check(model, tmp_path / "model.onnx", with_lengths)
+
+
+@pytest.mark.parametrize("with_lengths", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"activation": "relu", "mode": "sum", "num_layers": 2},
+        {"embedding_dim": None, "token_weights": True},
+        {"embedding_dim": None, "num_layers": 2, "batch_first": True},
+        {"padding_idx": None, "token_weights": True},
+    ],
+)
+def test_bags_of_words(options: dict[str, Any], with_lengths: bool, tmp_path: Path) -> None:
+    model = MLPClassifier(V, options.pop("embedding_dim", E), H, 3, **options).eval()
+    if model.token_weights is not None:
+        model.set_token_weights(torch.rand(V) + 0.5)
+    file = tmp_path / "model.onnx"
+    export_onnx(model, file, lengths=with_lengths)
+    onnx.checker.check_model(onnx.load(file), full_check=True)
+    for steps, rows in SIZES:
+        lengths = torch.randint(1, steps + 1, (rows,))
+        ids = torch.randint(1, V, (steps, rows))
+        ids[torch.arange(steps).unsqueeze(1) >= lengths] = 0
+        ids = ids.T.contiguous() if model.batch_first else ids
+        given = _run(file, {"ids": ids} | ({"lengths": lengths.int()} if with_lengths else {}))
+        with torch.no_grad():
+            wanted = model(ids, lengths) if with_lengths else model(ids)
+        np.testing.assert_allclose(given[0], wanted.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_lengths", [True, False])
+@pytest.mark.parametrize("head_dim", [None, 4])
+def test_several_inputs(head_dim: int | None, with_lengths: bool, tmp_path: Path) -> None:
+    """Two texts of one vocabulary, whose parts of the graph must not be taken for each other."""
+    text = {"kind": "text", "embedding_dim": E, "hidden_dim": H, "num_layers": 2}
+    inputs = {
+        "title": {**text, "pooling": "max"},
+        "a.b": {**text, "bidirectional": True},
+        "speech": {"kind": "sequence", "size": 4, "hidden_dim": 3, "pooling": "concat"},
+        "columns": {"kind": "columns", "size": 2, "hidden_dim": 3},
+    }
+    model = MultiInputClassifier(V, inputs, 3, head_dim=head_dim).eval()
+    file = tmp_path / "model.onnx"
+    export_onnx(model, file, lengths=with_lengths)
+    onnx.checker.check_model(onnx.load(file), full_check=True)
+    named = {given.name: given.type.tensor_type.shape.dim for given in onnx.load(file).graph.input}
+    assert (named["title.ids"][0].dim_param, named["a.b.ids"][0].dim_param) == ("title.T", "a.b.T")
+    steps, rows = 6, 4
+    lengths = {name: torch.randint(1, steps + 1, (rows,)) for name in ("title", "a.b", "speech")}
+    parts = {name: torch.randint(1, V, (steps, rows)) for name in ("title", "a.b")}
+    for name, ids in parts.items():
+        ids[torch.arange(steps).unsqueeze(1) >= lengths[name]] = 0
+    parts.update(speech=torch.randn(steps + 3, rows, 4), columns=torch.randn(rows, 2))
+    kinds = {"title": "ids", "a.b": "ids", "speech": "input", "columns": "columns"}
+    feed = {f"{name}.{kinds[name]}": part for name, part in parts.items()}
+    given: dict[str, Any] = dict(parts)
+    if with_lengths:
+        feed |= {f"{name}.lengths": each.int() for name, each in lengths.items()}
+        given |= {name: (parts[name], each) for name, each in lengths.items()}
+    with torch.no_grad():
+        np.testing.assert_allclose(_run(file, feed)[0], model(given).numpy(), rtol=0, atol=1e-5)
 
 
 def test_embedding_with_max_norm_is_left_as_it_is(tmp_path: Path) -> None:

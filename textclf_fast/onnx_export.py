@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from textclf_fast.models import TextClassifier
+from textclf_fast.models import MLPClassifier, MultiInputClassifier, TextClassifier
+from textclf_fast.models.encoders import ColumnsEncoder, SequenceEncoder, TextEncoder
 from textclf_fast.models.pooling import Pooling
 from textclf_fast.nn import FusedEmbeddingLSTM
 from textclf_fast.optim.deferred_rows import synchronize_rows
@@ -28,17 +29,20 @@ def export_onnx(model: nn.Module, path: str | Path, *, lengths: bool = True) -> 
     """Writes a model for inference in float32, for any batch size B and number of steps T.
 
     Inputs of the graph, in the model's layout, (T, B) or batch-first (B, T):
-        ids (T, B) int64, of a FusedEmbeddingLSTM or TextClassifier; input (T, B, I) float32, of a FusedLSTM.
+        ids (T, B) int64, of a FusedEmbeddingLSTM or a classifier; input (T, B, I) float32, of a FusedLSTM.
         lengths (B,) int32, each in 1 .. T.
+        Of a MultiInputClassifier, for each input NAME: NAME.ids or NAME.input, and NAME.lengths; or NAME.columns (B, F)
+        float32.
 
     Outputs:
-        output (T, B, D * H), zero past the lengths, h_n and c_n (L * D, B, H); of a TextClassifier logits (B, C).
+        output (T, B, D * H), zero past the lengths, h_n and c_n (L * D, B, H); of a classifier logits (B, C).
 
     Args:
-        model: a FusedLSTM or nn.LSTM, a FusedEmbeddingLSTM or a TextClassifier.
+        model: a FusedLSTM or nn.LSTM, a FusedEmbeddingLSTM, a TextClassifier, an MLPClassifier or a
+            MultiInputClassifier.
         path: of the file, usually .onnx.
-        lengths: whether the graph takes lengths. Without, every position counts; a TextClassifier counts them from the
-            padding, as it does itself.
+        lengths: whether the graph takes lengths. Without, every position counts; classifiers count those of texts from
+            the padding, as they do themselves.
 
     Raises:
         ImportError: the package onnx is missing.
@@ -57,11 +61,11 @@ def onnx_model(model: nn.Module, *, with_lengths: bool, steps: int | str = "T", 
     graph = _Graph(steps, rows)
     with torch.no_grad():
         if isinstance(model, TextClassifier):
-            encoder = model.encoder
-            ids = graph.ids(encoder.lstm.batch_first)
-            lengths = graph.lengths() if with_lengths else graph.lengths_before_padding(ids, model.padding_idx)
-            y, h_n, _ = graph.layers(encoder.lstm, graph.embed(encoder.embedding, ids), lengths)
-            graph.classify(model.fc, graph.pool(encoder.lstm, y, h_n[-1], lengths, model.pooling))
+            graph.classify(model.fc, graph.text(model, with_lengths))
+        elif isinstance(model, MLPClassifier):
+            graph.classify(model.fc, graph.bag_of_words(model, with_lengths))
+        elif isinstance(model, MultiInputClassifier):
+            graph.classify(model.fc, graph.join_inputs(model, with_lengths))
         elif isinstance(model, FusedEmbeddingLSTM | nn.LSTM):
             if isinstance(model, nn.LSTM):
                 lstm, x = model, graph.input(model)
@@ -70,7 +74,7 @@ def onnx_model(model: nn.Module, *, with_lengths: bool, steps: int | str = "T", 
             graph.sequence(lstm, *graph.layers(lstm, x, graph.lengths() if with_lengths else ""))
         else:
             raise TypeError(
-                f"model: expected a FusedLSTM, FusedEmbeddingLSTM or TextClassifier, got {type(model).__name__}"
+                f"model: expected a FusedLSTM, FusedEmbeddingLSTM or a classifier, got {type(model).__name__}"
             )
     return graph.model()
 
@@ -90,14 +94,17 @@ class _Graph:
         self._constants: dict[str, NDArray[Any]] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._prefix = ""  # of all names: those of one of several inputs
 
     def _add(self, op: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
         from onnx import helper
 
-        self._nodes.append(helper.make_node(op, inputs, list(outputs), **attributes))
-        return outputs[0]
+        names = [self._prefix + output for output in outputs]
+        self._nodes.append(helper.make_node(op, inputs, names, **attributes))
+        return names[0]
 
     def _constant(self, name: str, value: Any) -> str:
+        name = self._prefix + name
         self._constants[name] = np.asarray(value)
         return name
 
@@ -109,11 +116,14 @@ class _Graph:
     def _take(self, name: str, kind: str, *shape: int | str) -> str:
         from onnx import TensorProto, helper
 
+        name = self._prefix + name
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape))
         return name
 
     def _padded(self, batch_first: bool) -> tuple[int | str, int | str]:
-        return (self._rows, self._steps) if batch_first else (self._steps, self._rows)
+        # Each of several inputs has a T of its own: a runtime may take what has one name for one size.
+        steps = self._prefix + self._steps if isinstance(self._steps, str) else self._steps
+        return (self._rows, steps) if batch_first else (steps, self._rows)
 
     def ids(self, batch_first: bool) -> str:
         """(T, B)"""
@@ -155,7 +165,7 @@ class _Graph:
         """The last layer's output, (T, D, B, H), and each layer's h_n and c_n, (D, B, H)."""
         if lstm.proj_size:
             raise ValueError(f"model: ONNX's LSTM has no projection, expected proj_size = 0, got {lstm.proj_size}")
-        y, h_n, c_n = x, [], []
+        y, h_n, c_n = x, list[str](), list[str]()
         for layer in range(lstm.num_layers):
             if layer > 0:
                 x = self._join_directions(lstm, y, f"x_{layer}")
@@ -167,15 +177,14 @@ class _Graph:
                     continue
                 parts = [[reorder_gates(getattr(lstm, kind + suffix)) for kind in kinds] for suffix in suffixes]
                 weights.append(self._constant(f"{name}_{layer}", np.stack([np.concatenate(part) for part in parts])))
-            only = lstm.num_layers == 1
-            h_n.append("h_n" if only else f"h_n_{layer}")
-            c_n.append("c_n" if only else f"c_n_{layer}")
+            states = ["h_n", "c_n"] if lstm.num_layers == 1 else [f"h_n_{layer}", f"c_n_{layer}"]
+            for names, state in ((h_n, states[0]), (c_n, states[1])):
+                names.append(self._prefix + state)
             y = self._add(
                 "LSTM",
                 [x, *weights, lengths],
                 f"y_{layer}",
-                h_n[-1],
-                c_n[-1],
+                *states,
                 hidden_size=lstm.hidden_size,
                 direction="bidirectional" if lstm.bidirectional else "forward",
             )
@@ -219,14 +228,20 @@ class _Graph:
 
     def _fill_past_lengths(self, output: str, lengths: str) -> str:
         """(T, B, C) with -inf past the lengths."""
+        axis_2 = self._constant("axis_2", np.array([2], np.int64))
+        real = self._add("Unsqueeze", [self._is_real(output, lengths), axis_2], "is_real")
+        return self._add("Where", [real, output, self._constant("least", np.float32(-np.inf))], "output_or_least")
+
+    def _is_real(self, output: str, lengths: str) -> str:
+        """(T, B), for an output of T steps: whether a step is before its row's length."""
         shape = self._add("Shape", [output], "output_steps", end=1)
         steps = self._add("Squeeze", [self._add("Cast", [shape], "output_steps_int32", to=6)], "output_step_count")
         zero, one = self._constant("zero", np.int32(0)), self._constant("one", np.int32(1))
         numbers = self._add("Range", [zero, steps, one], "output_step_numbers")
-        axis_1, axis_2 = (self._constant(f"axis_{axis}", np.array([axis], np.int64)) for axis in (1, 2))
-        column = self._add("Unsqueeze", [numbers, axis_1], "output_step_column")
-        real = self._add("Unsqueeze", [self._add("Less", [column, lengths], "is_real_of"), axis_2], "is_real")
-        return self._add("Where", [real, output, self._constant("least", np.float32(-np.inf))], "output_or_least")
+        axis_1 = self._constant("axis_1", np.array([1], np.int64))
+        return self._add(
+            "Less", [self._add("Unsqueeze", [numbers, axis_1], "output_step_column"), lengths], "is_real_of"
+        )
 
     def _mean_of_steps(self, output: str, lengths: str) -> str:
         """(T, B, C), zero past the lengths -> (B, C)."""
@@ -237,13 +252,76 @@ class _Graph:
         counts = self._add("Cast", [lengths], "lengths_float", to=1)
         return self._add("Div", [total, self._add("Unsqueeze", [counts, axis_1], "length_column")], "mean_hidden")
 
+    def text(self, model: TextClassifier | TextEncoder, with_lengths: bool) -> str:
+        """(B, W): the pooled states of a text, which is an input."""
+        encoder = model.encoder
+        ids = self.ids(encoder.lstm.batch_first)
+        lengths = self.lengths() if with_lengths else self.lengths_before_padding(ids, model.padding_idx)
+        y, h_n, _ = self.layers(encoder.lstm, self.embed(encoder.embedding, ids), lengths)
+        return self.pool(encoder.lstm, y, h_n[-1], lengths, model.pooling)
+
+    def bag_of_words(self, model: MLPClassifier, with_lengths: bool) -> str:
+        """(B, H): the last hidden layer of a text, which is an input."""
+        from onnx import numpy_helper
+
+        ids = self.ids(model.batch_first)
+        lengths = self.lengths() if with_lengths else self.lengths_before_padding(ids, model.padding_idx)
+        vectors = self.embed(model.embedding, ids)
+        if lengths:
+            weight = self._add("Cast", [self._is_real(ids, lengths)], "weight", to=1)
+        else:
+            one = numpy_helper.from_array(np.ones(1, np.float32))
+            weight = self._add("ConstantOfShape", [self._add("Shape", [ids], "ids_shape")], "weight", value=one)
+        if model.token_weights is not None:
+            table = self._constant("token_weights", model.token_weights.float().cpu().numpy())
+            token_weight = self._add("Gather", [table, ids], "token_weight", axis=0)
+            weight = self._add("Mul", [weight, token_weight], "real_token_weight")
+        axis_0, axis_1, axis_2 = (self._constant(f"axis_{axis}", np.array([axis], np.int64)) for axis in range(3))
+        weighted = self._add("Mul", [vectors, self._add("Unsqueeze", [weight, axis_2], "weight_column")], "weighted")
+        bags = self._add("ReduceSum", [weighted, axis_0], "sums", keepdims=0)
+        if model.mode == "mean":
+            total = self._add("ReduceSum", [weight, axis_0], "total_weight", keepdims=0)
+            bags = self._add("Div", [bags, self._add("Unsqueeze", [total, axis_1], "total_column")], "means")
+        activation = {"relu": "Relu", "sigmoid": "Sigmoid"}[model.activation]
+        units = bags
+        if model.bias is not None:
+            bias = self._constant("bias", model.bias.float().cpu().numpy())
+            units = self._add(activation, [self._add("Add", [bags, bias], "bags_and_bias")], "units")
+        for number, layer in enumerate(model.hidden):
+            assert isinstance(layer, nn.Linear)
+            units = self._add(activation, [self._linear(layer, units, f"hidden_{number}")], f"units_{number}")
+        return units
+
+    def join_inputs(self, model: MultiInputClassifier, with_lengths: bool) -> str:
+        """(B, W): all inputs, and the layer over them."""
+        vectors = []
+        for name, encoder in zip(model.names, model.encoders, strict=True):
+            self._prefix = f"{name}."
+            if isinstance(encoder, TextEncoder):
+                vectors.append(self.text(encoder, with_lengths))
+            elif isinstance(encoder, SequenceEncoder):
+                x, lengths = self.input(encoder.lstm), self.lengths() if with_lengths else ""
+                y, h_n, _ = self.layers(encoder.lstm, x, lengths)
+                vectors.append(self.pool(encoder.lstm, y, h_n[-1], lengths, encoder.pooling))
+            else:
+                assert isinstance(encoder, ColumnsEncoder)
+                columns = self._take("columns", "FLOAT", self._rows, encoder.linear.in_features)
+                vectors.append(self._add("Relu", [self._linear(encoder.linear, columns, "linear")], "units"))
+        self._prefix = ""
+        joined = self._add("Concat", vectors, "joined_inputs", axis=1)
+        return joined if model.head is None else self._add("Relu", [self._linear(model.head, joined, "head")], "units")
+
     def classify(self, fc: nn.Linear, vectors: str) -> None:
         """Makes logits (B, C) the output, from one vector a row, (B, W)."""
-        operands = [vectors, self._constant("fc_weight", fc.weight.float().cpu().numpy())]
-        if fc.bias is not None:
-            operands.append(self._constant("fc_bias", fc.bias.float().cpu().numpy()))
-        self._add("Gemm", operands, "logits", transB=1)
+        self._linear(fc, vectors, "logits")
         self._give("logits", self._rows, fc.out_features)
+
+    def _linear(self, layer: nn.Linear, vectors: str, name: str) -> str:
+        """(B, W) -> (B, W')"""
+        operands = [vectors, self._constant(f"{name}_weight", layer.weight.float().cpu().numpy())]
+        if layer.bias is not None:
+            operands.append(self._constant(f"{name}_bias", layer.bias.float().cpu().numpy()))
+        return self._add("Gemm", operands, name, transB=1)
 
     def model(self) -> Any:
         """The onnx.ModelProto."""

@@ -17,7 +17,8 @@ from textclf_fast.cli import app
 def test_help_names_all_commands(run: Any) -> None:
     ran = run("--help")
     assert ran.status == 0
-    for command in ("train", "autotune", "predict", "demo", "data", "info"):
+    commands = ("train", "autotune", "predict", "serve", "evaluate", "calibrate", "baseline", "export")
+    for command in (*commands, "demo", "data", "info"):
         assert f" {command} " in ran.out
     assert "Exit status: 0 done" in ran.out
     assert "--install-completion" in ran.out
@@ -29,7 +30,12 @@ def test_help_names_all_commands(run: Any) -> None:
         ("train", ["FILE", "--text", "--label", "--out", "--epochs", "--held-out", "--seed", "--overwrite"]),
         ("train", ["─ Data ─", "─ Model ─", "─ Training ─", "─ Checkpoints ─", "─ Output ─", "textclf-fast train rt"]),
         ("autotune", ["FILE", "--out", "--minutes", "trials.json", "textclf-fast autotune"]),
-        ("predict", ["DIR", "FILE", "--jsonl", "standard"]),
+        ("predict", ["DIR", "FILE", "--jsonl", "--explain", "standard"]),
+        ("serve", ["DIR", "--host", "--port", "--max-body", "─ Limits ─", "textclf-fast serve model/", "curl"]),
+        ("evaluate", ["MODEL", "FILE", "--part", "--output", "--json", "textclf-fast evaluate model reviews.csv"]),
+        ("baseline", ["FILE", "--model", "--epochs", "--json", "textclf-fast baseline"]),
+        ("export", ["MODEL", "PATH", "--to", "textclf-fast export model model.onnx"]),
+        ("calibrate", ["MODEL", "FILE", "--part", "textclf-fast calibrate"]),
         ("demo", ["--out", "--epochs", "--seed"]),
         ("data", ["NAME"]),
         ("info", ["versions"]),

@@ -38,6 +38,10 @@ def test_writes_the_best_model_and_all_trials(run: Any, tmp_path: Path, monkeypa
     extra = json.loads((tmp_path / "model" / "config.json").read_text())["extra"]
     assert extra["accuracy_chosen_by"] == best
     assert len(textclf_fast.load("model").predict(["a lovely garden"])) == 1
+    assert "\n## Results\n" in (tmp_path / "model" / "README.md").read_text()
+    held_out = json.loads(run("evaluate", "model", TOY, "--json").out)
+    assert (held_out["part"], held_out["texts"], held_out["notes"]) == ("held-out", 40, [])
+    assert held_out["accuracy"] == extra["held_out"]["accuracy"]
     assert run("autotune", TOY, "--out", "model", "--minutes", 1).status == 2
     assert run("train", TOY, "--out", "model", "--overwrite", "--epochs", 1).status == 0
 

@@ -69,6 +69,23 @@ def test_json_lines(run: Any, model: Path, tmp_path: Path) -> None:
     assert sum(second["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_words_that_mattered(run: Any, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text(f"{GOOD}\n\n")
+    found = textclf_fast.load(model).explain(GOOD)
+    lines = run("predict", model, "texts", "--explain").out.splitlines()
+    label, probability, words = lines[0].split("\t")
+    assert (label, probability) == (found.label, f"{found.probabilities[found.label]:.4f}")
+    shown = [word.split(":") for word in words.split(" ")]
+    order = sorted(range(len(found.tokens)), key=lambda place: -abs(found.scores[place]))[:5]
+    assert [word for word, _ in shown] == [found.tokens[place] for place in order]
+    assert [float(score) for _, score in shown] == pytest.approx([found.scores[p] for p in order], rel=1e-2)
+    assert lines[1].endswith("\t"), "a text without a word"
+    first, second = map(json.loads, run("predict", model, "texts", "--explain", "--jsonl").out.splitlines())
+    assert [word["word"] for word in first["words"]] == found.tokens
+    assert [word["score"] for word in first["words"]] == pytest.approx(found.scores, rel=1e-3)
+    assert second["words"] == []
+
+
 @pytest.mark.parametrize("chunk", [2**20, 5])
 def test_broken_utf8(run: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr("textclf_fast.cli.predict._READ_BYTES", chunk)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 import textclf_fast
+from textclf_fast.cli.presets import PRESETS
+from textclf_fast.cli.train import train
 from textclf_fast.text import read_labelled
 from textclf_fast.training import load_model
 
@@ -45,6 +48,7 @@ def test_options_arrive(run: Any) -> None:
     options += ["--pooling", "max", "--embedding-dropout", 0.2, "--weight-dropout", 0.3, "--schedule", "one-cycle"]
     options += ["--weight-decay", 0.1, "--clip-norm", 2, "--label-smoothing", 0.05, "--class-weights", "negative=3"]
     options += ["--patience", 4, "--monitor", "loss", "--keep", "last", "--bf16", "--deterministic"]
+    options += ["--adversarial", 0.3, "--embedding-std", 0.25]
     ran = run("train", TOY, "--out", "model", *SMALL, *options, "--lr", 0.02, "--batch-size", 20)
     assert ran.status == 0, ran.err
     assert "100 to train on, 100 held out; vocabulary of 50" in ran.out
@@ -64,6 +68,7 @@ def test_options_arrive(run: Any) -> None:
         "embedding_dropout": 0.2,
         "weight_dropout": 0.3,
         "variational_dropout": 0.0,
+        "embedding_std": 0.25,
         "proj_size": 0,
     }
     kept = saved.extra["options"]
@@ -71,6 +76,7 @@ def test_options_arrive(run: Any) -> None:
     assert len(saved.extra["epochs"]) == 2
     assert kept["schedule"]["kind"] == "one-cycle"
     assert {
+        "adversarial": 0.3,
         "weight_decay": 0.1,
         "clip_norm": 2,
         "label_smoothing": 0.05,
@@ -186,6 +192,53 @@ def test_diverging(run: Any, tmp_path: Path) -> None:
 def test_perceptron(run: Any) -> None:
     assert run("train", TOY, "--out", "model", *SMALL, "--model", "mlp", "--layers", 2).status == 0
     assert load_model("model").model.kind == "mlp"
+
+
+def test_presets_are_defaults(run: Any) -> None:
+    """What is said in so many words holds, wherever it stands."""
+    assert run("train", TOY, "--out", "model", "--epochs", 1, "--preset", "bag", "--hidden-dim", 8).status == 0
+    saved = load_model("model")
+    config, options = saved.model.config, saved.extra["options"]
+    assert (saved.model.kind, config["embedding_dim"], config["activation"]) == ("mlp", None, "relu")
+    assert (config["hidden_dim"], options["epochs"]) == (8, 1)
+    assert (options["learning_rate"], options["schedule"]["kind"]) == (0.004, "one-cycle")
+    assert config["token_weights"]
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_presets_are_options_of_train(preset: dict[str, Any]) -> None:
+    assert preset.keys() <= inspect.signature(train).parameters.keys()
+
+
+def test_unknown_preset(run: Any) -> None:
+    ran = run("train", TOY, "--out", "model", "--preset", "best")
+    assert ran.status == 2
+    assert "'best' is not one of 'little-data', 'bag', 'transfer'" in ran.err
+
+
+def test_perceptron_on_the_bag_of_ngrams(run: Any) -> None:
+    options = ["--model", "mlp", "--embedding-dim", 0, "--hidden-dim", 8, "--activation", "relu", "--idf"]
+    assert run("train", TOY, "--out", "model", *options, "--tokenizer", "ngram", "--epochs", 1).status == 0
+    saved = load_model("model")
+    assert (saved.model.config["embedding_dim"], saved.model.config["activation"]) == (None, "relu")
+    assert "~good>" in saved.vocabulary
+    weights = saved.model.token_weights
+    often, seldom = (saved.vocabulary.encode([token])[0] for token in (".", "~good>"))
+    assert 1 < weights[often] < weights[seldom]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--activation", "relu"], "'--activation': is for --model mlp, not lstm"),
+        (["--embedding-dim", 0], "'--embedding-dim': expected at least 1 with --model lstm, got 0"),
+        (["--model", "mlp", "--pooling", "max"], "'--pooling': is for --model lstm, not mlp"),
+    ],
+)
+def test_options_of_the_other_model(run: Any, options: list[Any], message: str) -> None:
+    ran = run("train", TOY, "--out", "model", *options)
+    assert ran.status == 2
+    assert message in ran.err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_sequence
 
 import textclf_fast
 from textclf_fast.models import MultiInputClassifier, make_classifier
-from textclf_fast.text import Vocabulary
+from textclf_fast.text import DataError, Vocabulary
 from textclf_fast.training import load_model, save_model
 
 V, B, F, C = 30, 4, 3, 5
@@ -122,8 +122,8 @@ def test_saved_and_loaded(tmp_path: Path, batch: dict[str, Any]) -> None:
     loaded = load_model(tmp_path / "model")
     batch["values.2"] = batch["frames"]
     assert torch.equal(loaded.model(batch), model(batch))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"inputs: expected a mapping .* got PackedSequence"):
-        textclf_fast.load(tmp_path / "model").predict(["a text alone"])
+    with pytest.raises(DataError, match=r"model: expected one that takes one text, got inputs \['text', 'frames'"):
+        textclf_fast.load(tmp_path / "model")
 
 
 def test_bad_configurations() -> None:

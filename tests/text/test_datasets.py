@@ -210,7 +210,7 @@ def test_cache_that_cannot_be_written(cache: Path) -> None:
 
 
 def test_unknown_name(cache: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no data set 'nothing', expected one of: rt, .*, rt_plots$"):
+    with pytest.raises(DataError, match=r"there is no data set 'nothing', expected one of: rt, .*, news$"):
         fetch("nothing")
     with pytest.raises(DataError, match=r"there is no data set 'rt_plots', expected one of: rt, .*, tiny$"):
         load_dataset("rt_plots")
@@ -338,7 +338,7 @@ def test_parts(name: str, sizes: tuple[int, int], classes: int) -> None:
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("name", "words"), [("movie_dialog", 864_875), ("rt_plots", 120_043)])
+@pytest.mark.parametrize(("name", "words"), [("movie_dialog", 864_875), ("rt_plots", 120_043), ("news", 2_071_655)])
 def test_corpora(name: str, words: int) -> None:
     fetched(name)
     texts = load_unlabelled(name)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from textclf_fast.text import TOKENIZER_KINDS, CharacterTokenizer, WordTokenizer, make_tokenizer, tokenizer_for
+from textclf_fast.text import (
+    TOKENIZER_KINDS,
+    CharacterTokenizer,
+    NgramTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    make_tokenizer,
+    tokenizer_for,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,19 +75,72 @@ def test_characters(text: str, characters: str, lower: bool) -> None:
     assert CharacterTokenizer(lower)(text) == list(characters)
 
 
-@pytest.mark.parametrize("tokenizer", [WordTokenizer(), CharacterTokenizer(), CharacterTokenizer(lower=True)])
-def test_made_again_from_its_config(tokenizer: WordTokenizer | CharacterTokenizer) -> None:
+@pytest.mark.parametrize(
+    ("words", "characters", "tokens"),
+    [
+        (1, None, ["so", "good", "!"]),
+        (2, None, ["so", "good", "!", " so", "so good", "good !"]),
+        (3, None, ["so", "good", "!", " so", "so good", "good !", " so good", "so good !"]),
+        (
+            1,
+            (3, 4),
+            [
+                "so",
+                "good",
+                "!",
+                "~<so",
+                "~so>",
+                "~<so>",
+                "~<go",
+                "~goo",
+                "~ood",
+                "~od>",
+                "~<goo",
+                "~good",
+                "~ood>",
+                "~<!>",
+            ],
+        ),
+    ],
+)
+def test_ngrams(words: int, characters: tuple[int, int] | None, tokens: list[str]) -> None:
+    assert NgramTokenizer(words, characters)("So good!") == tokens
+
+
+def test_no_ngrams_of_no_text() -> None:
+    assert NgramTokenizer()(" ") == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"words": 0}, {"characters": (0, 3)}, {"characters": (4, 3)}, {"characters": [3]}]
+)
+def test_ngrams_out_of_range(arguments: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))}: expected"):
+        NgramTokenizer(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        WordTokenizer(),
+        CharacterTokenizer(),
+        CharacterTokenizer(lower=True),
+        NgramTokenizer(),
+        NgramTokenizer(words=3, characters=None),
+    ],
+)
+def test_made_again_from_its_config(tokenizer: Tokenizer) -> None:
     again = make_tokenizer(tokenizer.config)
     assert type(again) is type(tokenizer)
     assert again("A Film") == tokenizer("A Film")
 
 
 def test_chosen_by_kind() -> None:
-    assert TOKENIZER_KINDS == ("word", "character", "bpe")
+    assert TOKENIZER_KINDS == ("word", "ngram", "character", "bpe")
     assert isinstance(tokenizer_for("word", []), WordTokenizer)
     assert tokenizer_for("character", []).config == {"kind": "character", "lower": False}
     for call in (lambda: tokenizer_for("words", []), lambda: make_tokenizer({"kind": "words"})):
-        with pytest.raises(ValueError, match="kind: expected one of word, character, bpe, got 'words'"):
+        with pytest.raises(ValueError, match="kind: expected one of word, ngram, character, bpe, got 'words'"):
             call()
     with pytest.raises(TypeError, match="upper"):
         make_tokenizer({"kind": "character", "upper": True})

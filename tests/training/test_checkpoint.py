@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from textclf_fast.text import DataError, Vocabulary
-from textclf_fast.training import check_target, load_model, save_model
+from textclf_fast.training import check_target, load_model, save_model, store_temperature
 
 FILES = ["config.json", "model.safetensors", "tokenizer.json", "vocabulary.json"]
 
@@ -130,6 +130,9 @@ def test_only_models_are_overwritten(tmp_path: Path) -> None:
         check_target(tmp_path / "thesis.tex", overwrite=True)
     with pytest.raises(NotADirectoryError, match="is a file"):
         check_target(tmp_path / "thesis.tex" / "model")
+    (tmp_path / "thesis.tex").rename(tmp_path / "README.md")  # not the card of a model
+    with pytest.raises(FileExistsError, match=r"holds 'README.md' and no model"):
+        check_target(tmp_path, overwrite=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -221,4 +224,29 @@ def test_damaged_models(tmp_path: Path, toy: Any, how: str, message: str) -> Non
 
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such directory"):
+        load_model(tmp_path / "model")
+
+
+def test_a_temperature_divides_the_logits(tmp_path: Path, toy: Any) -> None:
+    save(tmp_path / "model", toy)
+    batch = toy.data.tokens.packed(range(20))
+    plain = load_model(tmp_path / "model")
+    assert plain.temperature == 1
+    for temperature in (3.0, 0.5, 1.0):  # each in place of the one before
+        store_temperature(tmp_path / "model", temperature)
+        saved = load_model(tmp_path / "model")
+        assert saved.temperature == temperature
+        with torch.no_grad():
+            torch.testing.assert_close(saved.model(batch), plain.model(batch) / temperature)
+    assert names_in(tmp_path / "model") == FILES
+
+
+@pytest.mark.parametrize("number", [0, -1.0, float("nan"), float("inf"), "hot", True])
+def test_what_is_no_temperature(tmp_path: Path, toy: Any, number: Any) -> None:
+    save(tmp_path / "model", toy)
+    with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
+        store_temperature(tmp_path / "model", number)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "temperature": number}))
+    with pytest.raises(DataError, match="do not fit together: temperature: expected a finite number"):
         load_model(tmp_path / "model")

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import textclf_fast
-from textclf_fast.predictor import Predictor
+from textclf_fast.models import MLPClassifier
+from textclf_fast.predictor import Predictor, _batches
 from textclf_fast.text import WordTokenizer
 from textclf_fast.training import TrainingOptions, fit, save_model
 
@@ -87,6 +88,52 @@ def test_threads_may_share_it(toy: Any) -> None:
                 assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_threads_may_share_it_whatever_they_ask(toy: Any, predictor: Predictor) -> None:
+    """One text, many, and explanations, which differentiate, at the same time."""
+    single, many, found = predictor.predict_proba(toy.texts[:1]), predictor.predict_proba(toy.texts), {}
+    for text in toy.texts[:4]:
+        found[text] = predictor.explain(text)
+
+    def ask(number: int) -> None:
+        text = toy.texts[number % 4]
+        assert predictor.explain(text).scores == pytest.approx(found[text].scores, abs=1e-6)
+        assert predictor.predict_proba(toy.texts[:1]) == pytest.approx(single, abs=1e-6)
+        assert predictor.predict_proba(toy.texts) == pytest.approx(many, abs=1e-6)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(24)))
+
+
+def test_batches_are_small_and_hold_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textclf_fast.predictor._MOST_ROWS", 4)
+    monkeypatch.setattr("textclf_fast.predictor._MOST_POSITIONS", 12)
+    lengths = np.array([9, 1, 1, 1, 40, 1, 1, 3, 2, 4, 4, 4, 13])
+    batches = [batch.tolist() for batch in _batches(lengths)]
+    assert [lengths[batch].tolist() for batch in batches] == [[1, 1, 1, 1], [1, 2, 3], [4, 4, 4], [9], [13], [40]]
+    assert sorted(np.concatenate(batches)) == list(range(13))
+
+
+def test_a_long_text_among_short_ones_pads_nobody(toy: Any, predictor: Predictor) -> None:
+    long = " ".join(toy.texts * 10)
+    together = predictor.predict_proba([*toy.texts[:5], long, *toy.texts[5:10]])
+    assert together[5] == pytest.approx(predictor.predict_proba([long])[0], abs=1e-6)
+    assert np.delete(together, 5, axis=0) == pytest.approx(predictor.predict_proba(toy.texts[:10]), abs=1e-6)
+
+
+def test_needs_no_training(tmp_path: Path, toy: Any, predictor: Predictor) -> None:
+    save_model(tmp_path / "model", predictor._model, toy.vocabulary, toy.labels)
+    code = (
+        "import sys, textclf_fast; p = textclf_fast.load(sys.argv[1]); p.predict(['a text']); p.explain('a text');"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    loaded = set(done.stdout.split())
+    assert "textclf_fast.predictor" in loaded
+    assert not loaded & {"textclf_fast.training", "typer", "rich", "sklearn", "matplotlib", "starlette"}
+
+
 def test_gradients_are_left_alone(toy: Any, predictor: Predictor) -> None:
     predictor.predict(toy.texts[:3])
     assert torch.is_grad_enabled()
@@ -97,6 +144,38 @@ def test_in_int8(tmp_path: Path, toy: Any, predictor: Predictor) -> None:
     loaded = textclf_fast.load(tmp_path / "model", weights="int8")
     error = np.abs(loaded.predict_proba(toy.texts) - predictor.predict_proba(toy.texts)).max()
     assert 1e-6 < error < 0.05
+
+
+def test_explains_what_it_predicts(toy: Any, predictor: Predictor) -> None:
+    text = "The soup was cold and the zyzzyva was rude."
+    predictor._model.zero_grad()
+    found = predictor.explain(text)
+    assert found.label == predictor.predict([text])[0] == "negative"
+    assert list(found.probabilities.values()) == predictor.predict_proba([text])[0].tolist()
+    assert found.tokens == ["the", "soup", "was", "cold", "and", "the", "zyzzyva", "was", "rude", "."]
+    assert found.known == [token != "zyzzyva" for token in found.tokens]
+    assert len(found.scores) == 10
+    for parameter in predictor._model.parameters():
+        assert parameter.grad is None
+
+
+def test_finds_the_words_that_make_the_difference(toy: Any) -> None:
+    torch.manual_seed(0)
+    model = MLPClassifier(len(toy.vocabulary), 16, 16, 2)
+    fit(model, toy.data, toy.data, TrainingOptions(epochs=12, batch_size=8, learning_rate=1e-2))
+    explained = Predictor(model, toy.vocabulary, toy.labels).explain("The soup was cold and the waiter was rude.")
+    assert explained.label == "negative"
+    scores = dict(zip(explained.tokens, explained.scores, strict=True))
+    assert sorted(scores, key=scores.__getitem__)[-2:] in (["cold", "rude"], ["rude", "cold"])
+    assert scores["cold"] > 0 < scores["rude"]
+
+
+def test_explains_nothing_where_there_are_no_words(predictor: Predictor) -> None:
+    found = predictor.explain(" ")
+    assert (found.tokens, found.scores, found.known) == ([], [], [])
+    assert list(found.probabilities.values()) == predictor.predict_proba([" "])[0].tolist()
+    with pytest.raises(TypeError, match="text: expected str, got bytes"):
+        predictor.explain(b"a")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,16 @@ from typing import Annotated
 import typer
 
 from textclf_fast.cli.autotune import autotune
+from textclf_fast.cli.baseline import baseline
+from textclf_fast.cli.calibrate import calibrate
 from textclf_fast.cli.data import data
 from textclf_fast.cli.demo import demo
+from textclf_fast.cli.evaluate import evaluate
+from textclf_fast.cli.export import export
 from textclf_fast.cli.lr_find import lr_find
 from textclf_fast.cli.predict import predict
 from textclf_fast.cli.pretrain import pretrain
+from textclf_fast.cli.serve import serve
 from textclf_fast.cli.train import train
 
 FAILED = 2
@@ -31,6 +36,11 @@ app = typer.Typer(
 app.command()(train)
 app.command()(autotune)
 app.command()(predict)
+app.command()(serve)
+app.command()(evaluate)
+app.command()(calibrate)
+app.command()(baseline)
+app.command()(export)
 app.command()(pretrain)
 app.command()(lr_find)
 app.command()(demo)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +40,13 @@ def blame(option: str) -> Iterator[None]:
         raise typer.BadParameter(str(error), param_hint=f"'{option}'") from error
 
 
+def check_untouched(command: Callable[..., None], why: str, **options: Any) -> None:
+    """Refuses options of a sub-command that have no say in what it is to do: all are to be at their defaults."""
+    for name, value in options.items():
+        if value != inspect.signature(command).parameters[name].default:
+            raise typer.BadParameter(why, param_hint=f"'--{name.replace('_', '-')}'")
+
+
 File = Annotated[
     str,
     typer.Argument(
@@ -57,8 +65,43 @@ Group = Annotated[
     ),
 ]
 HeldOut = Annotated[float, typer.Option(callback=share, help="Share of the texts to test on.", rich_help_panel=DATA)]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The directory of a model that `train` wrote.")]
+TextAsTrained = Annotated[
+    str | None, typer.Option("--text", help="Column of the texts.", rich_help_panel=DATA, show_default="as trained")
+]
+LabelAsTrained = Annotated[
+    str | None, typer.Option("--label", help="Column of the labels.", rich_help_panel=DATA, show_default="as trained")
+]
+GroupAsTrained = Annotated[
+    str | None,
+    typer.Option(
+        "--group", help="Column that says where a text is from.", rich_help_panel=DATA, show_default="as trained"
+    ),
+]
+HeldOutAsTrained = Annotated[
+    float | None,
+    typer.Option(
+        "--held-out",
+        callback=lambda number: None if number is None else share(number),
+        help="Share of the texts that is the part held out.",
+        rich_help_panel=DATA,
+        show_default="as trained",
+    ),
+]
+Part = Annotated[
+    Literal["all", "train", "held-out"] | None,
+    typer.Option(
+        "--part",
+        help="Which of the texts.",
+        rich_help_panel=DATA,
+        show_default="held-out, of the file that the model was trained on; or else all",
+    ),
+]
 Tokenizer = Annotated[
-    Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.", rich_help_panel=DATA)
+    Literal["word", "ngram", "character", "bpe"],
+    typer.Option(
+        help="What a text is split into; ngram: words, pairs of them and pieces, for --model mlp.", rich_help_panel=DATA
+    ),
 ]
 VocabSize = Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.", rich_help_panel=DATA)]
 MinFrequency = Annotated[

@@ -45,6 +45,7 @@ def autotune(
     """
     from textclf_fast.cli.inputs import read_data
     from textclf_fast.cli.tuning_run import TuningRun
+    from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
     from textclf_fast.training import check_target
 
@@ -52,6 +53,7 @@ def autotune(
     data = read_data(file, text, label, group)
     rest, test = split(data, held_out)
     train, chooser = split(rest, choose)
+    source = describe_source(file, data, rest, test, text=text, label=label, group=group, share=held_out)
     run = TuningRun(file, out, as_json)
     inputs = run.encode([train, chooser, test], data.classes, tokenizer, vocab_size, min_frequency)
-    run.save(run.search(inputs, minutes, seed), inputs, overwrite)
+    run.save(run.search(inputs, minutes, seed), inputs, source, overwrite)

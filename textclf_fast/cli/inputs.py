@@ -15,13 +15,34 @@ if TYPE_CHECKING:
     from textclf_fast.training import EncodedTexts
 
 
-def read_data(file: str, text: str, label: str, group: str | None) -> LabelledTexts:
-    """The texts of a file, or of a data set of this name."""
+def read_data(
+    file: str, text: str, label: str, group: str | None, classes: Sequence[str] | None = None
+) -> LabelledTexts:
+    """The texts of a file, or of a data set of this name; with `classes`, those that a model knows, of no others.
+
+    Raises:
+        DataError: it cannot be read, or has another class.
+    """
     from textclf_fast.text import DATASETS, load_dataset, read_labelled
 
     if file in DATASETS and not Path(file).exists():
-        return load_dataset(file)
-    return read_labelled(file, text, label, group)
+        data = load_dataset(file)
+        if classes is not None:
+            check_known(file, data, classes)
+        return data
+    return read_labelled(file, text, label, group, classes=classes)
+
+
+def check_known(file: str, data: LabelledTexts, classes: Sequence[str]) -> None:
+    """Refuses texts of a class that a model does not know.
+
+    Raises:
+        DataError: there are some.
+    """
+    from textclf_fast.text import DataError
+
+    if unknown := sorted(set(data.classes) - set(classes)):
+        raise DataError(f"{file}: label {unknown[0]!r} is none of the {len(classes)} that the model knows")
 
 
 def missing_classes(file: str, train_part: LabelledTexts, classes: Sequence[str]) -> list[str]:

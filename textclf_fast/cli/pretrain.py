@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from textclf_fast.cli.arguments import positive, share
+from textclf_fast.cli.arguments import check_untouched, positive, share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,13 +31,22 @@ def pretrain(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write the language model to; it is made.")],
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="LM",
+            help="Go on with a language model that this wrote, after Ctrl-C or not: its sizes and vocabulary hold.",
+        ),
+    ] = None,
     text: Annotated[str, typer.Option(help="Column of the texts, in files that have columns.")] = "text",
     epochs: Annotated[int, typer.Option(min=1, help="How often each text is seen, at most.")] = 3,
     minutes: Annotated[
         float | None, typer.Option(callback=positive, help="Stop training after so many minutes.")
     ] = None,
+    tokenizer: Annotated[Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.")] = "word",
     vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 20_000,
-    min_frequency: Annotated[int, typer.Option(min=1, help="Words seen less often are unknown.")] = 3,
+    min_frequency: Annotated[int, typer.Option(min=1, help="Tokens seen less often are unknown.")] = 3,
     embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.")] = 128,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of the LSTM, in each direction.")] = 192,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM; several with --forward alone.")] = 1,
@@ -62,10 +72,12 @@ def pretrain(
     from rich.console import Console
 
     from textclf_fast.models import LanguageModel
-    from textclf_fast.text import DataError, TokenFile, Vocabulary, WordTokenizer
+    from textclf_fast.text import DataError, TokenFile, Vocabulary, tokenizer_for
     from textclf_fast.training import check_target
-    from textclf_fast.training.language_model_files import save_language_model
-    from textclf_fast.training.pretraining import PretrainingOptions, pretrain
+    from textclf_fast.training.interrupts import StopSignals
+    from textclf_fast.training.language_model_files import load_language_model, save_language_model
+    from textclf_fast.training.pretraining import PretrainingOptions
+    from textclf_fast.training.pretraining import pretrain as train_language_model
 
     if bidirectional and layers > 1:
         raise DataError(f"--layers: {layers} layers can read in one direction alone: add --forward")
@@ -73,17 +85,14 @@ def pretrain(
     options = PretrainingOptions(
         epochs=epochs, minutes=minutes, batch_size=batch_size, steps=steps, learning_rate=lr, seed=seed
     )
-    tokenizer = WordTokenizer()
-    vocabulary = Vocabulary.build(map(tokenizer, _texts(sources, text, held_out, False)), vocab_size, min_frequency)
-    with tempfile.TemporaryDirectory(prefix="textclf-fast-") as folder:
-        train, tested = (
-            TokenFile.write(Path(folder) / name, _texts(sources, text, held_out, part), tokenizer, vocabulary)
-            for name, part in (("train", False), ("held_out", True))
-        )
-        print(
-            f"{len(train):,} texts of {train.num_tokens:,} tokens to train on, {len(tested):,} held out; "
-            f"vocabulary of {len(vocabulary):,}"
-        )
+    if start is None:
+        try:
+            split = tokenizer_for(tokenizer, _texts(sources, text, held_out, False), vocab_size)
+        except DataError:  # of the texts, which it may read
+            raise
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="'--vocab-size'") from error
+        vocabulary = Vocabulary.build(map(split, _texts(sources, text, held_out, False)), vocab_size, min_frequency)
         torch.manual_seed(seed)
         model = LanguageModel(
             len(vocabulary),
@@ -93,15 +102,40 @@ def pretrain(
             bidirectional=bidirectional,
             dropout=dropout,
         )
+    else:
+        check_untouched(
+            pretrain,
+            "comes from the language model with --from",
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            embedding_dim=embedding_dim,
+            hidden_dim=hidden_dim,
+            layers=layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+        )
+        saved = load_language_model(start)
+        model, vocabulary, split = saved.model, saved.vocabulary, saved.tokenizer
+    with tempfile.TemporaryDirectory(prefix="textclf-fast-") as folder:
+        train, tested = (
+            TokenFile.write(Path(folder) / name, _texts(sources, text, held_out, part), split, vocabulary)
+            for name, part in (("train", False), ("held_out", True))
+        )
+        print(
+            f"{len(train):,} texts of {train.num_tokens:,} tokens to train on, {len(tested):,} held out; "
+            f"vocabulary of {len(vocabulary):,}"
+        )
         console = Console(highlight=False, soft_wrap=True)
-        with _Progress(console) as progress:
-            records = pretrain(
+        with StopSignals() as signals, _Progress(console) as progress:
+            records = train_language_model(
                 model,
                 train.tokens,
                 tested.tokens,
                 options,
                 progress.on_step,
                 lambda result: console.print(_line(result), markup=False),
+                lambda: signals.asked,
             )
     extra = {
         "texts": list(sources),
@@ -109,9 +143,12 @@ def pretrain(
         "options": dataclasses.asdict(options),
         "epochs": [dataclasses.asdict(record) for record in records],
     }
-    save_language_model(out, model, vocabulary, tokenizer, extra, overwrite)
+    save_language_model(out, model, vocabulary, split, extra, overwrite)
     print(f"{out}: perplexity {records[-1].perplexity:,.1f} on the texts held out")
     print(f"To use it: textclf-fast train FILE --from {shlex.quote(str(out))} --out DIR")
+    if signals.asked:
+        print(f"note: stopped; pretrain --from {shlex.quote(str(out))} goes on", file=sys.stderr)
+        signals.stop()
 
 
 def _texts(sources: Sequence[str], column: str, share: float, held_out: bool) -> Iterator[str]:

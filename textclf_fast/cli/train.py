@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from textclf_fast.cli import arguments
-from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, positive
+from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, check_untouched, positive
+from textclf_fast.cli.presets import use_preset
 
 if TYPE_CHECKING:
+    from textclf_fast.cli.inputs import Inputs
     from textclf_fast.models import Classifier
 
 CHECKPOINTS = "Checkpoints"
@@ -21,6 +22,16 @@ CHECKPOINTS = "Checkpoints"
 def train(
     file: arguments.File,
     out: arguments.Out,
+    preset: Annotated[
+        Literal["little-data", "bag", "transfer"] | None,
+        typer.Option(
+            is_eager=True,
+            callback=use_preset,
+            help="Other defaults: little-data, an LSTM that some thousands of texts are enough for; bag, an MLP on the "
+            "bag of words, for long texts on topics; transfer, for --from.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     text: arguments.Text = "text",
     label: arguments.Label = "label",
     group: arguments.Group = None,
@@ -32,11 +43,37 @@ def train(
         Literal["lstm", "mlp"],
         typer.Option("--model", help="An LSTM, or a perceptron on the bag of words.", rich_help_panel=MODEL),
     ] = "lstm",
-    embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.", rich_help_panel=MODEL)] = 100,
+    embedding_dim: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Numbers per token; 0, of an mlp: its first layer is on the bag of words itself.",
+            rich_help_panel=MODEL,
+        ),
+    ] = 100,
+    embedding_std: Annotated[
+        float,
+        typer.Option(
+            callback=positive,
+            help="Of the initial word vectors; 0.1: rare words say little, which few labels are better off with.",
+            rich_help_panel=MODEL,
+        ),
+    ] = 1.0,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of a layer.", rich_help_panel=MODEL)] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Hidden layers.", rich_help_panel=MODEL)] = 1,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read the texts backwards as well.", rich_help_panel=MODEL)
+    ] = False,
+    activation: Annotated[
+        Literal["sigmoid", "relu"], typer.Option(help="Of an mlp's hidden layers.", rich_help_panel=MODEL)
+    ] = "sigmoid",
+    idf: Annotated[
+        bool,
+        typer.Option(
+            "--idf",
+            help="Of an mlp: a word counts the more, the fewer texts have it (inverse document frequency).",
+            rich_help_panel=MODEL,
+        ),
     ] = False,
     dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the units dropped in training.", rich_help_panel=MODEL)
@@ -47,7 +84,7 @@ def train(
             "--from",
             metavar="LM",
             help="Begin with a language model that `pretrain` wrote: its sizes, tokenizer and vocabulary hold, the "
-            "LSTM's states are pooled; try --schedule one-cycle --lr 0.004 --dropout 0.4.",
+            "LSTM's states are pooled; try --preset transfer.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -108,6 +145,14 @@ def train(
         float,
         typer.Option(min=0, max=0.99, help="Share of a label spread over all classes.", rich_help_panel=TRAINING),
     ] = 0.0,
+    adversarial: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Train on each batch once more, its words moved so far against the model; try 0.02 to 0.1.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0.0,
     class_weights: Annotated[
         str | None,
         typer.Option(
@@ -163,7 +208,7 @@ def train(
 
     While it trains, the checkpoint and the log are in OUT.training beside OUT. After Ctrl-C or a crash the same command
     with --resume goes on, and ends with the same bits as if nothing had happened. The log stays with the model, as
-    log.jsonl.
+    log.jsonl; README.md beside it is the model's card: data, options, what was measured, machine, limits.
 
     Examples:
 
@@ -171,12 +216,15 @@ def train(
 
         textclf-fast train rt --out model --epochs 30 --patience 3 --dropout 0.5 --schedule one-cycle
 
-        textclf-fast train rt --out model --from lm --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4
+        textclf-fast train rt --out model --preset little-data
+
+        textclf-fast train rt --out model --preset transfer --from lm
 
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
     from textclf_fast.cli.inputs import read_data
     from textclf_fast.cli.training_run import TrainingRun
+    from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
     from textclf_fast.training import Schedule, TrainingOptions
     from textclf_fast.training.distributed import joined_ranks
@@ -191,6 +239,7 @@ def train(
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         label_smoothing=label_smoothing,
+        adversarial=adversarial,
         patience=patience,
         monitor=monitor,
         keep=keep,
@@ -203,17 +252,37 @@ def train(
         "num_layers": layers,
         "dropout": dropout,
         "embedding_dropout": embedding_dropout,
+        "embedding_std": embedding_std,
     }
-    of_lstm = {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling}
-    if kind == "lstm":
-        sizes.update(of_lstm)
-    elif wrong := [name for name, value in of_lstm.items() if value not in (False, 0.0, "last")]:
-        raise typer.BadParameter(f"is for --model lstm, not {kind}", param_hint=f"'--{wrong[0].replace('_', '-')}'")
+    of_kinds: dict[str, dict[str, Any]] = {
+        "lstm": {"bidirectional": bidirectional, "weight_dropout": weight_dropout, "pooling": pooling},
+        "mlp": {"activation": activation, "idf": idf},
+    }
+    sizes.update(of_kinds.pop(kind))
+    for other, of_other in of_kinds.items():
+        check_untouched(train, f"is for --model {other}, not {kind}", **of_other)
+    if kind == "mlp":
+        sizes["embedding_dim"] = embedding_dim or None
+        sizes["token_weights"] = sizes.pop("idf")
+    elif embedding_dim == 0:
+        raise typer.BadParameter(f"expected at least 1 with --model {kind}, got 0", param_hint="'--embedding-dim'")
     if language_model is not None:
         if kind != "lstm":
             raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
-        _check_untouched(embedding_dropout=embedding_dropout, layers=layers, tokenizer=tokenizer, **of_lstm)
-        _check_untouched(embedding_dim=embedding_dim, hidden_dim=hidden_dim, vocab_size=vocab_size)
+        check_untouched(
+            train,
+            "comes from the language model with --from, or is as transfer has it",
+            embedding_dropout=embedding_dropout,
+            layers=layers,
+            tokenizer=tokenizer,
+            bidirectional=bidirectional,
+            weight_dropout=weight_dropout,
+            pooling=pooling,
+            embedding_dim=embedding_dim,
+            embedding_std=embedding_std,
+            hidden_dim=hidden_dim,
+            vocab_size=vocab_size,
+        )
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -223,11 +292,14 @@ def train(
             return
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
         parts = split(data, held_out)
+        source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
         thawing: LayerwiseTraining | None = None
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
             sizes.update(vocab_size=len(inputs.vocabulary), output_dim=len(data.classes))
             model = _make_model(seed, kind=kind, **sizes)
+            if idf:
+                _weight_tokens(model, inputs)
         else:
             classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
             if gradual and ranks.size > 1:
@@ -238,17 +310,7 @@ def train(
             thawing = LayerwiseTraining(classifier, options, layer_factor, gradual)
             model = classifier
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
-        run.save(model, inputs, options, history, overwrite or resume)
-
-
-def _check_untouched(**options: Any) -> None:
-    """Refuses options that the language model decides."""
-    for name, value in options.items():
-        if value != inspect.signature(train).parameters[name].default:
-            raise typer.BadParameter(
-                "comes from the language model with --from, or is as transfer has it",
-                param_hint=f"'--{name.replace('_', '-')}'",
-            )
+        run.save(model, inputs, options, history, source, overwrite or resume)
 
 
 def _make_model(seed: int, **config: Any) -> Classifier:
@@ -258,6 +320,15 @@ def _make_model(seed: int, **config: Any) -> Classifier:
 
     torch.manual_seed(seed)
     return make_classifier({**config, "sparse": True})
+
+
+def _weight_tokens(model: Classifier, inputs: Inputs) -> None:
+    """By the texts to train on."""
+    from textclf_fast.models import MLPClassifier, inverse_document_frequency
+
+    assert isinstance(model, MLPClassifier)  # the option is for no other
+    tokens = inputs.parts[0].tokens
+    model.set_token_weights(inverse_document_frequency(tokens.values, tokens.offsets, len(inputs.vocabulary)))
 
 
 def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:

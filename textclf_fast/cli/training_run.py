@@ -18,9 +18,20 @@ from rich.console import Console
 from textclf_fast.cli.inputs import Inputs, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.cli.unfinished import UnfinishedTraining
+from textclf_fast.judging import judge
+from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
 from textclf_fast.text import LabelledTexts
-from textclf_fast.training import Checkpoints, EpochResult, History, Step, TrainingOptions, fit, save_model
+from textclf_fast.training import (
+    Checkpoints,
+    EpochResult,
+    History,
+    SavedModel,
+    Step,
+    TrainingOptions,
+    fit,
+    save_model,
+)
 from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.language_model_files import load_language_model
 from textclf_fast.training.log import TrainingLog, epoch_record
@@ -237,17 +248,27 @@ class TrainingRun:
             raise
 
     def save(
-        self, model: Classifier, inputs: Inputs, options: TrainingOptions, history: History, overwrite: bool
+        self,
+        model: Classifier,
+        inputs: Inputs,
+        options: TrainingOptions,
+        history: History,
+        source: dict[str, Any],
+        overwrite: bool,
     ) -> None:
-        """Writes the model, and says so."""
+        """Writes the model and its card, and says so; `source` as of `describe_source`."""
         if self._ranks.rank:
             return
         kept = history.best if options.keep == "best" else history.epochs[-1]
         extra: dict[str, Any] = {
             "data": self._file,
+            "source": source,
+            "machine": describe_machine(),
             "options": dataclasses.asdict(options),
             "epochs": [epoch_record(result) for result in history.epochs],
         }
+        saved = SavedModel(model, inputs.vocabulary, inputs.tokenizer, inputs.labels, extra)
+        card = first_card_files(self._out.resolve().name, saved, judge(model, inputs.parts[1], inputs.labels))
         save_model(
             self._out,
             model,
@@ -256,7 +277,7 @@ class TrainingRun:
             extra,
             overwrite,
             tokenizer=inputs.tokenizer,
-            more_files={"log.jsonl": self._unfinished.log.read_text(encoding="utf-8")},
+            more_files={"log.jsonl": self._unfinished.log.read_text(encoding="utf-8"), **card},
         )
         self._unfinished.remove()
         if self._as_json:

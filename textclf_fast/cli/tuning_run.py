@@ -14,9 +14,12 @@ import torch
 from rich.console import Console
 
 from textclf_fast.cli.inputs import Inputs, missing_classes
+from textclf_fast.cli.machine import describe_machine
+from textclf_fast.judging import judge
+from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
 from textclf_fast.text import LabelledTexts
-from textclf_fast.training import EpochResult, Evaluation, Step, evaluate, save_model
+from textclf_fast.training import EpochResult, Evaluation, SavedModel, Step, save_model
 from textclf_fast.training.autotune import Search, Trial, Tuner
 from textclf_fast.training.interrupts import StopSignals
 
@@ -96,23 +99,30 @@ class TuningRun:
             self.say("stopped")
         return tuner
 
-    def save(self, tuner: Tuner, inputs: Inputs, overwrite: bool) -> None:
-        """Writes the best model and all trials, and says what it is worth on the texts that had no part in it."""
+    def save(self, tuner: Tuner, inputs: Inputs, source: dict[str, Any], overwrite: bool) -> None:
+        """Writes the best model, its card and all trials; says what it is worth on the texts that had no part in it.
+
+        `source` is as of `describe_source`.
+        """
         trial = tuner.best
         assert trial is not None  # the search goes on until there is one
         model = TextClassifier(
             len(inputs.vocabulary), output_dim=len(inputs.labels), sparse=True, **{**_DEFAULTS, **trial.model}
         )
         model.load_state_dict(tuner.weights)
-        held_out = evaluate(model, inputs.parts[2])
+        judgement = judge(model, inputs.parts[2], inputs.labels)
+        held_out = Evaluation(judgement.loss, judgement.accuracy, judgement.macro_f1)
         found = {
             "data": self._file,
+            "source": source,
+            "machine": describe_machine(),
             "trial": trial.number + 1,
             "model": {**_DEFAULTS, **trial.model},
             "training": trial.training,
             "accuracy_chosen_by": trial.accuracy,
             "held_out": dataclasses.asdict(held_out),
         }
+        saved = SavedModel(model, inputs.vocabulary, inputs.tokenizer, inputs.labels, found)
         trials = json.dumps([_record(trial) for trial in tuner.trials], indent=2) + "\n"
         save_model(
             self._out,
@@ -122,7 +132,7 @@ class TuningRun:
             found,
             overwrite,
             tokenizer=inputs.tokenizer,
-            more_files={"trials.json": trials},
+            more_files={"trials.json": trials, **first_card_files(self._out.resolve().name, saved, judgement)},
         )
         if self._as_json:
             print(json.dumps({"directory": str(self._out), "trials": len(tuner.trials), **found}, ensure_ascii=False))

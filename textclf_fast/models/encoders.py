@@ -82,6 +82,11 @@ class TextEncoder(Encoder):
         lengths = known_lengths(ids, lengths, self.padding_idx, self.encoder.lstm.batch_first)
         return run_pooled(self.encoder, ids, lengths, self.pooling)
 
+    def forward_vectors(self, vectors: Tensor) -> Tensor:
+        """One text's vectors (T, I) instead of its ids -> (1, W)."""
+        lstm = self.encoder.lstm
+        return run_pooled(lstm, vectors.unsqueeze(0 if lstm.batch_first else 1), None, self.pooling)
+
 
 class SequenceEncoder(Encoder):
     """Vectors of numbers in a row, such as frames of speech or rows of an image -> FusedLSTM -> pooled.

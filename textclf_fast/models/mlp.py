@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from textclf_fast.models.classifier import Classifier
+from textclf_fast.models.classifier import Classifier, scale_embedding
 from textclf_fast.models.padding import known_lengths
 from textclf_fast.models.pooling import PackedRows
 from textclf_fast.nn.distinct import embed_with_dropout
@@ -47,7 +47,7 @@ class MLPClassifier(Classifier):
         embedding_dropout: of words, as of :class:`textclf_fast.FusedEmbeddingLSTM`.
         token_weights: there is a buffer ``token_weights`` (V,), ones at first and not trained, for
             :func:`inverse_document_frequency` and the like: see :meth:`set_token_weights`.
-        padding_idx, batch_first, sparse: as of :class:`textclf_fast.TextClassifier`.
+        padding_idx, batch_first, sparse, embedding_std: as of :class:`textclf_fast.TextClassifier`.
 
     Raises:
         ValueError: an argument out of range.
@@ -72,6 +72,7 @@ class MLPClassifier(Classifier):
         padding_idx: int | None = 0,
         batch_first: bool = False,
         sparse: bool = False,
+        embedding_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.config = {
@@ -88,6 +89,7 @@ class MLPClassifier(Classifier):
             "padding_idx": padding_idx,
             "batch_first": batch_first,
             "sparse": sparse,
+            "embedding_std": embedding_std,
         }
         for name, value, choices in (("activation", activation, _ACTIVATIONS), ("mode", mode, _MODES)):
             if value not in choices:
@@ -96,7 +98,7 @@ class MLPClassifier(Classifier):
             raise ValueError(f"num_layers: expected at least 1, got {num_layers}")
         for name, rate in (("dropout", dropout), ("embedding_dropout", embedding_dropout)):
             check_rate(name, rate)
-        self._activation = activation
+        self.activation = activation
         self.mode = mode
         self.dropout = dropout
         self.embedding_dropout = embedding_dropout
@@ -104,6 +106,7 @@ class MLPClassifier(Classifier):
         self.batch_first = batch_first
         width = hidden_dim if embedding_dim is None else embedding_dim
         self.embedding = nn.Embedding(vocab_size, width, sparse=sparse)
+        scale_embedding(self.embedding, embedding_std)
         # Of the layer whose weights are the embedding's.
         self.bias = nn.Parameter(torch.zeros(hidden_dim)) if embedding_dim is None else None
         inputs = [width] + [hidden_dim] * (num_layers - 1)
@@ -169,9 +172,21 @@ class MLPClassifier(Classifier):
             bags = bags.index_select(0, layout.unsorted_indices.to(bags.device))
         return self.fc(self._hidden_layers(bags))
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (T,) -> their vectors (T, I), or (T, H) where the first layer is the embedding."""
+        return self.embedding(ids)
+
+    def forward_vectors(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """See :meth:`Classifier.forward_vectors`."""
+        weights = vectors.new_ones(len(ids)) if self.token_weights is None else self.token_weights.index_select(0, ids)
+        bag = weights @ vectors
+        if self.mode == "mean":
+            bag = bag / weights.sum()
+        return self.fc(self._hidden_layers(bag.unsqueeze(0)))[0]
+
     def _hidden_layers(self, bags: Tensor) -> Tensor:
         """(B, I), or (B, H) where the first layer is the embedding, -> (B, H)."""
-        activation = _ACTIVATIONS[self._activation]
+        activation = _ACTIVATIONS[self.activation]
         units = bags
         if self.bias is not None:
             units = functional.dropout(activation(bags + self.bias), self.dropout, self.training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -123,10 +123,32 @@ class MultiInputClassifier(Classifier):
                 rows, first = vectors[-1].size(0), vectors[0].size(0)
                 if rows != first:
                     raise ValueError(f"expected {first} rows, as {self.names[0]!r} has, got {rows}")
-        joined = functional.dropout(torch.cat(vectors, dim=1), self.dropout, self.training)
+        return self._classify(vectors)
+
+    def _classify(self, vectors: Sequence[Tensor]) -> Tensor:
+        """The inputs' vectors, each (B, W) of its own W, -> logits (B, C)."""
+        joined = functional.dropout(torch.cat(tuple(vectors), dim=1), self.dropout, self.training)
         if self.head is not None:
             joined = functional.dropout(torch.relu(self.head(joined)), self.dropout, self.training)
         return self.fc(joined)
+
+    @property
+    def only_text(self) -> str | None:
+        """The name of its text where that is all it takes, so that it classifies texts as the others do."""
+        return self.names[0] if isinstance(self.encoders[0], TextEncoder) and len(self.encoders) == 1 else None
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (T,) of the only text -> their vectors (T, I)."""
+        return self._text_encoder().encoder.embedding(ids)
+
+    def forward_vectors(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """See :meth:`Classifier.forward_vectors`; of the only text."""
+        return self._classify([self._text_encoder().forward_vectors(vectors)])[0]
+
+    def _text_encoder(self) -> TextEncoder:
+        if self.only_text is None:
+            raise ValueError(f"inputs: expected one text and nothing else, got {self.names}")
+        return self.encoders[0]  # type: ignore[return-value]
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of one input."""

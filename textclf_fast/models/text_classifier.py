@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from textclf_fast.models.classifier import Classifier
+from textclf_fast.models.classifier import Classifier, scale_embedding
 from textclf_fast.models.padding import known_lengths
 from textclf_fast.models.pooling import Pooling, check_pooling, pooled_width, run_pooled
 from textclf_fast.nn import FusedEmbeddingLSTM
@@ -43,9 +43,10 @@ class TextClassifier(Classifier):
         embedding_dropout, weight_dropout, variational_dropout: in training, of words, of recurrent weights and of the
             LSTM's inputs, as in AWD-LSTM: see :class:`textclf_fast.FusedEmbeddingLSTM` and
             :class:`textclf_fast.nn.options.LSTMOptions`.
+        embedding_std: of the initial word vectors, see :func:`textclf_fast.models.classifier.scale_embedding`.
 
     Raises:
-        ValueError: an unknown pooling, a rate that is no probability.
+        ValueError: an unknown pooling, a rate that is no probability, a number that is not above 0.
     """
 
     kind = "lstm"
@@ -69,6 +70,7 @@ class TextClassifier(Classifier):
         embedding_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         variational_dropout: float | Sequence[float] = 0.0,
+        embedding_std: float = 1.0,
     ) -> None:
         super().__init__()
         check_pooling(pooling)
@@ -90,6 +92,7 @@ class TextClassifier(Classifier):
             "embedding_dropout": embedding_dropout,
             "weight_dropout": weight_dropout,
             "variational_dropout": variational_dropout,
+            "embedding_std": embedding_std,
         }
         if pooling != self.pooling:
             self.pooling = pooling
@@ -109,12 +112,23 @@ class TextClassifier(Classifier):
             weight_dropout=weight_dropout,
             variational_dropout=variational_dropout,
         )
+        scale_embedding(self.encoder.embedding, embedding_std)
         self.fc = nn.Linear(pooled_width(self.encoder.lstm, pooling), output_dim)
         self.register_load_state_dict_pre_hook(_accept_plain_names)
 
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
         """Makes what inference keeps now; see :meth:`FusedEmbeddingLSTM.prepare_inference`, also for ``"int8"``."""
         self.encoder.prepare_inference(weights)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (T,) -> their vectors (T, I)."""
+        return self.encoder.embedding(ids)
+
+    def forward_vectors(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """See :meth:`Classifier.forward_vectors`."""
+        lstm = self.encoder.lstm
+        pooled = run_pooled(lstm, vectors.unsqueeze(0 if lstm.batch_first else 1), None, self.pooling)
+        return self.fc(functional.dropout(pooled, self.dropout, self.training))[0]
 
     def forward(self, ids: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Scores the classes.

@@ -13,6 +13,7 @@ from textclf_fast.text.token_file import END_ID, StreamBatches, TokenFile
 from textclf_fast.text.tokenizer import (
     TOKENIZER_KINDS,
     CharacterTokenizer,
+    NgramTokenizer,
     Tokenizer,
     WordTokenizer,
     make_tokenizer,
@@ -33,6 +34,7 @@ __all__ = [
     "DataError",
     "LabelledTexts",
     "LengthBucketSampler",
+    "NgramTokenizer",
     "RaggedTokens",
     "ShuffledBatches",
     "StreamBatches",

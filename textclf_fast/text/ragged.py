@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 import textclf_fast._host as _host  # type: ignore[import-not-found]  # compiled: no source that mypy could read
-from textclf_fast.text.vocabulary import PAD_ID, UNK_ID, Vocabulary
+from textclf_fast.text.vocabulary import PAD_ID, Vocabulary
+
+_NO_TOKEN = ("<unk>",)
+_TEXTS_AT_ONCE = 1024  # many, for speed; not all, for memory: tokens take ten times as much as their ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +143,12 @@ def encode_texts(
     """
     if isinstance(texts, str):
         raise TypeError("texts: expected a list of texts, got a str")
-    unknown = np.array([UNK_ID], dtype=np.int64)
-    rows = [vocabulary.encode(tokens) if (tokens := tokenizer(text)) else unknown for text in texts]
-    return RaggedTokens.from_lists(rows)
+    counts = np.zeros(len(texts) + 1, dtype=np.int64)
+    parts = []
+    for begin in range(0, len(texts), _TEXTS_AT_ONCE):
+        rows = [tokenizer(text) or _NO_TOKEN for text in texts[begin : begin + _TEXTS_AT_ONCE]]
+        if any(isinstance(row, str) for row in rows):
+            raise TypeError("tokenizer: expected one that returns a list of tokens, got a str")
+        counts[begin + 1 : begin + 1 + len(rows)] = [len(row) for row in rows]
+        parts.append(vocabulary.encode(list(itertools.chain.from_iterable(rows))))
+    return RaggedTokens(np.concatenate(parts) if parts else np.empty(0, dtype=np.int64), counts.cumsum())

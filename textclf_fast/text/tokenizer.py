@@ -1,17 +1,18 @@
-"""Text -> words or characters, and the choice of a tokenizer by its kind."""
+"""Text -> words, n-grams or characters, and the choice of a tokenizer by its kind."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from textclf_fast.text.bpe import BPETokenizer
 
 _TOKEN = re.compile(
     r"""
-      \d+(?:[.,:]\d+)+                   # 3.5   1,000   20:15
+      [^\W\d_]+(?!['\w])                 # most words, found without a look at what follows below
+    | \d+(?:[.,:]\d+)+                   # 3.5   1,000   20:15
     | [^\W_]+(?='(?:s|m|d|re|ve|ll)\b)   # film in film's: the ending is a token of its own, so that a name and its
     | '(?:s|m|d|re|ve|ll)\b              #   possessive share one entry of the vocabulary
     | [^\W_]+(?:'[^\W_]+)*               # good   don't   o'clock: a negation stays one word
@@ -55,6 +56,61 @@ class WordTokenizer:
         return _TOKEN.findall(text.lower())
 
 
+class NgramTokenizer:
+    """The words of a text, the pairs of neighbours among them, and the pieces of each word, for a model of bags.
+
+    A bag of words alone knows neither "not good" nor that "directed" and "director" have something in common. As in A.
+    Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017, and P. Bojanowski et al., Enriching Word
+    Vectors with Subword Information, TACL 2017, but that each n-gram has an entry of the vocabulary to itself.
+
+    There are some ten tokens a word: a vocabulary of 100,000 is not too large. Keeps no state, so it may be shared.
+
+    Args:
+        words: The longest run of words that is a token; 1: no runs. The first word of a text is in a run with the
+            empty word before it, too.
+        characters: The shortest and the longest pieces of a word, which begins with < and ends with > there; None: no
+            pieces. A piece begins with ~.
+
+    Raises:
+        ValueError: A number out of range.
+
+    >>> NgramTokenizer(characters=(5, 5))("So good")
+    ['so', 'good', ' so', 'so good', '~<good', '~good>']
+    """
+
+    def __init__(self, words: int = 2, characters: Sequence[int] | None = (3, 5)) -> None:
+        if words < 1:
+            raise ValueError(f"words: expected at least 1, got {words}")
+        if characters is not None and not (len(characters) == 2 and 1 <= characters[0] <= characters[1]):
+            raise ValueError(f"characters: expected two numbers from 1, the smaller first, or None, got {characters}")
+        self.words = words
+        self.characters = None if characters is None else (characters[0], characters[1])
+        self._split = WordTokenizer()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"kind": "ngram", "words": self.words, "characters": self.characters and list(self.characters)}
+
+    def __call__(self, text: str) -> list[str]:
+        """The tokens of `text`; none for a text without a visible character.
+
+        Raises:
+            TypeError: `text` is not a str.
+        """
+        words = self._split(text)
+        tokens = list(words)
+        bounded = ["", *words]
+        for size in range(2, self.words + 1):
+            tokens += [" ".join(bounded[place : place + size]) for place in range(len(bounded) - size + 1)]
+        if self.characters is not None:
+            shortest, longest = self.characters
+            for word in words:
+                letters = f"<{word}>"
+                for size in range(shortest, longest + 1):
+                    tokens += ["~" + letters[place : place + size] for place in range(len(letters) - size + 1)]
+        return tokens
+
+
 class CharacterTokenizer:
     """Splits a text into its characters; white space, however long, is one space, and none at the ends.
 
@@ -93,7 +149,12 @@ def _check_text(text: object) -> None:
         raise TypeError(f"text: expected a str, got {type(text).__name__}")
 
 
-_KINDS: dict[str, Any] = {"word": WordTokenizer, "character": CharacterTokenizer, "bpe": BPETokenizer}
+_KINDS: dict[str, Any] = {
+    "word": WordTokenizer,
+    "ngram": NgramTokenizer,
+    "character": CharacterTokenizer,
+    "bpe": BPETokenizer,
+}
 TOKENIZER_KINDS = tuple(_KINDS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -98,8 +99,8 @@ class Vocabulary:
         """
         if isinstance(tokens, str):
             raise TypeError("tokens: expected a list of tokens, got a str: tokenize the text first")
-        get = self._ids.get
-        return np.fromiter((get(token, UNK_ID) for token in tokens), dtype=np.int64, count=len(tokens))
+        ids = map(self._ids.get, tokens, itertools.repeat(UNK_ID))
+        return np.fromiter(ids, dtype=np.int64, count=len(tokens))
 
     def save(self, path: str | Path) -> None:
         """Writes JSON; `path` holds either what it held before or the whole of it."""

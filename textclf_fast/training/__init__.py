@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textclf_fast.training.checkpoint import SavedModel, check_target, load_model, save_model
+from textclf_fast.storage import SavedModel, check_target, load_model, save_model, store_temperature
 from textclf_fast.training.distributed import Ranks, joined_ranks
 from textclf_fast.training.encoded import EncodedTexts, Layout
 from textclf_fast.training.evaluation import evaluate
@@ -34,5 +34,6 @@ __all__ = [
     "load_model",
     "macro_f1",
     "save_model",
+    "store_temperature",
     "train_epochs",
 ]

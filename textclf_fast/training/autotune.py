@@ -41,6 +41,7 @@ class Search:
             "bidirectional": (False, True),
             "dropout": (0.0, 0.7),
             "embedding_dropout": (0, 0.1, 0.2),
+            "embedding_std": (0.03, 1.0),
             "pooling": ("last", "max", "mean", "concat"),
         }
     )
@@ -50,6 +51,7 @@ class Search:
             "batch_size": (16, 32, 64),
             "weight_decay": (1e-4, 1e-1),
             "label_smoothing": (0, 0, 0.1),
+            "adversarial": (0, 0, 0.03),
         }
     )
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from textclf_fast.models import LanguageModel
+from textclf_fast.storage.directory import misfit, read_model_files, write_model_files
 from textclf_fast.text import Tokenizer, Vocabulary
-from textclf_fast.training.model_directory import misfit, read_model_files, write_model_files
 
 _FORMAT = "textclf_fast language model"
 _FORMAT_VERSION = 1

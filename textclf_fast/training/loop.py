@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from textclf_fast.optim import DeferredAdam
+from textclf_fast.training.adversarial import AdversarialWords
 from textclf_fast.training.distributed import ALONE, Ranks
 from textclf_fast.training.encoded import EncodedTexts
 from textclf_fast.training.evaluation import device_of, evaluate, make_batches
@@ -155,6 +156,7 @@ class _Run:
         self._device = device_of(state.model)
         self._batches = make_batches(train, options.batch_size, options.bucket, shuffle=True, seed=options.seed)
         self._objective = Objective(options, train.labels)
+        self._adversary = AdversarialWords(state.model, options.adversarial) if options.adversarial else None
         self._forward = ranks.wrap(state.model)
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
 
@@ -180,18 +182,12 @@ class _Run:
             for rows in itertools.islice(self._batches, len(state.steps), None):
                 if scheduled:
                     self._set_rates(epoch)
-                if ranks.size == 1:
-                    inputs, labels = train.batch(rows, options.layout, device)
-                    with lowered:
-                        loss = self._objective(self._forward(*inputs), labels)
-                else:
-                    loss = self._loss_of_part(rows, lowered)
                 for parameter in parameters:  # optimizer.zero_grad() does this in ten times the time, 50 us
                     parameter.grad = None
-                if ranks.size == 1:
-                    loss.backward()
-                else:
-                    (loss * ranks.size).backward()  # of which all processes' mean is taken
+                loss = self._backward(rows, lowered)
+                if self._adversary is not None:
+                    with self._adversary.moved():
+                        self._backward(rows, lowered)
                 if options.clip_norm is not None:
                     clip_gradients(parameters, options.clip_norm)
                 state.optimizer.step()
@@ -210,6 +206,18 @@ class _Run:
                 if self._after_step is not None:
                     self._after_step()
                 start = time.perf_counter()
+
+    def _backward(self, rows: np.ndarray, lowered: contextlib.AbstractContextManager[object]) -> torch.Tensor:
+        """Adds these rows' gradients to the parameters'; the loss, or of several processes this one's share of it."""
+        if self._ranks.size == 1:
+            inputs, labels = self._train.batch(rows, self._options.layout, self._device)
+            with lowered:
+                loss = self._objective(self._forward(*inputs), labels)
+            loss.backward()
+        else:
+            loss = self._loss_of_part(rows, lowered)
+            (loss * self._ranks.size).backward()  # of which all processes' mean is taken
+        return loss
 
     def _loss_of_part(self, rows: np.ndarray, lowered: contextlib.AbstractContextManager[object]) -> torch.Tensor:
         mine = self._ranks.part(rows)

@@ -33,7 +33,7 @@ def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tens
 
 def accuracy(counts: Tensor) -> float:
     """The share of right predictions in a (C, C) confusion matrix; nan without any."""
-    return float(counts.diagonal().sum() / counts.sum())
+    return float(counts.diagonal().sum().double() / counts.sum())
 
 
 def macro_f1(counts: Tensor) -> float:

@@ -32,6 +32,9 @@ class TrainingOptions:
         label_smoothing: the share of a text's label that is spread over all classes.
         class_weights: a factor for the loss of each class; "balanced": n / (C n_c), for n_c of n texts, so that every
             class weighs the same.
+        adversarial: each batch is trained on once more with its words' vectors moved against the model, so far as a
+            share of their norm (:class:`textclf_fast.training.adversarial.AdversarialWords`), and both losses are added
+            up; a step takes twice the time. 0: not.
         patience: training ends early when so many epochs in a row were no better than the best before them.
         monitor: what tells how good an epoch is, on the held-out data; also which one is the best.
         keep: the weights that the model is left with: those of the best epoch, or of the last one.
@@ -58,6 +61,7 @@ class TrainingOptions:
     clip_norm: float | None = None
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    adversarial: float = 0.0
     patience: int | None = None
     monitor: Monitor = "accuracy"
     keep: Literal["best", "last"] = "best"
@@ -73,8 +77,9 @@ class TrainingOptions:
             number = getattr(self, name)
             if not (number is None and name == "clip_norm") and not (math.isfinite(number) and number > 0):
                 raise ValueError(f"{name}: expected a positive number, got {number}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay: expected 0 or more, got {self.weight_decay}")
+        for name in ("weight_decay", "adversarial"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing}")
         for name, known in (

@@ -109,6 +109,7 @@ def pretrain(
     options: PretrainingOptions | None = None,
     on_step: Callable[[PretrainingStep], None] | None = None,
     on_epoch: Callable[[PretrainingEpoch], None] | None = None,
+    should_stop: Callable[[], object] | None = None,
 ) -> list[PretrainingEpoch]:
     """Trains a language model.
 
@@ -118,6 +119,7 @@ def pretrain(
             without the latter there is no perplexity.
         options: PretrainingOptions() by default.
         on_step, on_epoch: called after each step and each epoch.
+        should_stop: asked after each step; training ends when the answer is true, in the middle of an epoch or not.
 
     Returns:
         the epochs; the last one may have been cut short.
@@ -133,8 +135,9 @@ def pretrain(
     clock = _Clock(options, len(batches))
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        while clock.done < 1:
-            steps = _train_one_epoch(model, batches, optimizer, clock, options, on_step)
+        stopped = False
+        while clock.done < 1 and not stopped:
+            steps, stopped = _train_one_epoch(model, batches, optimizer, clock, options, on_step, should_stop)
             epochs.append(
                 PretrainingEpoch(
                     len(epochs),
@@ -178,7 +181,9 @@ def _train_one_epoch(
     clock: _Clock,
     options: PretrainingOptions,
     on_step: Callable[[PretrainingStep], None] | None,
-) -> list[PretrainingStep]:
+    should_stop: Callable[[], object] | None,
+) -> tuple[list[PretrainingStep], bool]:
+    """The steps, and whether somebody has stopped them."""
     model.train()
     epoch = clock.epoch
     steps: list[PretrainingStep] = []
@@ -197,10 +202,12 @@ def _train_one_epoch(
         steps.append(PretrainingStep(epoch, clock.done, loss, ids.numel(), time.perf_counter() - start))
         if on_step is not None:
             on_step(steps[-1])
+        if should_stop is not None and should_stop():
+            return steps, True
         if clock.done >= 1:
             break
         start = time.perf_counter()
-    return steps
+    return steps, False
 
 
 def _step(

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from textclf_fast.models import Classifier, make_classifier
-from textclf_fast.text import Tokenizer, Vocabulary, WordTokenizer
-from textclf_fast.training.model_directory import (
+from textclf_fast.storage.directory import (
+    CONFIG,
+    as_text,
     check_entries,
     check_target,
     misfit,
     read_model_files,
     write_model_files,
 )
+from textclf_fast.text import Tokenizer, Vocabulary, WordTokenizer
+from textclf_fast.text.files import write_atomically
 
-__all__ = ["SavedModel", "check_target", "load_model", "save_model"]
+__all__ = ["SavedModel", "check_target", "load_model", "save_model", "store_temperature"]
 
 _FORMAT = "textclf_fast text classifier"
 _FORMAT_VERSION = 2
@@ -30,11 +35,12 @@ class SavedModel:
     """What `load_model` reads.
 
     Attributes:
-        model: in eval mode, on the CPU.
+        model: in eval mode, on the CPU; its logits are divided by the temperature already.
         vocabulary: of V tokens.
         tokenizer: whose tokens these are.
         labels: the names of the C classes, by number.
         extra: what else was saved with it.
+        temperature: of :func:`store_temperature`, 1 without one.
     """
 
     model: Classifier
@@ -42,6 +48,7 @@ class SavedModel:
     tokenizer: Tokenizer
     labels: list[str]
     extra: dict[str, Any]
+    temperature: float = 1.0
 
 
 def save_model(
@@ -92,13 +99,61 @@ def load_model(directory: str | Path) -> SavedModel:
     config = files.config
     check_entries(directory, config, {"labels": list})
     try:
-        with torch.device("meta"):  # makes no weights: they are there
+        with _NoRandomWeights():  # there are weights
             model = make_classifier(config["model"])
         _check_fit(model.config, files.vocabulary, config["labels"])
         model.load_state_dict(files.weights, assign=True)
+        temperature = check_temperature(config.get("temperature", 1.0))
+        _divide_logits(model, temperature)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise misfit(directory, error) from error
-    return SavedModel(model.eval(), files.vocabulary, files.tokenizer, config["labels"], config["extra"])
+    return SavedModel(model.eval(), files.vocabulary, files.tokenizer, config["labels"], config["extra"], temperature)
+
+
+def store_temperature(directory: str | Path, temperature: float) -> None:
+    """Has `load_model` divide the logits by it from now on, instead of by the one that was stored before.
+
+    The weights in the file stay as they are.
+
+    Args:
+        directory: with a model.
+        temperature: above 0; see :func:`textclf_fast.judging.fit_temperature`.
+
+    Raises:
+        ValueError: it is not a finite number above 0.
+        DataError: as `load_model`.
+        OSError: the directory is not writable.
+    """
+    config = read_model_files(Path(directory), _FORMAT, _FORMAT_VERSION).config
+    config["temperature"] = check_temperature(temperature)
+    write_atomically(Path(directory) / CONFIG, as_text(config))
+
+
+def check_temperature(number: Any) -> float:
+    """Refuses what is not a finite number above 0."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not (math.isfinite(number) and number > 0):
+        raise ValueError(f"temperature: expected a finite number above 0, got {number!r}")
+    return float(number)
+
+
+def _divide_logits(model: Classifier, temperature: float) -> None:
+    """By way of the last layer, so that whatever is made of the model has them divided, too."""
+    if temperature != 1:
+        for name, parameter in list(model.fc.named_parameters()):
+            setattr(model.fc, name, nn.Parameter(parameter.detach() / temperature))
+
+
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves the memory of new weights as it is, which costs nothing until it is touched.
+
+    (On the meta device, random numbers have PyTorch import a second's worth of modules.)
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Of torch.nn.init and of Tensor.
+        if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _check_fit(config: Mapping[str, Any], vocabulary: Vocabulary, labels: Sequence[str]) -> None:

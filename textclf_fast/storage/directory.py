@@ -17,11 +17,14 @@ from textclf_fast.text import DataError, Tokenizer, Vocabulary, make_tokenizer
 from textclf_fast.text.files import write_atomically
 
 _WEIGHTS = "model.safetensors"
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _VOCABULARY = "vocabulary.json"
 _TOKENIZER = "tokenizer.json"
-_FILES = (_WEIGHTS, _CONFIG, _VOCABULARY, _TOKENIZER)
-_MORE_FILES = ("log.jsonl", "trials.json")  # which may be there too: how it was trained
+_FILES = (_WEIGHTS, CONFIG, _VOCABULARY, _TOKENIZER)
+_MORE_FILES = (  # which may be there too: how it was trained, and what was found about it
+    *("log.jsonl", "trials.json", "evaluations.json", "README.md"),
+    *("confusion.png", "reliability.png", "curves.png", "learning.png"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def write_model_files(
     from safetensors.torch import save_file
 
     directory = directory.resolve()
-    config_text = json.dumps(config, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    config_text = as_text(config)
     tokenizer_text = json.dumps(tokenizer.config, ensure_ascii=False, indent=2) + "\n"
     # Copies: safetensors refuses tensors that share memory, as some users tie weights.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
@@ -73,10 +76,10 @@ def write_model_files(
             os.fsync(file.fileno())  # as the other files: the checkpoint that made it may be deleted next
         vocabulary.save(folder / _VOCABULARY)
         write_atomically(folder / _TOKENIZER, tokenizer_text)
-        write_atomically(folder / _CONFIG, config_text)
+        write_atomically(folder / CONFIG, config_text)
         for name, text in (more_files or {}).items():
             write_atomically(folder / name, text)
-        (folder / _WEIGHTS).chmod((folder / _CONFIG).stat().st_mode)  # safetensors writes for the owner alone
+        (folder / _WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors writes for the owner alone
 
 
 def read_model_files(directory: Path, format_name: str, version: int) -> ModelFiles:
@@ -95,13 +98,18 @@ def read_model_files(directory: Path, format_name: str, version: int) -> ModelFi
     if missing:
         raise DataError(f"{directory}: not a model: there is no {missing[0]} in it")
     vocabulary = Vocabulary.load(directory / _VOCABULARY)
-    config = _read_config(directory / _CONFIG, format_name, version)
+    config = _read_config(directory / CONFIG, format_name, version)
     weights = _read_weights(directory / _WEIGHTS)
     try:
         tokenizer = make_tokenizer(_read_json(directory / _TOKENIZER))
     except (AttributeError, TypeError, ValueError) as error:
         raise misfit(directory, error) from error
     return ModelFiles(config, weights, vocabulary, tokenizer)
+
+
+def as_text(config: Mapping[str, Any]) -> str:
+    """A configuration as its file has it."""
+    return json.dumps(config, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def misfit(directory: Path, error: Exception) -> DataError:
@@ -126,6 +134,8 @@ def check_target(directory: str | Path, overwrite: bool = False) -> None:
         other = [name for name in names if name not in (*_FILES, *_MORE_FILES)]
         if other:
             raise FileExistsError(f"{directory}: holds {other[0]!r}, which no model has: it is not overwritten")
+        if names and CONFIG not in names:
+            raise FileExistsError(f"{directory}: holds {names[0]!r} and no model: it is not overwritten")
     elif directory.exists():
         raise FileExistsError(f"{directory}: is a file, expected a directory to be made or an empty one")
     above = next(path for path in directory.parents if path.exists())
@@ -187,7 +197,7 @@ def check_entries(directory: Path, config: Mapping[str, Any], kinds: Mapping[str
     """Refuses a configuration without these entries, each of its type."""
     for name, kind in kinds.items():
         if not isinstance(config.get(name), kind):
-            raise DataError(f"{directory / _CONFIG}: {name!r} is missing or wrong")
+            raise DataError(f"{directory / CONFIG}: {name!r} is missing or wrong")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,200 @@
+"""How good the classifiers are on real data: `python -m benchmarks.classification`.
+
+Each row is a command that anyone can type, run with three seeds. Its settings were chosen with --validate, which never
+sees the test part: it trains on a part of the texts to train on, and tests on the rest of them. What the test part then
+says is of the last epoch (--keep last): no epoch is chosen by it either. Results are written as they come, and a run
+goes on where the one before it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import textclf_fast
+from textclf_fast.cli.machine import describe_machine
+from textclf_fast.text import LabelledTexts, load_dataset, split
+from textclf_fast.text.files import write_atomically
+
+SEEDS = (0, 1, 2)
+LANGUAGE_MODEL = "lm"
+PRETRAIN = "textclf-fast pretrain rt movie_dialog news --out lm --epochs 3"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on a data set, and what it sets out to reach.
+
+    Attributes:
+        data: a data set of `textclf-fast data`.
+        model: what it is, for people.
+        options: of `textclf-fast train`.
+        target: of the metric.
+        f1_of: the class whose F1 is measured; None: accuracy is.
+    """
+
+    data: str
+    model: str
+    options: str
+    target: float
+    f1_of: str | None = None
+
+    @property
+    def command(self) -> str:
+        return f"textclf-fast train {self.data} --out model --keep last {self.options}".rstrip()
+
+    @property
+    def metric(self) -> str:
+        return "accuracy" if self.f1_of is None else f"F1 of {self.f1_of}"
+
+    def measure(self, truth: Sequence[str], predicted: Sequence[str]) -> float:
+        """The metric, between 0 and 1."""
+        right = [ours == theirs for ours, theirs in zip(predicted, truth, strict=True)]
+        if self.f1_of is None:
+            return sum(right) / len(right)
+        both = sum(hit for hit, label in zip(right, truth, strict=True) if label == self.f1_of)
+        return 2 * both / (list(truth).count(self.f1_of) + list(predicted).count(self.f1_of))
+
+
+# Words that are seldom seen say little (--embedding-std), and no word is all that counts (--adversarial).
+SMALL_DATA = (
+    "--bidirectional --pooling max --dropout 0.5 --embedding-dropout 0.1 --embedding-std 0.1 --schedule one-cycle"
+)
+ROWS = (
+    Row("rt", "LSTM, the user's recipe", "", 0.71),
+    Row(
+        "rt",
+        "LSTM, from scratch",
+        f"{SMALL_DATA} --adversarial 0.05 --epochs 3 --lr 0.002 --weight-decay 0.01",
+        0.765,
+    ),
+    Row(
+        "rt",
+        "LSTM, pre-trained",
+        "--from lm --epochs 3 --lr 0.004 --schedule one-cycle --dropout 0.4 --adversarial 0.03",
+        0.785,
+    ),
+    Row("trec", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 5 --lr 0.004", 0.92),
+    Row(
+        "trec",
+        "LSTM, pre-trained",
+        "--from lm --lm-epochs 6 --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4 --adversarial 0.03",
+        0.92,
+    ),
+    Row("sms", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 4 --lr 0.003", 0.95, f1_of="spam"),
+    Row(
+        "langid60",
+        "LSTM on characters",
+        "--tokenizer character --vocab-size 3000 --bidirectional --pooling max --dropout 0.1 --embedding-dim 32 "
+        "--hidden-dim 96 --epochs 3 --lr 0.004 --schedule one-cycle",
+        0.97,
+    ),
+    Row(
+        "20ng",
+        "MLP",
+        "--model mlp --idf --embedding-dim 0 --hidden-dim 192 --activation relu --dropout 0.5 --embedding-std 0.1 "
+        "--vocab-size 50000 --epochs 4 --lr 0.004 --schedule one-cycle --weight-decay 0.01",
+        0.83,
+    ),
+    Row("20ng", "LSTM", f"{SMALL_DATA} --vocab-size 30000 --min-frequency 2 --epochs 4 --lr 0.003", 0.75),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", help="these data sets alone")
+    parser.add_argument("--lm", type=Path, default=Path(LANGUAGE_MODEL), help=f"what this wrote: {PRETRAIN}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument(
+        "--validate", action="store_true", help="test on a part of the texts to train on; write nothing"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/classification.json"))
+    arguments = parser.parse_args()
+    for row in ROWS:
+        if arguments.data and row.data not in arguments.data:
+            continue
+        if "--from" in row.options and not arguments.lm.exists():
+            print(f"{row.data}, {row.model}: left out, there is no {arguments.lm}: {PRETRAIN}")
+            continue
+        for seed in arguments.seeds:
+            if not arguments.validate and str(seed) in _values(arguments.out, row):
+                continue
+            value = _run(row, seed, arguments.lm, arguments.validate)
+            print(f"{row.data}, {row.model}, seed {seed}: {row.metric} {value:.4f}, target {row.target}", flush=True)
+            if not arguments.validate:
+                _write(arguments.out, row, seed, value)
+
+
+def _run(row: Row, seed: int, language_model: Path, validate: bool) -> float:
+    test = load_dataset(row.data, "test")
+    options = [str(language_model) if word == LANGUAGE_MODEL else word for word in shlex.split(row.options)]
+    with tempfile.TemporaryDirectory(prefix="textclf-fast-") as folder:
+        data, group = row.data, []
+        if validate:
+            train = load_dataset(row.data, "train")
+            data, test = f"{folder}/{row.data}.jsonl", split(train)[1]
+            _write_texts(Path(data), train)
+            group = [] if train.groups is None else ["--group", "group"]
+        command = [sys.executable, "-m", "textclf_fast", "train", data, *group, "--out", f"{folder}/model"]
+        command += ["--keep", "last", "--seed", str(seed), "--json", *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        predicted = textclf_fast.load(f"{folder}/model").predict(test.texts)
+    return row.measure(test.labels, predicted)
+
+
+def _write_texts(path: Path, data: LabelledTexts) -> None:
+    groups = data.groups or [""] * len(data)
+    rows = zip(data.texts, data.labels, groups, strict=True)
+    lines = (json.dumps({"text": text, "label": label, "group": group}) + "\n" for text, label, group in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _values(path: Path, row: Row) -> dict[str, float]:
+    """What was measured already, by seed."""
+    found = [each for each in _load(path)["rows"] if each["command"] == row.command]
+    return found[0]["values"] if found else {}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+
+
+def _write(path: Path, row: Row, seed: int, value: float) -> None:
+    values = {**_values(path, row), str(seed): value}
+    measured = {
+        "data": row.data,
+        "model": row.model,
+        "command": row.command,
+        "metric": row.metric,
+        "values": values,
+        "mean": statistics.mean(values.values()),
+        "target": row.target,
+    }
+    others = [each for each in _load(path)["rows"] if (each["data"], each["model"]) != (row.data, row.model)]
+    order = [(each.data, each.model) for each in ROWS]
+    rows = sorted([*others, measured], key=lambda each: order.index((each["data"], each["model"])))
+    record = {
+        "machine": describe_machine(),
+        "commit": _commit(),
+        "language_model": PRETRAIN,
+        "rows": rows,
+    }
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""The fixture `toy`."""
+
+from toy_task import toy
+
+__all__ = ["toy"]

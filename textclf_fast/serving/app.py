@@ -1,0 +1,165 @@
+"""The web application: /predict, /health, /metrics, and the page at /."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from textclf_fast.predictor import Predictor
+from textclf_fast.serving.batching import Batcher, QueueFull
+from textclf_fast.serving.limits import Limits
+from textclf_fast.serving.metrics import CONTENT_TYPE, Metrics
+from textclf_fast.serving.requests import RequestError, check_content_type, read_request
+
+_log = logging.getLogger(__name__)
+_PAGE = Path(__file__).with_name("page.html")
+_PAGE_HEADERS = {
+    # The page holds all that it needs, and texts come from anywhere.
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+_to_json = json.JSONEncoder(allow_nan=False).encode
+_Item = tuple[str, bool]  # a text, and whether to say which words mattered
+
+
+def make_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
+    """An ASGI application that answers with a predictor.
+
+    Args:
+        predictor: is called in one thread at a time.
+        limits: what is taken at most.
+    """
+    service = _Service(predictor, limits or Limits())
+    return Starlette(
+        routes=[
+            Route("/", service.page),
+            Route("/predict", service.predict, methods=["POST"]),
+            Route("/health", service.health),
+            Route("/metrics", service.metrics),
+        ],
+        lifespan=service.lifespan,
+        exception_handlers={HTTPException: _http_error},
+    )
+
+
+class _Service:
+    """The endpoints, and what they share."""
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self._predictor = predictor
+        self._limits = limits
+        self._metrics = Metrics()
+        self._batcher: Batcher[_Item, dict[str, Any]] = Batcher(
+            self._answers,
+            batch_items=limits.batch_texts,
+            queued_items=limits.queued_texts,
+            window_seconds=limits.window_seconds,
+            count=self._metrics.batches.add,
+        )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Until the server has stopped: what waits then is answered."""
+        yield
+        await self._batcher.close()
+
+    async def page(self, request: Request) -> Response:
+        """A page to try it on."""
+        return Response(_PAGE.read_bytes(), media_type="text/html", headers=_PAGE_HEADERS)
+
+    async def health(self, request: Request) -> Response:
+        """That the server answers, and for what."""
+        labels = self._predictor.labels
+        return _json({"status": "ok", "labels": labels, "queued_texts": self._batcher.queued_items})
+
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        page = self._metrics.page(self._batcher.queued_items)
+        return Response(page, headers={"content-type": CONTENT_TYPE})
+
+    async def predict(self, request: Request) -> Response:
+        """Labels and probabilities, and the words that mattered where they are asked for."""
+        begin = time.perf_counter()
+        response = await self._predict(request)
+        self._metrics.requests[response.status_code] += 1
+        self._metrics.seconds.add(time.perf_counter() - begin)
+        return response
+
+    async def _predict(self, request: Request) -> Response:
+        try:
+            check_content_type(request.headers.get("content-type"))
+            asked = read_request(await self._body(request), self._limits)
+            answers = await self._batcher.answer([(text, asked.explain) for text in asked.texts])
+            return _json(answers[0] if asked.single else {"predictions": answers})
+        except RequestError as error:
+            return _error(error.status, str(error))
+        except QueueFull:
+            return _error(503, "too many texts wait for the model: try again in a second", {"retry-after": "1"})
+        except ClientDisconnect:
+            return _error(400, "body: ends too early")  # nobody reads it, but it is counted
+        except Exception as error:
+            _log.exception("the model failed")
+            return _error(500, f"the model failed: {type(error).__name__}")
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, read no further than the limit."""
+        most = self._limits.body_bytes
+        too_large = RequestError(413, f"body: expected at most {most} bytes")
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > most:
+            raise too_large
+        chunks, size = [], 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most:
+                raise too_large
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _answers(self, items: Sequence[_Item]) -> list[dict[str, Any]]:
+        """In the model's thread."""
+        labels = self._predictor.labels
+        rows = iter(self._predictor.predict_proba([text for text, explain in items if not explain]).tolist())
+        answers = []
+        for text, explain in items:
+            if explain:
+                answers.append(_explained(self._predictor, text))
+            else:
+                row = next(rows)
+                probabilities = dict(zip(labels, row, strict=True))
+                answers.append({"label": max(labels, key=probabilities.__getitem__), "probabilities": probabilities})
+        return answers
+
+
+def _explained(predictor: Predictor, text: str) -> dict[str, Any]:
+    found = asdict(predictor.explain(text))
+    words = zip(found.pop("tokens"), found.pop("scores"), found.pop("known"), strict=True)
+    return {**found, "words": [{"word": word, "score": score, "known": known} for word, score, known in words]}
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """An address or a method that there is not."""
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}", dict(error.headers or {}))
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return _json({"error": message}, status, headers)
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(_to_json(content).encode(), status, headers, "application/json")

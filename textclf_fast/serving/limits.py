@@ -1,0 +1,41 @@
+"""What one server takes at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is taken at once.
+
+    Attributes:
+        body_bytes: of a request.
+        texts: of a request.
+        explained_texts: of a request that asks for the words that mattered: each costs as much as a training step.
+        text_characters: of a text.
+        batch_texts: that the model gets in one call.
+        queued_texts: that wait for the model, of all requests.
+        window_seconds: how long a text waits for others, to be one batch with them.
+
+    Raises:
+        ValueError: a limit below 1, a window below 0, or a queue that is too short for one request.
+    """
+
+    body_bytes: int = 2**20
+    texts: int = 256
+    explained_texts: int = 8
+    text_characters: int = 20_000
+    batch_texts: int = 256
+    queued_texts: int = 2_048
+    window_seconds: float = 0.001
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), 0 if field.name == "window_seconds" else 1
+            if value < least:
+                raise ValueError(f"{field.name}: expected at least {least}, got {value}")
+        if self.queued_texts < self.texts:
+            raise ValueError(
+                f"queued_texts: expected at least {self.texts}, the texts of one request, got {self.queued_texts}"
+            )
