@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-import emulated
 import torch
-from emulated_lstm import FAMILIES, NUMBERS, PRECISIONS, PRODUCTS, STEPWISE, rounded
+from emulated_problem import NUMBERS, PRECISIONS, EmulatedProblem, rounded
 from torch import Tensor
 
 GRADIENTS = ("grad_output", "grad_h_n", "grad_c_n", "grad_cells")
 NAMES = ("grad_gates", "grad_h0", "grad_c0")
-# Of the largest number. What is multiplied is rounded in each step; where it lies between two roundings, ours may take
-# the other one.
-_TOLERANCES = {"float64": 1e-14, "float32": 1e-6, "tf32": 2e-4, "bfloat16": 1e-2, "half": 1e-3}
 
 
 @dataclass
-class BackwardProblem:
+class BackwardProblem(EmulatedProblem):
     """Sizes as in csrc/lstm_problem.h; lengths of the rows, longest first; which gradients come in."""
+
+    program: ClassVar[str] = "run_backward.cpp"
+    kernels: ClassVar[str] = "lstm_backward"
+    stepwise_program: ClassVar[str] = "run_backward_stepwise.cpp"
+    stepwise_kernels: ClassVar[str] = "lstm_backward_stepwise.cu"
+    # What is multiplied is rounded in each step; where it lies between two roundings, ours may take the other one.
+    tolerances: ClassVar[dict[str, float]] = {
+        "float64": 1e-14,
+        "float32": 1e-6,
+        "tf32": 2e-4,
+        "bfloat16": 1e-2,
+        "half": 1e-3,
+    }
+    relative: ClassVar[bool] = True
 
     precision: str
     lengths: list[int]
@@ -104,48 +114,3 @@ class BackwardProblem:
             for name, value in zip(NAMES, (grad_gates, grad_h, grad_c), strict=True):
                 results[name].append(value)
         return {name: torch.stack(values) for name, values in results.items()}
-
-    def run(
-        self,
-        flavour: str = "plain",
-        family: str | None = None,
-        team: int = 1,
-        row_tiles: int = 1,
-        schedules: tuple[int, ...] = emulated.SCHEDULES,
-        options: tuple[str, ...] = (),
-        csrc: Path = emulated.ROOT / "csrc",
-        **environ: str,
-    ) -> tuple[str, list[dict[str, Tensor]]]:
-        """What the program says, and its results, one set a schedule; none where it fails.
-
-        family: as for Problem.run.
-        """
-        if family == "stepwise":
-            files: tuple[str, ...] = ("tests/emulator/run_backward_stepwise.cpp", "csrc/cuda/lstm_backward_stepwise.cu")
-            define, chosen = f"-DNUMBER={STEPWISE[self.precision]}", []
-        else:
-            kernels = (f"csrc/cuda/lstm_backward_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
-            files = ("tests/emulator/run_backward.cpp", *kernels)
-            define = f"-DPRODUCT={PRODUCTS[self.precision]}"
-            chosen = [-1 if family is None else FAMILIES.index(family), team, row_tiles]
-        program = emulated.program(files, flavour, (define, *options), csrc)
-        with tempfile.TemporaryDirectory() as folder:
-            problem, result = Path(folder) / "problem", Path(folder) / "result"
-            self.write(problem)
-            done = emulated.run(program, [problem, result, *chosen, *schedules], flavour, **environ)
-            said = done.stdout + done.stderr
-            return said, self.read(result, len(schedules)) if done.returncode == 0 else []
-
-    def errors(self, results: list[dict[str, Tensor]]) -> dict[str, float]:
-        """The largest of each name over all schedules, of the largest number; NaN counts as infinite."""
-        expected = self.expected()
-        return {
-            name: max(float((r[name].double() - expected[name]).abs().nan_to_num(torch.inf).max()) for r in results)
-            / float(expected[name].abs().max().clamp_min(1.0))
-            for name in results[0]
-        }
-
-    def is_right(self, results: list[dict[str, Tensor]]) -> bool:
-        """Near enough, and with the same bits in every schedule."""
-        same = all(torch.equal(r[name], results[0][name]) for r in results for name in r)
-        return same and all(error <= _TOLERANCES[self.precision] for error in self.errors(results).values())

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-import emulated
 import torch
+from emulated_problem import NUMBERS, PRECISIONS, EmulatedProblem, rounded
 from torch import Tensor
 
-PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "half")  # Precision in csrc/cuda/lstm_plan.h
-FAMILIES = ("block", "cluster", "grid")
 NAMES = ("output", "h_n", "c_n", "activations", "cells")
-PRODUCTS = {"float32": "Float32Product", "tf32": "Tf32Product", "bfloat16": "BFloat16Product", "half": "HalfProduct"}
-STEPWISE = {"float64": "double", "float32": "float", "bfloat16": "BFloat16", "half": "Half"}
-NUMBERS = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "half": torch.float16,
-}
-# What h is rounded to in each step. Where a sum lies between two roundings, ours may take the other one.
-_TOLERANCES = {"float64": 1e-14, "float32": 1e-6, "tf32": 2e-4, "bfloat16": 2e-2, "half": 2e-3}
-
-
-def rounded(precision: str, x: Tensor) -> Tensor:
-    """As a number that is multiplied is, in float64."""
-    if precision == "tf32":
-        bits = x.float().view(torch.int32)
-        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
-    return x.to(NUMBERS[precision]).double()
 
 
 @dataclass
-class Problem:
+class Problem(EmulatedProblem):
     """Sizes as in csrc/lstm_problem.h; lengths of the rows, longest first."""
+
+    program: ClassVar[str] = "run_lstm.cpp"
+    kernels: ClassVar[str] = "lstm_persistent"
+    stepwise_program: ClassVar[str] = "run_stepwise.cpp"
+    stepwise_kernels: ClassVar[str] = "lstm_stepwise.cu"
+    # What h is rounded to in each step. Where a sum lies between two roundings, ours may take the other one.
+    tolerances: ClassVar[dict[str, float]] = {
+        "float64": 1e-14,
+        "float32": 1e-6,
+        "tf32": 2e-4,
+        "bfloat16": 2e-2,
+        "half": 2e-3,
+    }
 
     precision: str
     lengths: list[int]
@@ -132,48 +124,3 @@ class Problem:
         expected = {name: torch.stack(values) for name, values in results.items()}
         expected["output"] = torch.cat(results["output"], dim=1)
         return expected
-
-    def run(
-        self,
-        flavour: str = "plain",
-        family: str | None = None,
-        team: int = 1,
-        row_tiles: int = 1,
-        schedules: tuple[int, ...] = emulated.SCHEDULES,
-        options: tuple[str, ...] = (),
-        csrc: Path = emulated.ROOT / "csrc",
-        **environ: str,
-    ) -> tuple[str, list[dict[str, Tensor]]]:
-        """What the program says, and its results, one set a schedule; none where it fails.
-
-        family: of FAMILIES or "stepwise"; None takes the plan for an H100, which has to be a persistent one. team,
-        row_tiles: of FAMILIES.
-        """
-        if family == "stepwise":
-            files: tuple[str, ...] = ("tests/emulator/run_stepwise.cpp", "csrc/cuda/lstm_stepwise.cu")
-            define, chosen = f"-DNUMBER={STEPWISE[self.precision]}", []
-        else:
-            kernels = (f"csrc/cuda/lstm_persistent_{self.precision}.cu", "csrc/cuda/lstm_offsets.cu")
-            files = ("tests/emulator/run_lstm.cpp", *kernels)
-            define = f"-DPRODUCT={PRODUCTS[self.precision]}"
-            chosen = [-1 if family is None else FAMILIES.index(family), team, row_tiles]
-        program = emulated.program(files, flavour, (define, *options), csrc)
-        with tempfile.TemporaryDirectory() as folder:
-            problem, result = Path(folder) / "problem", Path(folder) / "result"
-            self.write(problem)
-            done = emulated.run(program, [problem, result, *chosen, *schedules], flavour, **environ)
-            said = done.stdout + done.stderr
-            return said, self.read(result, len(schedules)) if done.returncode == 0 else []
-
-    def errors(self, results: list[dict[str, Tensor]]) -> dict[str, float]:
-        """The largest of each name over all schedules; NaN counts as infinite."""
-        expected = self.expected()
-        return {
-            name: max(float((r[name].double() - expected[name]).abs().nan_to_num(torch.inf).max()) for r in results)
-            for name in results[0]
-        }
-
-    def is_right(self, results: list[dict[str, Tensor]]) -> bool:
-        """Near enough, and with the same bits in every schedule."""
-        same = all(torch.equal(r[name], results[0][name]) for r in results for name in r)
-        return same and all(error <= _TOLERANCES[self.precision] for error in self.errors(results).values())

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import emulated
-from emulated_backward import BackwardProblem
-from emulated_lstm import Problem
+from emulated_problem import EmulatedProblem
 
 # By name: the file in csrc/, what stands there, what the bug makes of it; BUG is whether it is at work.
 Bugs = Mapping[str, tuple[str, str, str]]
@@ -27,7 +26,7 @@ def plant(folder: Path, bugs: Bugs) -> Path:
 
 
 def seen(
-    problem: Problem | BackwardProblem,
+    problem: EmulatedProblem,
     csrc: Path,
     bugs: Bugs,
     bug: str | None,

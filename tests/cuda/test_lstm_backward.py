@@ -8,7 +8,7 @@ import pytest
 import torch
 from emulated import ON_BOTH, SANITIZERS
 from emulated_backward import GRADIENTS, BackwardProblem
-from emulated_lstm import FAMILIES, PRECISIONS
+from emulated_problem import FAMILIES, PRECISIONS
 
 TEAMS = {"block": 1, "cluster": 2, "grid": 3}
 

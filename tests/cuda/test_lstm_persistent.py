@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 from emulated import ON_BOTH, SANITIZERS
-from emulated_lstm import FAMILIES, NAMES, PRECISIONS, Problem
+from emulated_lstm import NAMES, Problem
+from emulated_problem import FAMILIES, PRECISIONS
 from torch import nn
 
 TEAMS = {"block": 1, "cluster": 2, "grid": 3}
