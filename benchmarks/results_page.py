@@ -86,8 +86,8 @@ def _accuracy(results: Path, picture: str | None) -> list[str]:
         parts.append(_made_on(record))
         reached = sum(statistics.mean(row["values"].values()) >= row["target"] for row in rows)
         parts.append(
-            f"{reached} of the {len(rows)} rows measured reach their targets. `python -m benchmarks.classification` measures "
-            "all, and says how settings were chosen."
+            f"{reached} of the {len(rows)} rows measured reach their targets. `python -m benchmarks.classification` "
+            "measures all, and says how settings were chosen."
         )
     if picture:
         parts.append(f"![Values beside their targets]({picture})")
