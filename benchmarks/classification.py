@@ -1,7 +1,8 @@
 """How good the classifiers are on real data: `python -m benchmarks.classification`.
 
 Each row is a command that anyone can type, run with three seeds. Its settings were chosen with --validate, which never
-sees the test part: it trains on a part of the texts to train on, and tests on the rest of them. What the test part then
+sees the test part: it trains on a part of the texts to train on, and tests on the rest of them. (The transfer's
+unfreezing and the distance of its layers' rates are older: see NOTES in benchmarks/labels.py.) What the test part then
 says is of the last epoch (--keep last): no epoch is chosen by it either. Results are written as they come, and a run
 goes on where the one before it ended.
 """

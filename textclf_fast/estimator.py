@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from textclf_fast.models import Classifier, MLPClassifier, TextClassifier, make_classifier
 from textclf_fast.models.pooling import Pooling
 from textclf_fast.predictor import Predictor
+from textclf_fast.storage.no_random_weights import NoRandomWeights
 from textclf_fast.text import RaggedTokens, Vocabulary, encode_texts, make_tokenizer
 from textclf_fast.training import EncodedTexts, TrainingOptions, fit, save_model, train_epochs
 
@@ -240,7 +241,7 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         state = dict(state)
         if "_saved_model" in state:
             config, weights = state.pop("_saved_model")
-            with torch.device("meta"):  # makes no weights: they are about to be read
+            with NoRandomWeights():  # they are about to be read
                 model = make_classifier(config)
             model.load_state_dict(load(weights), assign=True)
             state["model_"] = model.eval()

@@ -58,8 +58,8 @@ def test_what_was_measured_is_on_the_page(results: Path) -> None:
     page = results_page.page(results, results, "results.png")
     for line in (
         "Measured at commit 12ab, on CPU a fast one, threads 2.",
-        "1 of 2 targets are reached. `python -m benchmarks.classification` measures all, and says how settings were "
-        "chosen.",
+        "1 of the 2 rows measured reach their targets. `python -m benchmarks.classification` measures all, and says "
+        "how settings were chosen.",
         "![Values beside their targets](results.png)",
         "| recipe | accuracy | 71.5 % | 70.0 %, 73.0 % | >= 71.0 % | yes |",
         "| tuned | accuracy | 90.0 % | 90.0 % | >= 92.0 % | no |",

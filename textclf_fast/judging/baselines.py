@@ -26,7 +26,8 @@ def tfidf_regression(
 ) -> Judgement:
     """Logistic regression on the weights, TF-IDF, of a text's tokens and of those that follow each other.
 
-    The inverse of the penalty, C = 10, and the rest are the same for all data: nothing is tuned.
+    The inverse of the penalty, C = 10, and the rest are the same for all data. C and words with those that follow them
+    were chosen after a look at held-out parts of rt, trec and sms, so that the scores there flatter it a little.
 
     Args:
         train, held_out: the texts to learn from, and to be judged on.
@@ -67,7 +68,7 @@ def wide_mlp(
     seed: int,
     say: Callable[[int], None] = lambda epoch: None,
 ) -> Judgement:
-    """:meth:`textclf_fast.models.MLPClassifier.wide` after so many epochs; none is chosen on the held-out texts.
+    """:meth:`textclf_fast.models.MLPClassifier.wide` after so many epochs, the last of which is judged.
 
     Args:
         train, held_out, labels, tokenizer: as of :func:`tfidf_regression`.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from textclf_fast.models import Classifier, make_classifier
 from textclf_fast.storage.directory import (
@@ -21,6 +20,7 @@ from textclf_fast.storage.directory import (
     read_model_files,
     write_model_files,
 )
+from textclf_fast.storage.no_random_weights import NoRandomWeights
 from textclf_fast.text import Tokenizer, Vocabulary, WordTokenizer
 from textclf_fast.text.files import write_atomically
 
@@ -99,7 +99,7 @@ def load_model(directory: str | Path) -> SavedModel:
     config = files.config
     check_entries(directory, config, {"labels": list})
     try:
-        with _NoRandomWeights():  # there are weights
+        with NoRandomWeights():  # there are weights
             model = make_classifier(config["model"])
         _check_fit(model.config, files.vocabulary, config["labels"])
         model.load_state_dict(files.weights, assign=True)
@@ -141,19 +141,6 @@ def _divide_logits(model: Classifier, temperature: float) -> None:
     if temperature != 1:
         for name, parameter in list(model.fc.named_parameters()):
             setattr(model.fc, name, nn.Parameter(parameter.detach() / temperature))
-
-
-class _NoRandomWeights(TorchFunctionMode):
-    """Leaves the memory of new weights as it is, which costs nothing until it is touched.
-
-    (On the meta device, random numbers have PyTorch import a second's worth of modules.)
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Of torch.nn.init and of Tensor.
-        if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 def _check_fit(config: Mapping[str, Any], vocabulary: Vocabulary, labels: Sequence[str]) -> None:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from textclf_fast.models import LanguageModel
 from textclf_fast.storage.directory import misfit, read_model_files, write_model_files
+from textclf_fast.storage.no_random_weights import NoRandomWeights
 from textclf_fast.text import Tokenizer, Vocabulary
 
 _FORMAT = "textclf_fast language model"
@@ -68,7 +67,7 @@ def load_language_model(directory: str | Path) -> SavedLanguageModel:
     directory = Path(directory)
     files = read_model_files(directory, _FORMAT, _FORMAT_VERSION)
     try:
-        with torch.device("meta"):  # makes no weights: they are there
+        with NoRandomWeights():  # there are weights
             model = LanguageModel(**files.config["model"])
         _check_fit(model.config, files.vocabulary)
         model.load_state_dict(files.weights, assign=True)
