@@ -186,7 +186,9 @@ def build(script: Script) -> bool:
     """The package with machine code for this GPU, into a folder of its own."""
     shutil.rmtree(BUILT, ignore_errors=True)
     capability = _ask("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-    script.environ |= {"TEXTCLF_FAST_CUDA": "1", "TEXTCLF_FAST_CUDA_KERNELS": "1"} | ({"TORCH_CUDA_ARCH_LIST": capability} if capability else {})
+    script.environ |= {"TEXTCLF_FAST_CUDA": "1", "TEXTCLF_FAST_CUDA_KERNELS": "1"}
+    if capability:
+        script.environ["TORCH_CUDA_ARCH_LIST"] = capability
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-build-isolation", "--no-deps"]
     return script.part("build", [*pip, "--target", BUILT, "."], BUILD, cwd=ROOT)
 

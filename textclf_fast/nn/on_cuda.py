@@ -62,8 +62,9 @@ def faster_than_cudnn(measured: tuple[Measured, ...], layer: Measured) -> bool:
 def cuda_kernels_can(lstm: nn.LSTM, *tensors: Tensor) -> bool:
     """Whether they are asked for, and compute this module, on a GPU, and these inputs and states.
 
-    They do not: proj_size, float64, training where the library has no op of it, and what is under autocast, torch.compile or
-    a transform. PyTorch's path takes these. (Autocast has nn.LSTM compute in float16 on a GPU, whatever its dtype.)
+    They do not: proj_size, float64, training where the library has no op of it, and what is under autocast,
+    torch.compile or a transform. PyTorch's path takes these. (Autocast has nn.LSTM compute in float16 on a GPU,
+    whatever its dtype.)
     """
     weights = lstm._flat_weights
     like: Tensor = weights[0]  # type: ignore[assignment]
