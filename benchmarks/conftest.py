@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import RESULTS, Record, Row, make_report, print_table, write_report
+from benchmarks.timing import flush_denormals
 
 # pytest leaves sys.path alone here, and a process of the peers' own (peer_process.py) has to find this package. At the
 # end: textclf_fast is the installed one.
@@ -21,6 +22,7 @@ _UNMEASURED = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    flush_denormals()
     config.stash[_ROWS] = []
     config.stash[_UNMEASURED] = {}
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import make_peers
-from benchmarks.timing import Call, ready, seconds, settle
+from benchmarks.timing import Call, flush_denormals, ready, seconds, settle
 
 _calls: dict[str, Call] = {}  # of the other process
 _once: dict[str, float] = {}
@@ -54,6 +54,7 @@ class PeerProcess:
 
 
 def _start(threads: int, given: bytes) -> tuple[list[str], dict[str, str]]:
+    flush_denormals()
     torch.set_num_threads(threads)
     calls, notes = make_peers(*pickle.loads(given))
     _calls.update(calls)

@@ -53,6 +53,7 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "NO_PROXY": "*"},
+            cwd=directory.parent,  # not the source folder, which `-m` would import from
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()

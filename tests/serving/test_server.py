@@ -174,6 +174,7 @@ def test_a_port_in_use(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_the_extra(model: Path) -> None:
     code = "import sys; sys.modules['uvicorn'] = None; from textclf_fast.cli.app import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, "serve", str(model)], capture_output=True, text=True)
+    command = [sys.executable, "-c", code, "serve", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=model.parent)
     assert done.returncode == 2
     assert "needs uvicorn: pip install 'textclf_fast[serve]'" in done.stderr
