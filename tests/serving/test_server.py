@@ -158,6 +158,7 @@ def test_what_is_no_model(
         (["--port", "70000"], "--port"),
         (["--host", "256.1.1.1"], "256.1.1.1:8000: "),
         (["--max-queue", "5"], "queued_texts: expected at least 256"),
+        (["--window-ms", "inf"], "--window-ms"),
     ],
 )
 def test_wrong_options(model: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
