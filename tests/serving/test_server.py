@@ -150,6 +150,7 @@ def test_what_is_no_model(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+    assert "--int8" not in err, "which nobody gave"
 
 
 @pytest.mark.parametrize(
