@@ -85,6 +85,31 @@ def test_what_computes_something_else_is_not_written(tmp_path: Path, monkeypatch
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("model.pt2", "of before")]
 
 
+def test_not_a_number_is_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is in the last batch alone."""
+    run = model_export._run_program
+
+    def run_badly(*args: Any) -> list[torch.Tensor]:
+        *others, last = run(*args)
+        return [*others, last * torch.nan]
+
+    monkeypatch.setattr(model_export, "_run_program", run_badly)
+    with pytest.raises(RuntimeError, match="logits that differ by nan"):
+        export_model(saved(MODELS["mlp"]()), tmp_path / "model.pt2", "torch-export")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_columns_are_no_steps_and_no_rows(tmp_path: Path, size: int) -> None:
+    """As many as the batch has rows or steps from which the inputs are described."""
+    inputs: dict[str, Any] = {
+        "text": {"kind": "text", "embedding_dim": 4, "hidden_dim": 5},
+        "age": {"kind": "columns", "size": size, "hidden_dim": 3},
+    }
+    export_model(saved(MultiInputClassifier(V, inputs, 2)), tmp_path / "model.pt2", "torch-export")
+    assert json.loads((tmp_path / "model.pt2.json").read_text())["inputs"]["age.columns"] == f"float32 (B, {size})"
+
+
 def test_inputs_of_several_are_named(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     export_model(saved(MODELS["multi"]()), tmp_path / "model.onnx", "onnx")

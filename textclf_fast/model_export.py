@@ -65,7 +65,8 @@ def export_model(saved: SavedModel, path: str | Path, form: Form) -> float | Non
     if found is not None:
         with torch.no_grad():
             pairs = zip(found, (model(*batch) for batch in batches), strict=True)
-            difference = max(float((other - ours).abs().max()) for other, ours in pairs)
+            # torch's maximum, not Python's: nan is not to be lost.
+            difference = float(torch.stack([(other - ours).abs().max() for other, ours in pairs]).max())
         if not difference <= _TOLERANCE:
             raise RuntimeError(f"{path}: the {form} computes logits that differ by {difference} from the model's")
     with whole_file(path) as file:
@@ -75,7 +76,7 @@ def export_model(saved: SavedModel, path: str | Path, form: Form) -> float | Non
         "tokenizer": saved.tokenizer.config,
         "padding_id": PAD_ID,
         "unknown_id": UNK_ID,
-        "inputs": {name: _about(tensor) for name, tensor in _by_name(batches[0], form).items()},
+        "inputs": {name: _about(name, tensor) for name, tensor in _by_name(batches[0], form).items()},
         "output": "logits (B, C) float32; their softmax over C are the probabilities of the labels",
         "tokens": saved.vocabulary.tokens,
     }
@@ -126,11 +127,12 @@ def _by_name(batch: tuple[Any, ...], form: Form) -> dict[str, Tensor]:
     return named
 
 
-def _about(tensor: Tensor) -> str:
-    """What an input is, from one of T = 5 and B = 3."""
+def _about(name: str, tensor: Tensor) -> str:
+    """What an input is, from one of T = 5 and B = 3; columns have B alone, however many they are."""
     steps, rows = _SIZES[0]
-    places = {steps: "T", rows: "B"}
-    sizes = [places[size] if place < 2 and size in places else str(size) for place, size in enumerate(tensor.shape)]
+    letters = {steps: "T", rows: "B"}
+    varying = 1 if name.endswith(".columns") else 2
+    sizes = [letters[size] if place < varying else str(size) for place, size in enumerate(tensor.shape)]
     return f"{str(tensor.dtype).removeprefix('torch.')} ({', '.join(sizes)})"
 
 

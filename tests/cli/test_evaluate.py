@@ -117,6 +117,22 @@ def test_the_card_is_left_alone(run: Any, own: Path) -> None:
     assert {path: path.read_bytes() for path in own.iterdir()} == before
 
 
+def test_another_column_of_groups_is_another_split(run: Any, tmp_path: Path) -> None:
+    """Then some of the texts held out are among those that the model was trained on."""
+    rows = [
+        {"text": text, "label": label, "source": str(number // 4)}
+        for number, (text, label) in enumerate(zip(*_toy(), strict=True))
+    ]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("train", "notes.jsonl", "--out", "model", "--embedding-dim", 8, "--hidden-dim", 8, "--epochs", 1)
+    same = json.loads(run("evaluate", "model", "notes.jsonl", "--no-card", "--json").out)
+    other = json.loads(run("evaluate", "model", "notes.jsonl", "--no-card", "--json", "--group", "source").out)
+    assert same["notes"] == []
+    assert other["notes"] == ["the model was trained on some of these texts: what is measured is too high"]
+    args = ("baseline", "notes.jsonl", "--model", "model", "--epochs", 1, "--json", "--group", "source")
+    assert json.loads(run(*args).out)["notes"] == ["it is not known that model was trained without the texts held out"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -178,8 +178,10 @@ def test_the_page_asks_nobody_else(client: Any) -> None:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"texts": 0}, "texts: expected at least 1, got 0"),
-        ({"window_seconds": -1}, "window_seconds: expected at least 0, got -1"),
+        ({"texts": 0}, "texts: expected a finite number of at least 1, got 0"),
+        ({"window_seconds": -1}, "window_seconds: expected a finite number of at least 0, got -1"),
+        ({"window_seconds": float("inf")}, "window_seconds: expected a finite number of at least 0, got inf"),
+        ({"window_seconds": float("nan")}, "window_seconds: expected a finite number of at least 0, got nan"),
         ({"texts": 9, "queued_texts": 8}, "queued_texts: expected at least 9, the texts of one request, got 8"),
     ],
 )

@@ -128,6 +128,32 @@ def test_whoever_goes_away_is_not_missed() -> None:
     run(scene)
 
 
+def test_whoever_goes_away_while_waiting_costs_nothing() -> None:
+    """So that a server that leaves its clients at last has not to compute their answers first."""
+
+    async def scene(batcher: Batcher[int, int], model: Model) -> None:
+        model.free.clear()
+        first = asyncio.create_task(batcher.answer([1]))
+        await until(lambda: model.batches == [[1]])
+        gone, stays = (asyncio.create_task(batcher.answer(items)) for items in ([2, 3], [4]))
+        await until(lambda: batcher.queued_items == 3)
+        gone.cancel()
+        await until(gone.cancelled)
+        model.free.set()
+        assert await asyncio.gather(first, stays) == [[2], [8]]
+        model.free.clear()
+        first = asyncio.create_task(batcher.answer([5]))
+        await until(lambda: model.batches[-1] == [5])
+        gone = asyncio.create_task(batcher.answer([6]))
+        await until(lambda: batcher.queued_items == 1)
+        gone.cancel()
+        await until(gone.cancelled)
+        model.free.set()
+        assert await first == [10]
+
+    assert run(scene).batches == [[1], [4], [5]]
+
+
 def test_what_waits_at_the_end_is_answered() -> None:
     async def scene(batcher: Batcher[int, int], model: Model) -> None:
         model.free.clear()

@@ -150,6 +150,7 @@ def test_what_is_no_model(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+    assert "--int8" not in err, "which nobody gave"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,7 @@ def test_what_is_no_model(
         (["--port", "70000"], "--port"),
         (["--host", "256.1.1.1"], "256.1.1.1:8000: "),
         (["--max-queue", "5"], "queued_texts: expected at least 256"),
+        (["--window-ms", "inf"], "--window-ms"),
     ],
 )
 def test_wrong_options(model: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:

@@ -33,9 +33,13 @@ def positive(number: float | None) -> float | None:
 
 @contextlib.contextmanager
 def blame(option: str) -> Iterator[None]:
-    """Turns a ValueError into wrong usage of this option."""
+    """Turns a ValueError into wrong usage of this option; a DataError stays one, since it is a file's fault."""
+    from textclf_fast.text import DataError
+
     try:
         yield
+    except DataError:
+        raise
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{option}'") from error
 

@@ -90,7 +90,7 @@ def baseline(
     for name, each in saved.items():
         say(f"{name} ...")
         source = each.extra.get("source", {})
-        if (source.get("sha256"), source.get("held_out_share")) != (sha256, held_out):
+        if tuple(map(source.get, ("sha256", "held_out_share", "group"))) != (sha256, held_out, group):
             notes.append(f"it is not known that {name} was trained without the texts held out")
         rows.append(_row(name, _judged(each, test, file), _training_seconds(each.extra)))
     if as_json:

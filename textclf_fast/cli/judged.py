@@ -49,16 +49,19 @@ class JudgedTexts:
         """
         source: Mapping[str, Any] = saved.extra.get("source", {})
         text, label = text or source.get("text", "text"), label or source.get("label", "label")
-        data = read_data(file, text, label, group or source.get("group"), saved.labels)
+        group_then = source.get("group")
+        group = group or group_then
+        data = read_data(file, text, label, group, saved.labels)
         sha256 = fingerprint(data)
         trained_on = source.get("sha256") == sha256
         part = part or ("held-out" if trained_on else "all")
         share_then = source.get("held_out_share", _SHARE)
         notes = []
-        if trained_on and (part != "held-out" or share not in (None, share_then)):
+        share = share or share_then
+        if trained_on and (part != "held-out" or (share, group) != (share_then, group_then)):
             notes.append("the model was trained on some of these texts: what is measured is too high")
         if part != "all":
-            train, held_out = split(data, share or share_then)
+            train, held_out = split(data, share)
             data = held_out if part == "held-out" else train
             if part == "held-out" and not trained_on:
                 notes.append("it is not known that the model was trained without these texts")

@@ -25,7 +25,8 @@ def serve(
         int, typer.Option(min=1, help="Texts that wait; further ones get a 503.", rich_help_panel=_LIMITS)
     ] = 2_048,
     window_ms: Annotated[
-        float, typer.Option(min=0, help="How long a text waits for others to come.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(min=0, max=60_000, help="How long a text waits for others to come.", rich_help_panel=_LIMITS),
     ] = 1.0,
 ) -> None:
     """Answers requests with a model, until Ctrl-C or SIGTERM. Prints its address; open that in a browser to try it.

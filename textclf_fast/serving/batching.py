@@ -79,7 +79,7 @@ class Batcher(Generic[Item, Answer]):
         return await request.answers
 
     async def close(self) -> None:
-        """Answers what waits, then ends the thread."""
+        """Answers those who still wait, then ends the thread."""
         if self._worker is not None:
             await self._worker
         self._thread.shutdown()
@@ -92,6 +92,8 @@ class Batcher(Generic[Item, Answer]):
             if rest > 0 and self._queued < self._batch_items:
                 await asyncio.sleep(rest)
             batch = self._next_batch()
+            if not batch:
+                continue
             items = [item for request in batch for item in request.items]
             self._count(len(items))
             try:
@@ -110,11 +112,13 @@ class Batcher(Generic[Item, Answer]):
         self._worker = None
 
     def _next_batch(self) -> list[_Request[Item, Answer]]:
-        """Takes the requests that waited longest: one, and as many more as fit."""
+        """Takes the requests that waited longest: one, and as many more as fit; none whose asker has gone."""
         batch: list[_Request[Item, Answer]] = []
         size = 0
         while self._waiting and (not batch or size + len(self._waiting[0].items) <= self._batch_items):
-            batch.append(self._waiting.popleft())
-            size += len(batch[-1].items)
-        self._queued -= size
+            request = self._waiting.popleft()
+            self._queued -= len(request.items)
+            if not request.answers.done():
+                batch.append(request)
+                size += len(request.items)
         return batch

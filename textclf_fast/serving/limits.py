@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 
@@ -19,7 +20,7 @@ class Limits:
         window_seconds: how long a text waits for others, to be one batch with them.
 
     Raises:
-        ValueError: a limit below 1, a window below 0, or a queue that is too short for one request.
+        ValueError: a limit below 1, a window below 0 or without an end, or a queue that is too short for one request.
     """
 
     body_bytes: int = 2**20
@@ -33,8 +34,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, least = getattr(self, field.name), 0 if field.name == "window_seconds" else 1
-            if value < least:
-                raise ValueError(f"{field.name}: expected at least {least}, got {value}")
+            if not least <= value < math.inf:
+                raise ValueError(f"{field.name}: expected a finite number of at least {least}, got {value}")
         if self.queued_texts < self.texts:
             raise ValueError(
                 f"queued_texts: expected at least {self.texts}, the texts of one request, got {self.queued_texts}"
