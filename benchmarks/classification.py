@@ -181,8 +181,9 @@ def _write(path: Path, row: Row, seed: int, value: float) -> None:
         "target": row.target,
     }
     others = [each for each in _load(path)["rows"] if (each["data"], each["model"]) != (row.data, row.model)]
-    order = [(each.data, each.model) for each in ROWS]
-    rows = sorted([*others, measured], key=lambda each: order.index((each["data"], each["model"])))
+    # In the order of ROWS; what was measured before a row left them stays, behind the others.
+    order = {(each.data, each.model): place for place, each in enumerate(ROWS)}
+    rows = sorted([*others, measured], key=lambda each: order.get((each["data"], each["model"]), len(order)))
     record = {
         "machine": describe_machine(),
         "commit": _commit(),

@@ -39,9 +39,10 @@ _HEAD = """\
 What was measured on which GPU and when, and what never was. `benchmarks/gpu/run.sh` builds, tests and measures on a
 machine with a GPU in ten minutes and writes `benchmarks/results/gpu-NAME.json`; this page is made of those files by
 `python -m benchmarks.gpu.page`. Ratios are a peer's time (or memory) divided by ours. "padded" and "packed" are
-nn.LSTM, by cuDNN; packing is part of its time where the input is tokens. On dense float input FusedLSTM leaves to cuDNN
-what that computes faster: with "tf32, float input" ours is the module as it is, elsewhere our kernels. For every one of
-some cells the least ratio counts.
+nn.LSTM, by cuDNN; packing is part of its time where the input is tokens. "ours" is asked for by
+`TEXTCLF_FAST_CUDA_KERNELS=1`, without which modules leave everything on a GPU to cuDNN. With it FusedLSTM still leaves
+dense float input to cuDNN where that was measured to be faster, or nothing was: with "tf32, float input" ours is the
+module as it is, elsewhere our kernels. For every one of some cells the least ratio counts.
 
 Letters: B rows, T steps, E width of the input, H hidden units; fill: mean length / T.
 """

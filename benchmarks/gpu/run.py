@@ -186,7 +186,7 @@ def build(script: Script) -> bool:
     """The package with machine code for this GPU, into a folder of its own."""
     shutil.rmtree(BUILT, ignore_errors=True)
     capability = _ask("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-    script.environ |= {"TEXTCLF_FAST_CUDA": "1", "TEXTCLF_FAST_CUDA_KERNELS": "1"}
+    script.environ["TEXTCLF_FAST_CUDA"] = "1"
     if capability:
         script.environ["TORCH_CUDA_ARCH_LIST"] = capability
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-build-isolation", "--no-deps"]
@@ -232,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_parts(script: Script, builds: bool) -> None:
     """All parts, in the order of importance."""
+    script.environ["TEXTCLF_FAST_CUDA_KERNELS"] = "1"  # built here or before: without it modules leave a GPU to cuDNN
     built = builds and build(script)
     carried = (ROOT / "textclf_fast" / "_C.so").exists()
     if built or carried:  # else it is installed

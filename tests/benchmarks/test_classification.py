@@ -41,3 +41,12 @@ def test_record_goes_on(tmp_path: Path) -> None:
     assert rows[1]["mean"] == pytest.approx(0.55)
     other = Row(last.data, last.model, "--seed 9", last.target)
     assert _values(path, other) == {}  # another command's figures are no seeds of this one
+
+
+def test_record_of_a_row_that_is_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "classification.json"
+    row = ROWS[0]
+    gone = {"data": row.data, "model": "gone", "command": "textclf-fast train", "values": {"0": 0.4}}
+    path.write_text(json.dumps({"rows": [gone]}))
+    _write(path, row, 0, 0.7)
+    assert [each["model"] for each in json.loads(path.read_text())["rows"]] == [row.model, "gone"]

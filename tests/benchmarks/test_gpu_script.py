@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from source_packages import ROOT
 
+from benchmarks.gpu import run
 from benchmarks.gpu.cells import CELLS, FLASHRNN_CELLS
-from benchmarks.gpu.run import Script, main
+from benchmarks.gpu.run import Script, main, run_parts
 
 REPORT: dict[str, Any] = {"parts": [], "rows": [], "unmeasured": {"before": "earlier"}, "seconds": 0}
 
@@ -42,6 +43,23 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
     if main(["--out", str(tmp_path), "--seconds", "0", "--no-build"]) == 2:
         assert "no GPU: nvidia-smi names none" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("builds", [False, True])
+def test_every_part_asks_for_our_kernels(builds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def part(self: Script, name: str, *arguments: Any, **options: Any) -> bool:
+        asked.append((name, self.environ.get("TEXTCLF_FAST_CUDA_KERNELS")))
+        return True
+
+    monkeypatch.setattr(Script, "part", part)
+    monkeypatch.setattr(Script, "measure", part)
+    monkeypatch.setattr(run, "BUILT", tmp_path / "built")
+    environ = {"PATH": os.environ["PATH"]}
+    run_parts(Script(tmp_path / "gpu-test.json", time.monotonic() + 1000, True, tmp_path, {}, environ), builds)
+    names = ["build"] * builds + ["tests", "cells", "sanitizers", "flashrnn"]
+    assert asked == [(name, "1") for name in names]
 
 
 # What stands in for measure.py: the first two cells come out, the third ends the process, the fourth never ends.

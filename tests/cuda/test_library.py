@@ -12,18 +12,19 @@ import torch
 
 from textclf_fast import _libraries
 
+_OPS = ["lstm_inference", "lstm_cells_inference", "lstm_training", "lstm_training_forward", "lstm_backward"]
 _LOAD = """
 import ctypes, sys, torch
 from textclf_fast import _libraries
 _libraries.load()
 library = ctypes.CDLL(sys.argv[1])
 library.textclf_fast_cuda_ask_tf32(_libraries._ask_tf32)
-print(*filter(_libraries.cuda_has, ("lstm_inference", "lstm_cells_inference", "pack_recurrent")))
+print(*filter(_libraries.cuda_has, (*sys.argv[2:], "pack_recurrent")))
 """
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA here: the library is loaded already")
-def test_registers_the_ops_of_inference(tmp_path: Path) -> None:
+def test_registers_its_ops(tmp_path: Path) -> None:
     library = Path(_libraries.library_path()).with_name("_C_cuda.so")
     if not library.exists():
         pytest.skip("the CUDA library was not built")
@@ -38,13 +39,13 @@ def test_registers_the_ops_of_inference(tmp_path: Path) -> None:
     command = ["cc", "-shared", "-fPIC", "-Wl,-soname,libtorch_cuda.so", str(source), "-o", str(stand_in)]
     subprocess.run(command, check=True)
     done = subprocess.run(
-        [sys.executable, "-c", _LOAD, str(library)],
+        [sys.executable, "-c", _LOAD, str(library), *_OPS],
         capture_output=True,
         text=True,
         env={"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(library.parents[1])},
         cwd=tmp_path,
     )
-    assert done.stdout.split() == ["lstm_inference", "lstm_cells_inference"], done.stderr
+    assert done.stdout.split() == _OPS, done.stderr
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -199,8 +199,9 @@ class FusedLSTM(LSTMBase):
         Raises:
             TypeError: lengths that are not integers.
             ValueError: an input of another dtype or number of dimensions, a wrong number of lengths.
-            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself. In
-                inference lengths on a GPU stay there, unseen: a row whose length is out of range is NaN then.
+            RuntimeError: sizes that do not fit, a length out of range, a PackedSequence that contradicts itself.
+                Where our kernels compute on a GPU (:mod:`textclf_fast.nn.on_cuda`), lengths that are there stay there
+                in inference, unseen: a row whose length is out of range is NaN then.
         """
         if hx is None and not return_cell_states and isinstance(input, Tensor | PackedSequence):
             found = self._panels.frozen.run(self, input, lengths)
