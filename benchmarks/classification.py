@@ -159,10 +159,10 @@ def _write_texts(path: Path, data: LabelledTexts) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _values(path: Path, row: Row) -> dict[str, float]:
-    """What was measured already, by seed."""
+def _values(path: Path, row: Row, kind: str = "values") -> dict[str, Any]:
+    """What was measured already, by seed; or at which commits."""
     found = [each for each in _load(path)["rows"] if each["command"] == row.command]
-    return found[0]["values"] if found else {}
+    return found[0][kind] if found else {}
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -171,12 +171,14 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, row: Row, seed: int, value: float) -> None:
     values = {**_values(path, row), str(seed): value}
+    commits = {**_values(path, row, "commits"), str(seed): _commit()}
     measured = {
         "data": row.data,
         "model": row.model,
         "command": row.command,
         "metric": row.metric,
         "values": values,
+        "commits": commits,
         "mean": statistics.mean(values.values()),
         "target": row.target,
     }
@@ -186,7 +188,6 @@ def _write(path: Path, row: Row, seed: int, value: float) -> None:
     rows = sorted([*others, measured], key=lambda each: order.get((each["data"], each["model"]), len(order)))
     record = {
         "machine": describe_machine(),
-        "commit": _commit(),
         "language_model": PRETRAIN,
         "rows": rows,
     }

@@ -2,7 +2,7 @@
 
 Each section has the command that measures it, and says "not measured" where its file is missing in benchmarks/results:
 
-    classification.json   {machine, commit, rows: [{data, model, command, metric, values: {seed: value}, target}]}
+    classification.json   {machine, rows: [{data, model, command, metric, values, commits, target}]}, both by seed
     baseline-DATA.json    what `textclf-fast baseline DATA --json` prints
     labels-DATA.json      of benchmarks.labels
     predictor.json, serve.json   {machine, commit, command, targets: [{what, measured, bound, least, met}]}
@@ -205,8 +205,10 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 
 def _made_on(record: Mapping[str, Any]) -> str:
-    commit = f"Measured at commit {record['commit']}, on " if record.get("commit") else "Measured on "
-    return commit + ", ".join(f"{name} {value}" for name, value in record["machine"].items()) + "."
+    of_rows = {commit for row in record.get("rows", []) for commit in row.get("commits", {}).values()}
+    commits = sorted(of_rows | ({record["commit"]} if "commit" in record else set()))
+    where = f"Measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)}, on " if commits else "Measured on "
+    return where + ", ".join(f"{name} {value}" for name, value in record["machine"].items()) + "."
 
 
 def _percent(share: float) -> str:

@@ -19,15 +19,6 @@ struct Inputs {
   Tensor w_hh, h0, c0;
 };
 
-template <class T>
-const T* pointer(const std::optional<Tensor>& t) {
-  return t ? pointer<T>(*t) : nullptr;
-}
-template <class T>
-T* pointer_to_write(const std::optional<Tensor>& t) {
-  return t ? pointer_to_write<T>(*t) : nullptr;
-}
-
 template <class Product>
 void run_persistent(const Plan& plan, const Inputs& in, const std::optional<Tensor>& offsets,
                     const ForwardResults& results, cudaStream_t stream) {

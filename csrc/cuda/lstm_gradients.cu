@@ -23,11 +23,6 @@ struct Layer {
   Tensor grad_gates, grad_h0, grad_c0;
 };
 
-template <class T>
-const T* pointer(const std::optional<Tensor>& t) {
-  return t ? pointer<T>(*t) : nullptr;
-}
-
 template <class Product>
 void run_persistent(const BackwardPlan& plan, const Layer& in, cudaStream_t stream) {
   using Number = typename Product::Number;

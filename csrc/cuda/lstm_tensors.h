@@ -21,6 +21,15 @@ template <class T>
 T* pointer_to_write(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
+// Null where there is none.
+template <class T>
+const T* pointer(const std::optional<Tensor>& t) {
+  return t ? pointer<T>(*t) : nullptr;
+}
+template <class T>
+T* pointer_to_write(const std::optional<Tensor>& t) {
+  return t ? pointer_to_write<T>(*t) : nullptr;
+}
 
 cudaStream_t current_stream(int32_t device);
 

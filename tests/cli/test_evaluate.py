@@ -202,6 +202,7 @@ def test_calibrated_once_and_again(run: Any, own: Path) -> None:
     assert again["temperature"] == pytest.approx(temperature, rel=1e-4)
     ran = run("evaluate", "own", TOY)
     assert f" ({again['calibration_error_before']:.4f} without the temperature, {temperature:.3g})\n" in ran.out
+    assert "note: the temperature was fitted to texts of this file" in ran.out
     assert f"| temperature of the probabilities | {temperature:.4g} |" in (own / "README.md").read_text()
 
 

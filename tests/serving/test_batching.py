@@ -106,13 +106,14 @@ def test_a_full_queue_refuses_and_empties_again() -> None:
     run(scene, queue=3)
 
 
-def test_a_batch_that_fails_does_not_end_it() -> None:
+def test_a_request_that_fails_fails_alone() -> None:
     async def scene(batcher: Batcher[int, int], model: Model) -> None:
-        found = await asyncio.gather(batcher.answer([1]), batcher.answer([-1]), return_exceptions=True)
-        assert [str(error) for error in found] == ["a negative number"] * 2
+        asked = (batcher.answer(items) for items in ([1], [-1], [3, 4]))
+        first, failed, last = await asyncio.gather(*asked, return_exceptions=True)
+        assert (first, str(failed), last) == ([2], "a negative number", [6, 8])
         assert await batcher.answer([2]) == [4]
 
-    run(scene)
+    assert run(scene).batches == [[1, -1, 3, 4], [1], [-1], [3, 4], [2]]
 
 
 def test_whoever_goes_away_is_not_missed() -> None:

@@ -42,7 +42,7 @@ def calibrate(
     temperature = fit_temperature(logits, truth)
     before = reliability(logits, truth).error
     after = reliability(cross_fitted(logits, truth), truth).error
-    store_temperature(directory, temperature)
+    store_temperature(directory, temperature, texts.sha256)
     if as_json:
         found = {
             "model": str(directory),

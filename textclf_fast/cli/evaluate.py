@@ -69,6 +69,8 @@ def evaluate(
     texts = JudgedTexts.read(saved, file, text, label, group, part, held_out)
     if not (writes_card or no_card):
         texts.notes.append(f"{directory} is not writable: its card stays as it is")
+    if saved.temperature != 1 and saved.extra.get("temperature_fitted_to") == texts.sha256:
+        texts.notes.append("the temperature was fitted to texts of this file: loss and calibration error are too low")
     judgement = judge(saved.model, texts.encode(saved), saved.labels)
     record = evaluation_record(judgement, file, texts.part, texts.sha256)
     if saved.temperature != 1:

@@ -94,22 +94,28 @@ class Batcher(Generic[Item, Answer]):
             batch = self._next_batch()
             if not batch:
                 continue
-            items = [item for request in batch for item in request.items]
-            self._count(len(items))
-            try:
-                answers = await loop.run_in_executor(self._thread, self._run, items)
-            except Exception as error:  # whoever asked is told; the next batch may well succeed
-                for request in batch:
-                    if not request.answers.done():
-                        request.answers.set_exception(error)
-                continue
-            begin = 0
-            for request in batch:
-                end = begin + len(request.items)
-                if not request.answers.done():  # whoever asked may have gone
-                    request.answers.set_result(list(answers[begin:end]))
-                begin = end
+            await self._compute(batch)
         self._worker = None
+
+    async def _compute(self, batch: list[_Request[Item, Answer]]) -> None:
+        """Tells whoever asked the answers, or what went wrong with them."""
+        items = [item for request in batch for item in request.items]
+        self._count(len(items))
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, items)
+        except Exception as error:
+            if len(batch) > 1:  # it is some request's fault, not everybody's
+                for request in batch:
+                    await self._compute([request])
+            elif not batch[0].answers.done():
+                batch[0].answers.set_exception(error)
+            return
+        begin = 0
+        for request in batch:
+            end = begin + len(request.items)
+            if not request.answers.done():  # whoever asked may have gone
+                request.answers.set_result(list(answers[begin:end]))
+            begin = end
 
     def _next_batch(self) -> list[_Request[Item, Answer]]:
         """Takes the requests that waited longest: one, and as many more as fit; none whose asker has gone."""

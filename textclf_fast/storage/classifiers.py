@@ -110,7 +110,7 @@ def load_model(directory: str | Path) -> SavedModel:
     return SavedModel(model.eval(), files.vocabulary, files.tokenizer, config["labels"], config["extra"], temperature)
 
 
-def store_temperature(directory: str | Path, temperature: float) -> None:
+def store_temperature(directory: str | Path, temperature: float, fitted_to: str | None = None) -> None:
     """Has `load_model` divide the logits by it from now on, instead of by the one that was stored before.
 
     The weights in the file stay as they are.
@@ -118,6 +118,7 @@ def store_temperature(directory: str | Path, temperature: float) -> None:
     Args:
         directory: with a model.
         temperature: above 0; see :func:`textclf_fast.judging.fit_temperature`.
+        fitted_to: the fingerprint of the texts, which goes into ``extra`` as ``temperature_fitted_to``.
 
     Raises:
         ValueError: it is not a finite number above 0.
@@ -126,6 +127,7 @@ def store_temperature(directory: str | Path, temperature: float) -> None:
     """
     config = read_model_files(Path(directory), _FORMAT, _FORMAT_VERSION).config
     config["temperature"] = check_temperature(temperature)
+    config["extra"]["temperature_fitted_to"] = fitted_to
     write_atomically(Path(directory) / CONFIG, as_text(config))
 
 
