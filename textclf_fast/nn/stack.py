@@ -193,7 +193,9 @@ def run_layers(
     keeps = panels is not None and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
     states_h, states_c = [], []
     for layer in range(lstm.num_layers):
-        own_h0, own_c0 = (state.narrow(0, layer * directions, directions) for state in (h0, c0))
+        own_h0, own_c0 = h0, c0
+        if lstm.num_layers > 1:
+            own_h0, own_c0 = (state.narrow(0, layer * directions, directions) for state in (h0, c0))
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
         from_input = rows is not None and index is None and panels is not None and kernels_project(lstm, rows)
