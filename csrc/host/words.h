@@ -1,0 +1,39 @@
+// Text -> token ids, for the texts that have ASCII characters alone: what WordTokenizer's regular expression
+// (textclf_fast/text/tokenizer.py, which defines the language) finds in them, looked up without a Python object for
+// each token. tests/text/test_words.py compares the two.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace textclf_fast {
+
+// The tokens of a vocabulary by number: open addressing, at most half full.
+class WordIds {
+ public:
+  // Room for `most` tokens. `unknown`: the id of a token that is not there.
+  WordIds(std::size_t most, std::int64_t unknown);
+
+  // Tokens with other than ASCII characters are in no ASCII text, and need not be added.
+  void add(std::string_view token, std::int64_t id);
+  std::int64_t find(std::string_view token) const;
+
+  // Appends the ids of a text's tokens; `unknown` where it has none.
+  void encode(std::string_view ascii, std::vector<std::int64_t>& ids) const;
+
+ private:
+  struct Entry {
+    std::int64_t id = -1;  // -1: nothing is here
+    std::size_t begin = 0;
+    std::uint32_t hash = 0, size = 0;
+  };
+
+  std::string letters_;  // all tokens, one after the other
+  std::vector<Entry> entries_;
+  std::int64_t unknown_;
+};
+
+}  // namespace textclf_fast
