@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 
 namespace textclf_fast {
 namespace {
@@ -32,64 +31,67 @@ std::uint32_t hash_of(std::string_view s) {  // FNV-1a: words are short
   return h;
 }
 
-// Walks a text, lower-cased, as the regular expression does: its alternatives at each place, in their order.
+// Walks a text, lower-cased, as the regular expression does: its alternatives at each place, in their order. The text
+// is followed by kBeyond spaces, so that nobody asks where it ends.
+constexpr std::size_t kBeyond = 3;
 class Scanner {
  public:
-  explicit Scanner(std::string_view text) : text_(text) {}
+  // `end`: without the spaces beyond.
+  Scanner(const char* begin, const char* end) : at_(begin), end_(end) {}
 
   // The next token; empty at the end.
   std::string_view next() {
-    while (at_ < text_.size() && kind(at_) == kSpace) ++at_;
-    const std::size_t begin = at_;
-    if (begin < text_.size()) at_ = end_of_token(begin);
-    return text_.substr(begin, at_ - begin);
+    while (kind(at_) == kSpace && at_ < end_) ++at_;
+    const char* const begin = at_;
+    if (begin < end_) at_ = end_of_token(begin);
+    return {begin, at_};
   }
 
  private:
-  Kind kind(std::size_t i) const { return i < text_.size() ? kKinds[std::uint8_t(text_[i])] : kSpace; }
-  char at(std::size_t i) const { return i < text_.size() ? text_[i] : ' '; }
-  bool in_word(std::size_t i) const { return kind(i) == kLetter || kind(i) == kDigit; }
-  bool word_boundary(std::size_t i) const { return !in_word(i) && kind(i) != kUnderscore; }
-  template <class Holds>
-  std::size_t run(std::size_t i, const Holds& holds) const {
-    while (i < text_.size() && holds(i)) ++i;
-    return i;
+  static Kind kind(const char* c) { return kKinds[std::uint8_t(*c)]; }
+  static bool in_word(const char* c) { return kind(c) == kLetter || kind(c) == kDigit; }
+  static bool word_boundary(const char* c) { return !in_word(c) && kind(c) != kUnderscore; }
+  static const char* past_digits(const char* c) {
+    while (kind(c) == kDigit) ++c;
+    return c;
+  }
+  static const char* past_word(const char* c) {
+    while (in_word(c)) ++c;
+    return c;
   }
 
-  // '(?:s|m|d|re|ve|ll)\b from i on: where it ends, or i.
-  std::size_t ending(std::size_t i) const {
-    if (at(i) != '\'') return i;
-    const char first = at(i + 1), second = at(i + 2);
-    if ((first == 's' || first == 'm' || first == 'd') && word_boundary(i + 2)) return i + 2;
-    const bool pair = (second == 'e' && (first == 'r' || first == 'v')) || (first == 'l' && second == 'l');
-    return pair && word_boundary(i + 3) ? i + 3 : i;
+  // '(?:s|m|d|re|ve|ll)\b from c on: where it ends, or c.
+  static const char* ending(const char* c) {
+    if (c[0] != '\'') return c;
+    if ((c[1] == 's' || c[1] == 'm' || c[1] == 'd') && word_boundary(c + 2)) return c + 2;
+    const bool pair = (c[2] == 'e' && (c[1] == 'r' || c[1] == 'v')) || (c[1] == 'l' && c[2] == 'l');
+    return pair && word_boundary(c + 3) ? c + 3 : c;
   }
 
-  std::size_t end_of_token(std::size_t i) const {
-    const char c = text_[i];
-    if (in_word(i)) {
-      const std::size_t digits = run(i, [this](std::size_t j) { return kind(j) == kDigit; });
-      if (digits > i) {  // \d+(?:[.,:]\d+)+
-        std::size_t end = digits;
-        while ((at(end) == '.' || at(end) == ',' || at(end) == ':') && kind(end + 1) == kDigit)
-          end = run(end + 1, [this](std::size_t j) { return kind(j) == kDigit; });
+  static const char* end_of_token(const char* c) {
+    if (in_word(c)) {
+      const char* const digits = past_digits(c);
+      if (digits > c) {  // \d+(?:[.,:]\d+)+
+        const char* end = digits;
+        while ((*end == '.' || *end == ',' || *end == ':') && kind(end + 1) == kDigit) end = past_digits(end + 1);
         if (end > digits) return end;
       }
-      std::size_t end = run(digits, [this](std::size_t j) { return in_word(j); });
+      const char* end = past_word(digits);
       if (ending(end) > end) return end;
-      while (at(end) == '\'' && in_word(end + 1)) end = run(end + 1, [this](std::size_t j) { return in_word(j); });
+      while (*end == '\'' && in_word(end + 1)) end = past_word(end + 1);
       return end;
     }
-    if (c == '\'' && ending(i) > i) return ending(i);
-    if (c == '.' || c == '-') {
-      const std::size_t end = run(i, [this, c](std::size_t j) { return text_[j] == c; });
-      if (end > i + 1) return end;
+    if (*c == '\'' && ending(c) > c) return ending(c);
+    if (*c == '.' || *c == '-') {
+      const char* end = c + 1;
+      while (*end == *c) ++end;
+      return end;
     }
-    return i + 1;
+    return c + 1;
   }
 
-  std::string_view text_;
-  std::size_t at_ = 0;
+  const char* at_;
+  const char* end_;
 };
 
 }  // namespace
@@ -100,8 +102,9 @@ WordIds::WordIds(std::size_t most, std::int64_t unknown)
 void WordIds::add(std::string_view token, std::int64_t id) {
   const std::uint32_t hash = hash_of(token);
   std::size_t place = hash & (entries_.size() - 1);
-  while (entries_[place].id >= 0) place = (place + 1) & (entries_.size() - 1);
-  entries_[place] = {id, letters_.size(), hash, std::uint32_t(token.size())};
+  while (entries_[place].token >= 0) place = (place + 1) & (entries_.size() - 1);
+  entries_[place] = {hash, std::int32_t(tokens_.size())};
+  tokens_.push_back({letters_.size(), token.size(), id});
   letters_ += token;
 }
 
@@ -109,19 +112,19 @@ std::int64_t WordIds::find(std::string_view token) const {
   const std::uint32_t hash = hash_of(token);
   for (std::size_t place = hash & (entries_.size() - 1);; place = (place + 1) & (entries_.size() - 1)) {
     const Entry& entry = entries_[place];
-    if (entry.id < 0) return unknown_;
-    if (entry.hash == hash && entry.size == token.size() &&
-        std::memcmp(letters_.data() + entry.begin, token.data(), token.size()) == 0)
-      return entry.id;
+    if (entry.token < 0) return unknown_;
+    if (entry.hash != hash) continue;
+    const Token& found = tokens_[std::size_t(entry.token)];
+    if (std::string_view(letters_).substr(found.begin, found.size) == token) return found.id;
   }
 }
 
 void WordIds::encode(std::string_view ascii, std::vector<std::int64_t>& ids) const {
-  std::string lower(ascii);
-  for (char& c : lower)
-    if (c >= 'A' && c <= 'Z') c = char(c + ('a' - 'A'));
+  std::string lower(ascii.size() + kBeyond, ' ');
+  std::transform(ascii.begin(), ascii.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c + ('a' - 'A')) : c; });
   const std::size_t before = ids.size();
-  Scanner scanner(lower);
+  Scanner scanner(lower.data(), lower.data() + ascii.size());
   for (std::string_view token = scanner.next(); !token.empty(); token = scanner.next()) ids.push_back(find(token));
   if (ids.size() == before) ids.push_back(unknown_);
 }

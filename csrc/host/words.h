@@ -25,13 +25,17 @@ class WordIds {
   void encode(std::string_view ascii, std::vector<std::int64_t>& ids) const;
 
  private:
-  struct Entry {
-    std::int64_t id = -1;  // -1: nothing is here
-    std::size_t begin = 0;
-    std::uint32_t hash = 0, size = 0;
+  struct Token {
+    std::size_t begin, size;  // in letters_
+    std::int64_t id;
+  };
+  struct Entry {  // small: a vocabulary of 10,000 is 256 kB
+    std::uint32_t hash = 0;
+    std::int32_t token = -1;  // -1: nothing is here
   };
 
-  std::string letters_;  // all tokens, one after the other
+  std::string letters_;  // of all tokens, one after the other
+  std::vector<Token> tokens_;
   std::vector<Entry> entries_;
   std::int64_t unknown_;
 };
