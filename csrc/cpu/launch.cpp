@@ -18,12 +18,12 @@ namespace {
 // about 2^19 of them (100 G a second).
 constexpr int64_t kWorthAThread = int64_t(1) << 19;
 
-// Packs every piece of every direction, panel_size numbers each, in threads where that pays: copying is bound by
-// memory, from about 2^17 numbers on.
+// Packs every piece of every direction, panel_size numbers each, in threads where that pays: a core packs some 2.5 G
+// numbers a second, 2^14 of them in 7 us.
 template <class T>
 void pack_all(decltype(KernelTable<T>::pack_forward) pack, int64_t panel_size, int64_t pieces, const Weights<T>& all,
               int64_t directions, const WeightSizes& sizes, T* panels) {
-  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 17) * pieces / std::max<int64_t>(panel_size, 1));
+  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 14) * pieces / std::max<int64_t>(panel_size, 1));
   const int64_t H = sizes.hidden;
   torch::stable::parallel_for(0, directions * pieces, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

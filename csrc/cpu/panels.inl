@@ -39,6 +39,10 @@ static TEXTCLF_INLINE void pack_columns(const T* matrix, int64_t depth, int64_t 
     for (int64_t k = 0; k < depth; ++k) {
       T* to = stream + k / kPair * kPair * width + k % kPair;
       const T* from = matrix + k * columns + column;
+      if (kPair == 1 && count == kStream) {  // a constant: moves instead of a loop
+        __builtin_memcpy(to, from, kStream * sizeof(T));
+        continue;
+      }
       for (int64_t j = 0; j < count; ++j) to[j * kPair] = from[j];
       for (int64_t j = count; j < width; ++j) to[j * kPair] = T{};
     }
