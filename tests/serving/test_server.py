@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from textclf_fast.cli.app import main
+from textclf_fast.serving.server import listen
 
 BODY = b'{"text": "a good film"}'
 
@@ -172,6 +173,16 @@ def test_a_port_in_use(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         port = taken.getsockname()[1]
         assert main(["serve", str(model), "--port", str(port)]) == 2
     assert capsys.readouterr().err == f"error: 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_answers_are_sent_at_once() -> None:
+    """The second of two short writes would else wait for the client to acknowledge the first."""
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_without_the_extra(model: Path) -> None:
