@@ -65,6 +65,7 @@ class _Service:
         self._metrics = Metrics()
         self._batcher: Batcher[_Item, dict[str, Any]] = Batcher(
             self._answers,
+            weigh=self._weight,
             batch_items=limits.batch_texts,
             queued_items=limits.queued_texts,
             window_seconds=limits.window_seconds,
@@ -129,6 +130,11 @@ class _Service:
                 raise too_large
             chunks.append(chunk)
         return b"".join(chunks)
+
+    def _weight(self, item: _Item) -> int:
+        """So that no more words that mattered are looked for in one call than one request may ask for."""
+        _, explain = item
+        return max(1, self._limits.batch_texts // self._limits.explained_texts) if explain else 1
 
     def _answers(self, items: Sequence[_Item]) -> list[dict[str, Any]]:
         """In the model's thread."""
