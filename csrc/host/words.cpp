@@ -123,10 +123,8 @@ void WordIds::encode(std::string_view ascii, std::vector<std::int64_t>& ids) con
   std::string lower(ascii.size() + kBeyond, ' ');
   std::transform(ascii.begin(), ascii.end(), lower.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? char(c + ('a' - 'A')) : c; });
-  const std::size_t before = ids.size();
   Scanner scanner(lower.data(), lower.data() + ascii.size());
   for (std::string_view token = scanner.next(); !token.empty(); token = scanner.next()) ids.push_back(find(token));
-  if (ids.size() == before) ids.push_back(unknown_);
 }
 
 }  // namespace textclf_fast

@@ -1,4 +1,4 @@
-// Text -> token ids, for the texts that have ASCII characters alone: what WordTokenizer's regular expression
+// Text -> token ids, where it has ASCII characters alone: what WordTokenizer's regular expression
 // (textclf_fast/text/tokenizer.py, which defines the language) finds in them, looked up without a Python object for
 // each token. tests/text/test_words.py compares the two.
 #pragma once
@@ -20,8 +20,9 @@ class WordIds {
   // Tokens with other than ASCII characters are in no ASCII text, and need not be added.
   void add(std::string_view token, std::int64_t id);
   std::int64_t find(std::string_view token) const;
+  std::int64_t unknown() const { return unknown_; }
 
-  // Appends the ids of a text's tokens; `unknown` where it has none.
+  // Appends the ids of a text's tokens.
   void encode(std::string_view ascii, std::vector<std::int64_t>& ids) const;
 
  private:

@@ -1,4 +1,4 @@
-"""Texts in ASCII are encoded without their tokens being made (csrc/host/words.h): as WordTokenizer defines them."""
+"""What is ASCII is encoded without tokens being made (csrc/host/words.h): as WordTokenizer defines them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,14 @@ import string
 import numpy as np
 import pytest
 
-from textclf_fast.text import RaggedTokens, Vocabulary, WordTokenizer, encode_texts
+from textclf_fast.text import DataError, RaggedTokens, Vocabulary, WordTokenizer, encode_texts, load_dataset
 
 tokenizer = WordTokenizer()
 # What the expression treats apart, most often in numbers and abbreviations.
 HARD = ["'", "'s", "'re", "'ll", "'ve", "'m", "'d", "'l", "'t", ".", "..", "-", "--", ",", ":", "_", "0", "12", "3.5"]
-HARD += [
-    "a",
-    "s",
-    "re",
-    "ll",
-    "Don't",
-    "IT'S",
-    "o'clock",
-    " ",
-    "\t",
-    "\n",
-    "\x0b",
-    "\x1c",
-    "\x1f",
-    "\x00",
-    "\x7f",
-    "<unk>",
-]
+HARD += ["a", "s", "re", "ll", "Don't", "IT'S", "o'clock", "<unk>", *" \t\n\x0b\x1c\x1f\x00\x7f"]
+# Composed, to be composed, quotes, what lower() makes longer or looks around for, spaces, of four bytes.
+OTHER = ["é", "E\u0301", "\u0301", "’", "‘s", "İ", "Σ", "ß", "\xa0", "\u2028", "\x85", "…", "字", "٣", "𝐀", "\ud800"]  # noqa: RUF001
 
 
 def _in_python(texts: list[str], vocabulary: Vocabulary) -> RaggedTokens:
@@ -63,6 +48,26 @@ def test_random_texts(seed: int) -> None:
 def test_every_pair_and_triple_of_kinds() -> None:
     alphabet = "aZs0'.,:-_ \x1c!"
     texts = [a + b + c + d for a in alphabet for b in alphabet for c in alphabet for d in alphabet]
+    _assert_alike(texts, _vocabulary(texts))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_texts_that_are_not_ascii(seed: int) -> None:
+    """Words of both kinds, and ASCII between them that is shorter and longer than what goes to Python with them."""
+    draw = random.Random(seed)
+    pieces = [*HARD, *[" "] * 20, *OTHER, *["a longer piece of ASCII, it's"] * 2 * seed]
+    texts = ["".join(draw.choices(pieces, k=draw.randrange(24))) for _ in range(20_000)]
+    _assert_alike(texts, _vocabulary(texts))
+
+
+@pytest.mark.network
+def test_review_sentences() -> None:
+    try:
+        texts = load_dataset("rt", "train").texts
+    except DataError as error:
+        if "could not be downloaded" not in str(error):
+            raise
+        pytest.skip(str(error))
     _assert_alike(texts, _vocabulary(texts))
 
 

@@ -144,10 +144,9 @@ def encode_texts(
     """
     if isinstance(texts, str):
         raise TypeError("texts: expected a list of texts, got a str")
-    if type(tokenizer) is WordTokenizer:  # of texts in ASCII no token is made: an eighth of the time
-        return RaggedTokens(
-            *vocabulary.word_ids.encode(list(texts), lambda text: vocabulary.encode(tokenizer(text) or _NO_TOKEN))
-        )
+    if type(tokenizer) is WordTokenizer:  # in C++, which makes no tokens of what is ASCII
+        encode = vocabulary.word_ids.encode
+        return RaggedTokens(*encode(list(texts), lambda part: vocabulary.encode(tokenizer(part))))
     counts = np.zeros(len(texts) + 1, dtype=np.int64)
     parts = []
     for begin in range(0, len(texts), _TEXTS_AT_ONCE):
