@@ -106,7 +106,15 @@ ROWS = (
         "--vocab-size 50000 --epochs 4 --lr 0.004 --schedule one-cycle --weight-decay 0.01",
         0.83,
     ),
-    Row("20ng", "LSTM", f"{SMALL_DATA} --vocab-size 30000 --min-frequency 2 --epochs 4 --lr 0.003", 0.75),
+    # One seed, a validation part: 88.0 % with the options of SMALL_DATA in 4 epochs, 89.5 % with concat instead of max,
+    # 90.6 % with more of the words dropped and 6 epochs besides.
+    Row(
+        "20ng",
+        "LSTM",
+        "--bidirectional --pooling concat --dropout 0.5 --embedding-dropout 0.3 --embedding-std 0.1 --vocab-size 30000 "
+        "--min-frequency 2 --epochs 6 --lr 0.003 --schedule one-cycle",
+        0.75,
+    ),
 )
 
 
