@@ -106,7 +106,15 @@ ROWS = (
         "--vocab-size 50000 --epochs 4 --lr 0.004 --schedule one-cycle --weight-decay 0.01",
         0.83,
     ),
-    Row("20ng", "LSTM", f"{SMALL_DATA} --vocab-size 30000 --min-frequency 2 --epochs 4 --lr 0.003", 0.75),
+    # One seed, a validation part: 88.0 % with the options of SMALL_DATA in 4 epochs, 89.5 % with concat instead of max,
+    # 90.6 % with more of the words dropped and 6 epochs besides.
+    Row(
+        "20ng",
+        "LSTM",
+        "--bidirectional --pooling concat --dropout 0.5 --embedding-dropout 0.3 --embedding-std 0.1 --vocab-size 30000 "
+        "--min-frequency 2 --epochs 6 --lr 0.003 --schedule one-cycle",
+        0.75,
+    ),
 )
 
 
@@ -160,7 +168,7 @@ def _write_texts(path: Path, data: LabelledTexts) -> None:
 
 
 def _values(path: Path, row: Row, kind: str = "values") -> dict[str, Any]:
-    """What was measured already, by seed; or at which commits."""
+    """What was measured already, by seed; or at which commits, on which machines."""
     found = [each for each in _load(path)["rows"] if each["command"] == row.command]
     return found[0][kind] if found else {}
 
@@ -172,6 +180,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _write(path: Path, row: Row, seed: int, value: float) -> None:
     values = {**_values(path, row), str(seed): value}
     commits = {**_values(path, row, "commits"), str(seed): _commit()}
+    machines = {**_values(path, row, "machines"), str(seed): describe_machine()}
     measured = {
         "data": row.data,
         "model": row.model,
@@ -179,6 +188,7 @@ def _write(path: Path, row: Row, seed: int, value: float) -> None:
         "metric": row.metric,
         "values": values,
         "commits": commits,
+        "machines": machines,
         "mean": statistics.mean(values.values()),
         "target": row.target,
     }
@@ -186,11 +196,7 @@ def _write(path: Path, row: Row, seed: int, value: float) -> None:
     # In the order of ROWS; what was measured before a row left them stays, behind the others.
     order = {(each.data, each.model): place for place, each in enumerate(ROWS)}
     rows = sorted([*others, measured], key=lambda each: order.get((each["data"], each["model"]), len(order)))
-    record = {
-        "machine": describe_machine(),
-        "language_model": PRETRAIN,
-        "rows": rows,
-    }
+    record = {"language_model": PRETRAIN, "rows": rows}
     write_atomically(path, json.dumps(record, indent=2) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 Each section has the command that measures it, and says "not measured" where its file is missing in benchmarks/results:
 
-    classification.json   {machine, rows: [{data, model, command, metric, values, commits, target}]}, both by seed
+    classification.json   {rows: [{data, model, command, metric, values, commits, machines, target}]}, the three by seed
     baseline-DATA.json    what `textclf-fast baseline DATA --json` prints
     labels-DATA.json      of benchmarks.labels
     predictor.json, serve.json   {machine, commit, command, targets: [{what, measured, bound, least, met}]}
@@ -208,7 +208,10 @@ def _made_on(record: Mapping[str, Any]) -> str:
     of_rows = {commit for row in record.get("rows", []) for commit in row.get("commits", {}).values()}
     commits = sorted(of_rows | ({record["commit"]} if "commit" in record else set()))
     where = f"Measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)}, on " if commits else "Measured on "
-    return where + ", ".join(f"{name} {value}" for name, value in record["machine"].items()) + "."
+    machines = [machine for row in record.get("rows", []) for machine in row.get("machines", {}).values()]
+    machines += [record["machine"]] if "machine" in record else []
+    said = (", ".join(f"{name} {value}" for name, value in machine.items()) for machine in machines)
+    return where + "; on ".join(dict.fromkeys(said)) + "."
 
 
 def _percent(share: float) -> str:

@@ -30,15 +30,18 @@ def test_commands_are_of_the_program(row: Row) -> None:
     assert set(re.findall(r"--[a-z-]+", row.command)) <= known
 
 
-def test_record_goes_on(tmp_path: Path) -> None:
+def test_record_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "classification.json"
     first, *_, last = ROWS
+    machines = ({"CPU": name} for name in "abc")
+    monkeypatch.setattr("benchmarks.classification.describe_machine", lambda: next(machines))
     for row, seed, value in ((last, 0, 0.5), (first, 0, 0.7), (last, 1, 0.6)):
         _write(path, row, seed, value)
     rows = json.loads(path.read_text())["rows"]
     assert [(row["data"], row["model"]) for row in rows] == [(row.data, row.model) for row in (first, last)]
     assert rows[1]["values"] == {"0": 0.5, "1": 0.6} == _values(path, last)
     assert rows[1]["mean"] == pytest.approx(0.55)
+    assert rows[1]["machines"] == {"0": {"CPU": "a"}, "1": {"CPU": "c"}}
     other = Row(last.data, last.model, "--seed 9", last.target)
     assert _values(path, other) == {}  # another command's figures are no seeds of this one
 

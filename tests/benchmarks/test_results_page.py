@@ -11,6 +11,7 @@ import pytest
 from benchmarks import results_page
 
 MACHINE = {"CPU": "a fast one", "threads": "2"}
+OTHER = {"CPU": "another", "threads": "1"}
 
 
 def row(data: str, model: str, target: float, *values: float) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def row(data: str, model: str, target: float, *values: float) -> dict[str, Any]:
         "metric": "accuracy",
         "values": {str(seed): value for seed, value in enumerate(values)},
         "commits": {str(seed): f"{12 + seed}ab" for seed in range(len(values))},
+        "machines": {str(seed): OTHER if seed else MACHINE for seed in range(len(values))},
         "target": target,
     }
 
@@ -31,7 +33,7 @@ def results(tmp_path: Path) -> Path:
     goal = {"what": "p50, ms", "measured": 0.2, "bound": 0.25, "least": False, "met": True}
     run = {"way": "scratch", "labels": 100, "seed": 0, "accuracy": 0.5}
     records = {
-        "classification": {"machine": MACHINE, "rows": rows},
+        "classification": {"rows": rows},
         "predictor": {
             "machine": MACHINE,
             "commit": "12ab",
@@ -58,7 +60,7 @@ def test_what_was_measured_is_on_the_page(results: Path) -> None:
     (results / "labels-rt.png").touch()
     page = results_page.page(results, results, "results.png")
     for line in (
-        "Measured at commits 12ab, 13ab, on CPU a fast one, threads 2.",
+        "Measured at commits 12ab, 13ab, on CPU a fast one, threads 2; on CPU another, threads 1.",
         "Measured at commit 12ab, on CPU a fast one, threads 2.",
         "1 of the 2 rows measured reach their targets. `python -m benchmarks.classification` measures all, and says "
         "how settings were chosen.",
