@@ -64,7 +64,7 @@ SANITIZED := build/sanitize
 # -O0: vectors are read by memcpy then, and checked all the same; at -O1 the compiler takes four times as long.
 SANITIZE_FLAGS := -O0 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 # test_error_over_all_sizes: every tile of rows and vectors, forward and backward.
-SANITIZE_TESTS := tests/ops tests/text/test_host.py \
+SANITIZE_TESTS := tests/ops tests/text/test_host.py tests/text/test_words.py \
 	$(addprefix tests/nn/test_lstm_numerics.py::test_,error_over_all_sizes bfloat16_error_over_all_sizes)
 # Left out: what checks Python's side or errors of rounding, and most of many cases that go the same ways.  Chunks are
 # taken at H = 33 and, in large steps, 150: more rows of W_hh's gradient than are summed at a time.

@@ -5,6 +5,9 @@
 // rows, N positions = sum of lengths, D directions, H hidden units, P numbers of h, R rows of the gate table. Gate
 // order is PyTorch's: i, f, g, o.  Direction 1 walks t downwards over the same positions.
 //
+// The input half of the gates is given: a table of it, or a row for each position.  Or the input itself is, I numbers a
+// position, beside W_ih: then a step multiplies both x and h, and no gates go through memory (CPU alone).
+//
 // P is H, unless h is projected (Sak, Senior and Beaufays, Long Short-Term Memory Based Recurrent Neural Network
 // Architectures for Large Vocabulary Speech Recognition, 2014): h = W_hr m, where m = o * tanh(c) is the cell's output.
 #pragma once
@@ -23,6 +26,7 @@ struct LstmShape {
   const int64_t* batch_sizes;  // (T), non-increasing, >= 1
   const int64_t* offsets;      // (T + 1), offsets[0] = 0, offsets[T] = N
   int64_t projected = 0;       // P where h is projected; 0: it is not
+  int64_t input = 0;           // I where the kernels project the input themselves, which excludes P; 0: gates are given
 
   int64_t width() const { return projected ? projected : hidden; }  // P
 };
@@ -47,7 +51,7 @@ using Accumulator = typename AccumulatorOf<T>::type;
 template <class T>
 struct LstmForward {
   LstmShape shape;
-  const Accumulator<T>* gates;  // (D, R, 4H): input half of every gate, biases included
+  const Accumulator<T>* gates;  // (D, R, 4H): input half of every gate, biases included; null where x is given
   const int64_t* index;         // (N): the row of `gates` that a position reads; null: row n for position n
   const T* w_hh;                // (D, 4H, P)
   const T* h0;                  // (D, B, P), or null for zero
@@ -59,6 +63,9 @@ struct LstmForward {
   T* activations;               // (D, N, 4H): gates after their non-linearity, for the backward; null in inference
   T* cells;                     // (D, N, H): cell states, for the backward or the caller; else null
   const T* w_hr = nullptr;      // (D, P, H); null where h is not projected
+  const T* x = nullptr;         // (N, I); null where the gates are given
+  const T* w_ih = nullptr;      // (D, 4H, I), beside x
+  const T* bias = nullptr;      // (D, 4H), both biases, beside x; or null for none
 };
 
 template <class T>
@@ -81,6 +88,11 @@ struct LstmBackward {
   T* grad_c0;                           // (D, B, H)
   const T* w_hr = nullptr;              // (D, P, H); null where h is not projected
   Accumulator<T>* grad_w_hr = nullptr;  // (D, P, H); null where it is not needed
+  const T* x = nullptr;                 // (N, I), as in the forward: grad_gates is null then
+  const T* w_ih = nullptr;              // (D, 4H, I)
+  T* grad_x = nullptr;                  // (D, N, I), a share from each direction; null where it is not needed
+  T* grad_w_ih = nullptr;               // (D, 4H, I); null where it is not needed
+  T* grad_bias = nullptr;               // (D, 4H); null where it is not needed
 };
 
 }  // namespace textclf_fast

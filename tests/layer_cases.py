@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from textclf_fast import ops
-from textclf_fast.reference import lstm_reference
+from textclf_fast.reference import lstm_layer_reference, lstm_reference
 
 RESULTS = ("output", "h_n", "c_n")
 _V = 11  # few gate rows, so that each is read, and its gradient added to, many times
@@ -32,6 +32,7 @@ class Layer:
         directions: 1 or 2.
         with_index: whether positions read a table of gates by index.
         projected: P where h is projected.
+        input: I where the layer projects its input itself (lstm_layer); its gates are given otherwise.
     """
 
     hidden: int
@@ -39,9 +40,10 @@ class Layer:
     directions: int
     with_index: bool
     projected: int = 0
+    input: int = 0
 
     def __str__(self) -> str:
-        index = "index" if self.with_index else "rows"
+        index = f"I{self.input}" if self.input else "index" if self.with_index else "rows"
         projected = f"P{self.projected}" if self.projected else ""
         return f"H{self.hidden}{projected}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}"
 
@@ -62,8 +64,15 @@ class Layer:
         lengths = torch.tensor(self.lengths)
         batch_sizes = (lengths.unsqueeze(1) > torch.arange(self.lengths[0])).sum(0)
         index = torch.randint(0, _V, (N,), generator=generator) if self.with_index else None
-        inputs = {
-            "gates": numbers(D, _V if self.with_index else N, 4 * H),
+        if self.input:
+            inputs = {
+                "x": numbers(N, self.input),
+                "w_ih": numbers(D, 4 * H, self.input) * self.input**-0.5,
+                "bias": numbers(D, 4 * H),
+            }
+        else:
+            inputs = {"gates": numbers(D, _V if self.with_index else N, 4 * H)}
+        inputs |= {
             "w_hh": numbers(D, 4 * H, P) * P**-0.5,
             "h0": numbers(D, B, P),
             "c0": numbers(D, B, H),
@@ -73,13 +82,16 @@ class Layer:
         grads = [numbers(N, D * P), numbers(D, B, P), numbers(D, B, H)]
         dtypes = {"gates": gates_dtype or dtype}
         leaves = {name: t.to(dtypes.get(name, dtype)).requires_grad_() for name, t in inputs.items()}
-        results = layer(index=index, batch_sizes=batch_sizes, **leaves)
+        form = {} if self.input else {"index": index}
+        results = layer(batch_sizes=batch_sizes, **form, **leaves)
         torch.autograd.backward(results, [g.to(dtype) for g in grads])
         found = dict(zip(RESULTS, results, strict=True)) | {f"grad {name}": t.grad for name, t in leaves.items()}
         return {name: t.detach() for name, t in found.items() if t is not None}
 
     def run_ours(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Results and gradients of our kernels."""
+        if self.input:
+            return self.run(ops.lstm_layer, dtype)
         return self.run(ops.lstm, dtype, torch.float32 if dtype == torch.bfloat16 else None)
 
     def check(self, ours: dict[str, Tensor]) -> None:
@@ -107,7 +119,7 @@ def _rms(t: Tensor) -> float:
 
 @functools.cache  # the same layer on every instruction set; of all tests' layers together some 200 MB
 def _reference(layer: Layer, dtype: torch.dtype) -> dict[str, Tensor]:
-    return layer.run(lstm_reference, dtype)
+    return layer.run(lstm_layer_reference if layer.input else lstm_reference, dtype)
 
 
 def equal_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

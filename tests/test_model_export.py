@@ -49,6 +49,16 @@ def test_computes_the_same(tmp_path: Path, kind: str, form: Any) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.json"]
 
 
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_random_numbers_stay_the_same(tmp_path: Path, form: Any) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    model = saved(MODELS["multi"]())
+    state = torch.get_rng_state()
+    export_model(model, tmp_path / "file", form)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_program_that_is_loaded_takes_other_sizes(tmp_path: Path) -> None:
     model = MODELS["lstm"]()
     export_model(saved(model), tmp_path / "model.pt2", "torch-export")

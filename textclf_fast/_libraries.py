@@ -24,7 +24,6 @@ _BUILD_RECORD = _FOLDER / "_build.txt"
 _MINIMUM_TORCH = (2, 11)
 # From the plainest on: the names in csrc/cpu/dispatch.cpp.
 CPU_ISAS = ("generic", "avx2", "avx512", "avx512_bf16", "amx")
-AVX512_ISAS = CPU_ISAS[2:]
 BFLOAT16_ISAS = CPU_ISAS[3:]  # that multiply bfloat16
 INT8_ISAS = ("generic", "avx2", "avx512", "avx512vnni")  # of the int8 kernels; those in csrc/cpu/int8_dispatch.cpp
 

@@ -117,8 +117,67 @@ def _(
     )
 
 
+@torch.library.register_fake("textclf_fast::lstm_layer_inference")
+def _(
+    x: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    bias: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+    panels: Tensor | None = None,
+    need_output: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    output = x.new_empty(x.size(0) if need_output else 0, w_hh.size(0) * w_hh.size(2))
+    return output, x.new_empty(h0.shape), x.new_empty(c0.shape)
+
+
+@torch.library.register_fake("textclf_fast::lstm_layer_training")
+def _(
+    x: Tensor, batch_sizes: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor | None, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    (directions, _, hidden), positions = w_hh.shape, x.size(0)
+    return (
+        x.new_empty(positions, directions * hidden),
+        x.new_empty(h0.shape),
+        x.new_empty(c0.shape),
+        x.new_empty(directions, positions, 4 * hidden),
+        x.new_empty(directions, positions, hidden),
+    )
+
+
+@torch.library.register_fake("textclf_fast::lstm_layer_backward")
+def _(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    activations: Tensor,
+    cells: Tensor,
+    output: Tensor,
+    x: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    need_x: bool,
+    need_w_ih: bool,
+    need_w_hh: bool,
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        x.new_empty((w_hh.size(0), *x.shape) if need_x else (0,)),
+        x.new_empty(w_ih.shape if need_w_ih else (0,)),
+        x.new_empty(w_hh.shape if need_w_hh else (0,)),
+        x.new_empty(w_hh.shape[:2] if need_bias else (0,)),
+        x.new_empty(h0.shape),
+        x.new_empty(c0.shape),
+    )
+
+
 @torch.library.register_fake("textclf_fast::pack_recurrent")
-def _(w_hh: Tensor, w_hr: Tensor | None = None) -> Tensor:
+def _(w_hh: Tensor, w_hr: Tensor | None = None, w_ih: Tensor | None = None) -> Tensor:
     return w_hh.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 

@@ -54,7 +54,8 @@ def export_model(saved: SavedModel, path: str | Path, form: Form) -> float | Non
         OSError: it cannot be written. What was there before is there still.
     """
     model = saved.model.cpu().eval()
-    batches = [example(model, steps, rows) for steps, rows in _SIZES]
+    with torch.random.fork_rng(devices=[]):
+        batches = [example(model, steps, rows) for steps, rows in _SIZES]
     if form == "onnx":
         content = _as_onnx(model)
         found = _run_onnx(content, batches)

@@ -17,6 +17,7 @@ from textclf_fast.reference import gates_dtype as gates_dtype
 from textclf_fast.reference import (
     gather_rows_reference,
     lstm_cells_reference,
+    lstm_layer_reference,
     lstm_reference,
     scatter_rows_reference,
 )
@@ -97,6 +98,43 @@ def lstm(
     return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, w_hr)
 
 
+def lstm_layer(
+    x: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    bias: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+    panels: Tensor | None = None,
+    need_output: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`lstm` from the layer's input: the kernels project it themselves, so that no gates go through memory.
+
+    Not under torch.compile, nor under a transform of torch.func or in forward mode.
+
+    Args:
+        x: (N, I) float32 or float64 on the CPU, in packed order; the other floats are like it.
+        batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
+        w_ih: (D, 4H, I).
+        w_hh: (D, 4H, H).
+        bias: (D, 4H), the sum of both biases, or None for none.
+        h0, c0: (D, B, H), rows in packed order.
+        panels: what :func:`pack_recurrent` made of w_hh and w_ih; spares inference the packing.
+        need_output: False lets inference leave the output out: it is (0, D * H) then.
+
+    Returns:
+        output (N, D * H), h_n and c_n (D, B, H).
+
+    Raises:
+        RuntimeError: a shape, dtype, device or batch size that does not fit; the message names the argument.
+    """
+    tensors = (x, w_ih, w_hh, h0, c0) if bias is None else (x, w_ih, w_hh, h0, c0, bias)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return _LstmLayer.apply(x, batch_sizes, w_ih, w_hh, bias, h0, c0)
+    return _ops.lstm_layer_inference(x, batch_sizes, w_ih, w_hh, bias, h0, c0, panels, need_output)
+
+
 def lstm_with_cells(
     gates: Tensor,
     index: Tensor | None,
@@ -160,9 +198,12 @@ def embedding_lstm_inference(
     return _ops.embedding_lstm_inference(table, ids, lengths, batch_first, w_hh, panels, need_output, w_hr)
 
 
-def pack_recurrent(w_hh: Tensor, w_hr: Tensor | None = None) -> Tensor:
-    """The weights as the CPU kernels of the chosen instruction set read them: one opaque vector."""
-    return _ops.pack_recurrent(w_hh, w_hr)
+def pack_recurrent(w_hh: Tensor, w_hr: Tensor | None = None, w_ih: Tensor | None = None) -> Tensor:
+    """The weights as the CPU kernels of the chosen instruction set read them: one opaque vector.
+
+    w_hr where h is projected; w_ih for :func:`lstm_layer`, and for no other.
+    """
+    return _ops.pack_recurrent(w_hh, w_hr, w_ih)
 
 
 def distinct_tokens(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
@@ -369,6 +410,80 @@ class _Lstm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return _backward(ctx, ctx.saved_tensors, *grads)
+
+
+class _LstmLayer(torch.autograd.Function):
+    """lstm_layer_training."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        output, h_n, c_n, activations, cells = _ops.lstm_layer_training(*inputs)
+        ctx.save_for_backward(*inputs, output, activations, cells)
+        ctx.set_materialize_grads(False)
+        return output, h_n, c_n
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(grad is None for grad in grads):
+            return (None,) * 7
+        *inputs, output, activations, cells = ctx.saved_tensors
+        if _differentiated_in_turn():
+            return _differentiable_layer_backward(ctx.needs_input_grad, grads, *inputs)
+        x, batch_sizes, w_ih, w_hh, _, h0, c0 = inputs
+        need_x, _, need_w_ih, need_w_hh, need_bias, _, _ = ctx.needs_input_grad
+        grad_x, grad_w_ih, grad_w_hh, grad_bias, grad_h0, grad_c0 = _ops.lstm_layer_backward(
+            *grads,
+            activations,
+            cells,
+            output,
+            x,
+            batch_sizes,
+            w_ih,
+            w_hh,
+            h0,
+            c0,
+            need_x,
+            need_w_ih,
+            need_w_hh,
+            need_bias,
+        )
+        return (
+            _sum_of_directions(grad_x) if need_x else None,
+            None,
+            grad_w_ih if need_w_ih else None,
+            grad_w_hh if need_w_hh else None,
+            grad_bias if need_bias else None,
+            grad_h0,
+            grad_c0,
+        )
+
+
+def _sum_of_directions(shares: Tensor) -> Tensor:
+    return shares.squeeze(0) if shares.size(0) == 1 else shares.sum(0)
+
+
+def _differentiable_layer_backward(
+    needs_grad: tuple[bool, ...],
+    grads: tuple[Tensor | None, ...],
+    x: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    bias: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """As :func:`_differentiable_backward`."""
+    used = [i for i, grad in enumerate(grads) if grad is not None]
+
+    def layer(x: Tensor, w_ih: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, bias: Tensor | None = None) -> Any:
+        outputs = lstm_layer_reference(x, batch_sizes, w_ih, w_hh, bias, h0, c0)
+        return [outputs[i] for i in used]
+
+    inputs = (x, w_ih, w_hh, h0, c0) if bias is None else (x, w_ih, w_hh, h0, c0, bias)
+    found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
+    places = (found[0], None, found[1], found[2], None if bias is None else found[5], found[3], found[4])
+    return tuple(grad if needed else None for grad, needed in zip(places, needs_grad, strict=True))
 
 
 class _LstmWithCells(torch.autograd.Function):

@@ -88,7 +88,7 @@ class Predictor:
             if not isinstance(text, str):
                 raise TypeError(f"texts: expected str at place {number}, got {type(text).__name__}")
         if len(texts) == 1:
-            return self._probabilities(*self._one_text(self._tokenizer(texts[0])))
+            return self._probabilities(*self._one_text(encode_texts(texts, self._tokenizer, self._vocabulary).values))
         return self._predict_tokens(encode_texts(texts, self._tokenizer, self._vocabulary))
 
     def explain(self, text: str) -> Explanation:
@@ -102,7 +102,7 @@ class Predictor:
         if not isinstance(text, str):
             raise TypeError(f"text: expected str, got {type(text).__name__}")
         tokens = list(self._tokenizer(text))
-        ids, lengths = self._one_text(tokens)
+        ids, lengths = self._one_text(self._vocabulary.encode(tokens) if tokens else np.array([UNK_ID]))
         probabilities = self._probabilities(ids, lengths)[0]
         target = int(probabilities.argmax())
         scores = token_scores(self._model, ids.flatten().to(self._device), target).tolist() if tokens else []
@@ -121,9 +121,9 @@ class Predictor:
             probabilities[rows] = self._probabilities(*tokens.padded(rows, self._batch_first))
         return probabilities
 
-    def _one_text(self, tokens: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """A text's ids as a batch, (T, 1) or (1, T), and its length (1,)."""
-        ids = torch.from_numpy(self._vocabulary.encode(tokens)) if tokens else torch.tensor([UNK_ID])
+    def _one_text(self, numbers: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """A text's ids (T,) as a batch, (T, 1) or (1, T), and its length (1,)."""
+        ids = torch.from_numpy(numbers)
         return ids.unsqueeze(0 if self._batch_first else 1), torch.tensor([len(ids)])
 
     def _probabilities(self, ids: Tensor, lengths: Tensor) -> NDArray[np.float32]:

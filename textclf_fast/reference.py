@@ -28,6 +28,21 @@ def lstm_reference(
     return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)[:3]
 
 
+def lstm_layer_reference(
+    x: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    bias: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`textclf_fast.ops.lstm_layer` computes; same arguments and results."""
+    gates = x @ w_ih.transpose(1, 2)
+    gates = gates if bias is None else gates + bias.unsqueeze(1)
+    return lstm_reference(gates, None, batch_sizes, w_hh, h0, c0)
+
+
 def lstm_cells_reference(
     gates: Tensor,
     index: Tensor | None,

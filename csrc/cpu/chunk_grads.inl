@@ -2,6 +2,7 @@
 // while they are in the cache.  Included once per instruction set, see simd.inl.
 #pragma once
 
+#include "lstm_projection.inl"
 #include "tiles.inl"
 
 // A chunk: the steps that fit into this many positions, or one step.  At H = 128 the gates of 128 positions are 256 kB,
@@ -35,6 +36,8 @@ struct Chunk {
   T* m;           // H each, the cells' output, where h is projected
 };
 
+// The most that a position has of what is packed: of h, of m where h is projected, of x where that is.
+static TEXTCLF_INLINE int64_t chunk_columns(const LstmShape& s) { return larger(larger(s.hidden, s.width()), s.input); }
 template <class T>
 static int64_t chunk_scratch_bytes(int64_t columns) {
   return line_bytes<T>(kRun * padded<T>(columns)) + (kHasMatrixUnit<T> ? 2 : 1) * line_bytes<T>(kRun * kStrip);
@@ -142,6 +145,13 @@ static void pack_m(const LstmBackward<T>& p, int64_t, const Chunk<T>& chunk, int
   pack_run(start, count, H, [&](int64_t n) { return chunk.m + (n - chunk.first) * H; }, packed);
 }
 
+// Packs the input at positions.
+template <class T>
+static void pack_x(const LstmBackward<T>& p, int64_t, const Chunk<T>&, int64_t start, int64_t count, int64_t&,
+                   T* packed) {
+  pack_run(start, count, p.shape.input, [&](int64_t n) { return p.x + n * p.shape.input; }, packed);
+}
+
 // `rows` <= kStrip numbers of `count` positions, row_stride apart, for weight_grad_tile.
 template <class T>
 static void pack_strip(const T* numbers, int64_t row_stride, int64_t count, int64_t rows, T* strip) {
@@ -232,4 +242,33 @@ static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chun
       A::store_first(to + j, p.index ? A::load_first(to + j, count) + grad : grad, count);
     }
   }
+}
+
+// Of W_ih and the biases, the rows [begin, end); of x, the chunk's positions [first, last).
+template <class T>
+static void input_grads(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, const T* panels, int64_t begin,
+                        int64_t end, bool set, int64_t first, int64_t last, char* scratch) {
+  using S = Simd<T>;
+  constexpr int64_t L = S::kLanes;
+  const int64_t I = p.shape.input, rows = kGates * p.shape.hidden;
+  if (p.grad_w_ih)
+    weight_grad<T>(p, d, chunk, chunk.grad_gates, rows, pack_x<T>, I, begin, end, set, p.grad_w_ih + d * rows * I,
+                   scratch);
+  if (p.grad_bias)
+    for (int64_t j = begin; j < end; j += L) {
+      const int64_t count = smaller(L, end - j);
+      typename S::V sum = {};
+      for (int64_t start = chunk.first; start < chunk.end; start += kRun) {
+        const T* from = chunk.grad_gates + (start - chunk.first) * rows + j;
+        typename S::V part[4] = {};  // sums under way, and shorter ones
+        for (int64_t n = 0; n < smaller(kRun, chunk.end - start); ++n, from += rows)
+          part[n % 4] += S::load_first(from, count);
+        sum += (part[0] + part[1]) + (part[2] + part[3]);
+      }
+      T* const to = p.grad_bias + d * rows + j;
+      S::store_first(to, set ? sum : S::load_first(to, count) + sum, count);
+    }
+  if (p.grad_x)
+    multiply_groups<T, kGates>(chunk.grad_gates + first * rows, rows, rows, panels, I, last - first, 0,
+                               column_groups<T>(I), p.grad_x + (d * p.shape.positions + chunk.first + first) * I, I);
 }

@@ -30,7 +30,7 @@ Inferred embedding_lstm_inference(const Tensor& table, const Tensor& ids, const 
   const auto w_hr_c = dense(w_hr);
   Inferred result;
   dispatch(w_hh, "w_hh", [&]<class T>(T) {
-    if (panels) check_panels<T>(*panels, w_hh, directions, hidden, projected);
+    if (panels) check_panels<T>(*panels, w_hh, directions, {hidden, projected});
     const auto run = [&](LstmForward<T> problem) {
       problem.w_hh = data<T>(w_hh_c);
       problem.w_hr = data<T>(w_hr_c);

@@ -18,16 +18,27 @@ struct Team {
   static constexpr int64_t kStride = 64 / sizeof(int64_t);
 };
 
+// A direction's weights: W_hh (4H, P), W_hr (P, H) where h is projected, W_ih (4H, I) where the input is.
+struct WeightSizes {
+  int64_t hidden, projected = 0, input = 0;  // 0: there is no W_hr, no W_ih
+
+  int64_t width() const { return projected ? projected : hidden; }  // P
+};
+template <class T>
+struct Weights {
+  const T *w_hh, *w_hr = nullptr, *w_ih = nullptr;
+};
+
 template <class T>
 struct KernelTable {
-  // Number of T in the packed copy of one direction's W_hh and W_hr (projected = 0: there is none), and the packing
-  // itself, one of forward_pieces resp. backward_pieces at a time, so that threads can share it.
-  int64_t (*forward_panel_size)(int64_t hidden, int64_t projected);
-  int64_t (*forward_pieces)(int64_t hidden, int64_t projected);
-  void (*pack_forward)(const T* w_hh, const T* w_hr, int64_t hidden, int64_t projected, int64_t piece, T* panels);
-  int64_t (*backward_panel_size)(int64_t hidden, int64_t projected);
-  int64_t (*backward_pieces)(int64_t hidden, int64_t projected);
-  void (*pack_backward)(const T* w_hh, const T* w_hr, int64_t hidden, int64_t projected, int64_t piece, T* panels);
+  // Number of T in the packed copy of one direction's weights, and the packing itself, one of forward_pieces resp.
+  // backward_pieces at a time, so that threads can share it.
+  int64_t (*forward_panel_size)(const WeightSizes& sizes);
+  int64_t (*forward_pieces)(const WeightSizes& sizes);
+  void (*pack_forward)(const Weights<T>& weights, const WeightSizes& sizes, int64_t piece, T* panels);
+  int64_t (*backward_panel_size)(const WeightSizes& sizes);
+  int64_t (*backward_pieces)(const WeightSizes& sizes);
+  void (*pack_backward)(const Weights<T>& weights, const WeightSizes& sizes, int64_t piece, T* panels);
 
   // One direction, by each member of its team; and the bytes that the team needs as scratch, of whole lines.
   int64_t (*forward_scratch_bytes)(const LstmShape& shape);

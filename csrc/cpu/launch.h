@@ -3,15 +3,16 @@
 
 #include "../lstm_problem.h"
 #include "int8_kernels.h"
+#include "kernels.h"
 
 namespace textclf_fast::cpu {
 
-// W_hh (D, 4H, P) and W_hr (D, P, H), or null where projected is 0 and P is H, as the forward reads them: panels_size
-// numbers, the last of which says for which instruction set.
+// The weights of all directions, one after the other, as the forward reads them: panels_size numbers, the last of which
+// says for which instruction set.
 template <class T>
-int64_t panels_size(int64_t directions, int64_t hidden, int64_t projected);
+int64_t panels_size(int64_t directions, const WeightSizes& sizes);
 template <class T>
-void pack_panels(const T* w_hh, const T* w_hr, int64_t directions, int64_t hidden, int64_t projected, T* panels);
+void pack_panels(const Weights<T>& weights, int64_t directions, const WeightSizes& sizes, T* panels);
 
 // `panels`, of panels_size, are used where they are of the chosen instruction set; null, or others: packed for this
 // call.

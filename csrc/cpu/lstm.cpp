@@ -42,7 +42,7 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
     r.cells = need_activations ? new_passing(w_hh, shape) : new_output(w_hh, shape);
   }
   dispatch(w_hh, "w_hh", [&]<class T>(T) {
-    if (panels) check_panels<T>(*panels, w_hh, s.directions, s.hidden, s.projected);
+    if (panels) check_panels<T>(*panels, w_hh, s.directions, {s.hidden, s.projected});
     run_forward<T>({s, data<Accumulator<T>>(gates_c), data<int64_t>(index_c), data<T>(w_hh_c), data<T>(h0_c),
                     data<T>(c0_c), need_output ? mutable_data<T>(r.output) : nullptr, nullptr, mutable_data<T>(r.h_n),
                     mutable_data<T>(r.c_n), need_activations ? mutable_data<T>(*r.activations) : nullptr,
@@ -78,16 +78,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_training(const Tensor& g
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
 }
 
-Tensor pack_recurrent(const Tensor& w_hh, const std::optional<Tensor>& w_hr) {
+Tensor pack_recurrent(const Tensor& w_hh, const std::optional<Tensor>& w_hr, const std::optional<Tensor>& w_ih) {
   const auto [directions, hidden] = check_recurrent(w_hh, w_hr);
-  const int64_t P = w_hr ? w_hh.size(2) : 0;
-  if (computes_as_float(w_hh, w_hr)) return uninitialized(w_hh, {panels_size<BFloat16>(directions, hidden, P)});
+  WeightSizes sizes{hidden, w_hr ? w_hh.size(2) : 0};
+  if (w_ih) {
+    STD_TORCH_CHECK(!w_hr && w_hh.scalar_type() != ScalarType::BFloat16,
+                    "w_ih: expected None beside w_hr or a bfloat16 w_hh");
+    sizes.input = w_ih->dim() == 3 ? w_ih->size(2) : 0;
+    check_shape(*w_ih, "w_ih", {directions, 4 * hidden, sizes.input});
+    STD_TORCH_CHECK(sizes.input > 0, "w_ih: expected I > 0, got 0");
+    check_like(*w_ih, "w_ih", w_hh, "w_hh");
+  }
+  if (computes_as_float(w_hh, w_hr)) return uninitialized(w_hh, {panels_size<BFloat16>(directions, sizes)});
   const Tensor w_hh_c = dense(w_hh);
-  const auto w_hr_c = dense(w_hr);
+  const auto w_hr_c = dense(w_hr), w_ih_c = dense(w_ih);
   Tensor panels;
-  dispatch(w_hh, "w_hh", [&, D = directions, H = hidden]<class T>(T) {
-    panels = uninitialized(w_hh, {panels_size<T>(D, H, P)});
-    pack_panels<T>(data<T>(w_hh_c), data<T>(w_hr_c), D, H, P, mutable_data<T>(panels));
+  dispatch(w_hh, "w_hh", [&, D = directions]<class T>(T) {
+    panels = uninitialized(w_hh, {panels_size<T>(D, sizes)});
+    pack_panels<T>({data<T>(w_hh_c), data<T>(w_hr_c), data<T>(w_ih_c)}, D, sizes, mutable_data<T>(panels));
   });
   return panels;
 }

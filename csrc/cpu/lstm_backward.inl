@@ -8,6 +8,7 @@
 #include "flush_denormals.inl"
 #include "lstm_cell.inl"
 #include "lstm_projection.inl"
+#include "panels.inl"
 #include "team.inl"
 #include "tiles.inl"
 
@@ -31,10 +32,11 @@ struct BackwardState {
   }
 };
 
-// Whether the gradients of the gates need a buffer: where the caller's table cannot hold them as they are.
+// Whether the gradients of the gates need a buffer: where there is no table of the caller's that can hold them as they
+// are.
 template <class T>
-static TEXTCLF_INLINE bool buffers_chunk(bool has_index) {
-  return has_index || sizeof(T) != sizeof(Accumulator<T>);
+static TEXTCLF_INLINE bool buffers_chunk(const LstmShape& s, bool has_index) {
+  return has_index || s.input || sizeof(T) != sizeof(Accumulator<T>);
 }
 
 // That a chunk's buffers are for.
@@ -48,8 +50,8 @@ static int64_t backward_scratch_bytes(const LstmShape& s, int64_t parts, bool ha
   using A = Accumulator<T>;
   const int64_t positions = chunk_rows<T>(s), state = s.rows * padded<T>(s.hidden);
   const int64_t bytes = line_bytes<A>(state) + line_bytes<A>(2 * parts * s.rows * padded<T>(s.width())) +
-                        line_bytes<T>(buffers_chunk<T>(has_index) ? positions * kGates * s.hidden : 0) +
-                        parts * chunk_scratch_bytes<T>(larger(s.hidden, s.width()));
+                        line_bytes<T>(buffers_chunk<T>(s, has_index) ? positions * kGates * s.hidden : 0) +
+                        parts * chunk_scratch_bytes<T>(chunk_columns(s));
   if (!s.projected) return bytes;
   return bytes + line_bytes<A>(state) + line_bytes<T>(parts * positions * s.projected) +
          line_bytes<T>(positions * s.hidden);
@@ -190,7 +192,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
   A* const grad_m = take<A>(scratch, kProjected ? s.rows * stride : 0);
   A* const sums = take<A>(scratch, 2 * team.parts * s.rows * h_stride);
   BackwardState<T> state{s.rows, stride, h_stride, grad_c, grad_m, sums, team.parts};
-  const bool buffered = buffers_chunk<T>(p.index);
+  const bool buffered = buffers_chunk<T>(s, p.index);
   const int64_t most_positions = chunk_rows<T>(s);
   T* const gates_buffer = take<T>(scratch, buffered ? most_positions * kGates * H : 0);
   T* const h_buffer = take<T>(scratch, kProjected ? team.parts * most_positions * P : 0);
@@ -260,8 +262,9 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     }
 
     if (!p.grad_w_hh && !(kProjected && p.grad_w_hr) && !buffered) continue;
+    const T* const w_ih_panels = panels + backward_input_panels<T>({s.hidden, s.projected});
     run_phase(team, member, phase++, [&](int64_t part) {
-      char* const own = own_scratch + part * chunk_scratch_bytes<T>(larger(H, P));
+      char* const own = own_scratch + part * chunk_scratch_bytes<T>(chunk_columns(s));
       const auto share = [&](int64_t rows, int64_t size, int64_t index) {
         return smaller(divide_up(rows, size) * index / team.parts * size, rows);
       };
@@ -272,6 +275,13 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       if (kProjected && p.grad_w_hr)
         weight_grad<T>(p, direction, chunk, chunk.grad_h, P, pack_m<T>, H, share(P, R, part), share(P, R, part + 1),
                        first_chunk, p.grad_w_hr + direction * P * H, own);
+      if constexpr (!kProjected && sizeof(T) == sizeof(A))
+        if (p.x) {
+          const int64_t count = chunk.end - chunk.first;
+          input_grads(p, direction, chunk, w_ih_panels, share(rows, R, part), share(rows, R, part + 1), first_chunk,
+                      count * part / team.parts, count * (part + 1) / team.parts, own);
+          return;
+        }
       if (buffered) table_grad(p, direction, chunk, share(rows, L, part), share(rows, L, part + 1));
     });
   }

@@ -14,9 +14,13 @@ static int64_t forward_scratch_bytes(const LstmShape& s) {
          (s.projected ? line_bytes<T>(rows * stride) : 0);
 }
 
+// The input's numbers are summed in runs of this many: short sums round less.
+constexpr int64_t kInputRun = 16;
+
 // kBlocks blocks of kLanes units for R rows of a step, of the matrix unit's for `in_tile` of them: the product, the
 // activations, the new c and the cell's output m, which is h where it is not projected.
-template <class T, int R, int kBlocks, bool kProjected>
+// kInput: the input half of the gates is computed here, too, from x.
+template <class T, int R, int kBlocks, bool kProjected, bool kInput>
 static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t in_tile,
                          int64_t first_block, const T* panels, bool backwards, const T* h, T* m, Accumulator<T>* c) {
   using A = Accumulator<T>;
@@ -24,39 +28,60 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, stride = padded<T>(H);
   const int64_t P = kProjected ? p.shape.projected : H, h_stride = kProjected ? padded<T>(P) : stride;
-  // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
+  const int64_t I = kInput ? p.shape.input : 0, depth = P + I;
   constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
   const int64_t rows = kMatrix ? in_tile : R;
+  const T* const panel = panels + first_block * S::kLanes * kGates * depth;
+  V acc[R][kBlocks * kGates], from_x[kInput ? R : 1][kBlocks * kGates];
   const A* table[R];
+  if constexpr (kInput) {
+    for (int64_t first = 0; first < I; first += kInputRun) {
+      multiply<T>(acc, p.x + position * I + first, I, {panel, depth, P + first, smaller(kInputRun, I - first)},
+                  backwards);
 #pragma GCC unroll 8
-  for (int r = 0; r < rows; ++r) {
-    const int64_t row = p.index ? p.index[position + r] : position + r;
-    table[r] = p.gates + (direction * p.shape.gate_rows + row) * kGates * H;
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int n = 0; n < kBlocks * kGates; ++n) from_x[r][n] = first ? from_x[r][n] + acc[r][n] : acc[r][n];
+    }
+  } else {
+    // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) {
+      const int64_t row = p.index ? p.index[position + r] : position + r;
+      table[r] = p.gates + (direction * p.shape.gate_rows + row) * kGates * H;
 #pragma GCC unroll 4
-    for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
+      for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
+    }
   }
-  V acc[R][kBlocks * kGates];
-  multiply<T>(acc, h, h_stride, {panels + first_block * S::kLanes * kGates * P, P, 0, P}, backwards);
+  multiply<T>(acc, h, h_stride, {panel, depth, 0, P}, backwards);
 
 #pragma GCC unroll 2
   for (int block = 0; block < kBlocks; ++block) {
     const int64_t unit = (first_block + block) * S::kLanes, count = smaller(S::kLanes, H - unit);
-    // The table's half is added last: a sum that starts from it would round at its magnitude in every step.
-    const auto add_table = [&](int r, V(&to)[kGates]) {
+    // The input's half is added last: a sum that starts from it would round at its magnitude in every step.
+    const auto add_input = [&](int r, V(&to)[kGates]) {
 #pragma GCC unroll 4
-      for (int g = 0; g < kGates; ++g)
-        to[g] = acc[r][block * kGates + g] + Simd<A>::load_first(table[r] + g * H + unit, count);
+      for (int g = 0; g < kGates; ++g) {
+        V half;
+        if constexpr (kInput) {
+          half = from_x[r][block * kGates + g];
+          if (p.bias) half += Simd<A>::load_first(p.bias + (direction * kGates + g) * H + unit, count);
+        } else {
+          half = Simd<A>::load_first(table[r] + g * H + unit, count);
+        }
+        to[g] = acc[r][block * kGates + g] + half;
+      }
     };
     // `gates` is a copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc
     // stays in registers; the matrix unit's sums come in memory.
     V gates[kMatrix ? 1 : R][kGates];
     if constexpr (!kMatrix) {
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) add_table(r, gates[r]);
+      for (int r = 0; r < R; ++r) add_input(r, gates[r]);
     }
 #pragma GCC unroll 1
     for (int r = 0; r < rows; ++r) {
-      if (kMatrix) add_table(r, gates[0]);
+      if (kMatrix) add_input(r, gates[0]);
       A* cell_state = c + r * stride + unit;
       const Cell<A> cell = Cell<A>::forward(gates[kMatrix ? 0 : r], Simd<A>::load(cell_state));
       Simd<A>::store(cell_state, cell.c);
@@ -79,7 +104,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   }
 }
 
-template <class T, bool kProjected>
+template <class T, bool kProjected, bool kInput>
 static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
                           int64_t member) {
   constexpr int64_t L = Simd<T>::kLanes;
@@ -93,7 +118,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   T* const h[2] = {h0, take<T>(scratch, rows_taken * h_stride)};
   auto* const c = take<Accumulator<T>>(scratch, s.rows * stride);
   T* const unprojected = kProjected ? take<T>(scratch, rows_taken * stride) : nullptr;
-  const T* const w_hr_panels = panels + kGates * P * stride;
+  const T* const w_hr_panels = panels + kGates * (P + s.input) * stride;
   const int64_t groups = column_groups<T>(P);
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
@@ -124,8 +149,8 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
       const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
         const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
         r += share.row;
-        forward_tile<T, R, kBlocks, kProjected>(p, direction, position + r, in_tile, block, panels, backwards,
-                                                h[now] + r * h_stride, m + r * stride, c + r * stride);
+        forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, backwards,
+                                                        h[now] + r * h_stride, m + r * stride, c + r * stride);
       };
       int64_t i = 0;
       if (rows == 1)
@@ -154,6 +179,8 @@ template <class T>
 static void forward(const LstmForward<T>& p, int64_t direction, const T* panels, char* scratch, const Team& team,
                     int64_t member) {
   [[maybe_unused]] const typename MatrixUnit<T>::Use matrix_unit;
-  const auto steps = p.shape.projected ? forward_steps<T, true> : forward_steps<T, false>;
+  auto* steps = p.shape.projected ? forward_steps<T, true, false> : forward_steps<T, false, false>;
+  if constexpr (sizeof(T) == sizeof(Accumulator<T>))
+    if (p.x) steps = forward_steps<T, false, true>;  // no projection of h beside it
   steps(p, direction, panels, scratch, team, member);
 }

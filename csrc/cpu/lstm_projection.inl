@@ -5,8 +5,9 @@
 #include "team.inl"
 #include "tiles.inl"
 
-// to (rows, columns) = a (rows, depth) @ the panels of the column groups [group, group_end).
-template <class T, class To>
+// to (rows, columns; `to_stride` apart, which is either `columns` or whole vectors) = a (rows, depth) @ the panels of
+// the column groups [group, group_end), as kSums sums of as many terms each: they round less than one.
+template <class T, int kSums = 1, class To>
 static void multiply_groups(const T* a, int64_t a_stride, int64_t depth, const T* panels, int64_t columns, int64_t rows,
                             int64_t group, int64_t group_end, To* to, int64_t to_stride) {
   constexpr int64_t L = Simd<T>::kLanes;
@@ -15,12 +16,23 @@ static void multiply_groups(const T* a, int64_t a_stride, int64_t depth, const T
   for (int64_t column = group * kGroup * L; column < end; column += width) {
     const auto tile = [&]<int R, int NV>(int64_t r, int64_t in_tile) {
       typename Simd<T>::V acc[R][NV];
-      multiply<T>(acc, a + r * a_stride, a_stride, {panels + column * depth, depth, 0, depth});
-      const int64_t rows_here = R == MatrixUnit<T>::kRows ? in_tile : R;
+      const int64_t rows_here = R == MatrixUnit<T>::kRows ? in_tile : R, terms = depth / kSums;
+      multiply<T>(acc, a + r * a_stride, a_stride, {panels + column * depth, depth, 0, terms});
+      for (int64_t first = terms; first < depth; first += terms) {
+        typename Simd<T>::V sum[R][NV];
+        multiply<T>(sum, a + r * a_stride + first, a_stride, {panels + column * depth, depth, first, terms});
+#pragma GCC unroll 8
+        for (int i = 0; i < rows_here; ++i)
+#pragma GCC unroll 8
+          for (int n = 0; n < NV; ++n) acc[i][n] += sum[i][n];
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < rows_here; ++i)
 #pragma GCC unroll 8
-        for (int n = 0; n < NV; ++n) Simd<To>::store(to + (r + i) * to_stride + column + n * L, acc[i][n]);
+        for (int n = 0; n < NV; ++n) {
+          const int64_t at = column + n * L;
+          Simd<To>::store_first(to + (r + i) * to_stride + at, acc[i][n], smaller(L, to_stride - at));
+        }
     };
     if (rows == 1)
       with_vectors<T, kOneRowGroups * kGroup>(end - column, [&]<int NV>() { tile.template operator()<1, NV>(0, 1); });

@@ -99,9 +99,9 @@ inline void check_gates_dtype(const Tensor& gates, const char* name, const Tenso
 }
 
 template <class T>
-void check_panels(const Tensor& panels, const Tensor& like, int64_t directions, int64_t hidden, int64_t projected) {
+void check_panels(const Tensor& panels, const Tensor& like, int64_t directions, const WeightSizes& sizes) {
   check_like(panels, "panels", like);
-  check_shape(panels, "panels", {panels_size<T>(directions, hidden, projected)});
+  check_shape(panels, "panels", {panels_size<T>(directions, sizes)});
   STD_TORCH_CHECK(panels.is_contiguous(), "panels: expected a contiguous tensor");
 }
 

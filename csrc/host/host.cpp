@@ -1,4 +1,5 @@
-// Ragged rows of token ids -> one batch, packed or padded (numpy in, numpy out).
+// What Python is too slow for on the way from texts to batches (numpy in, numpy out): texts -> token ids (words.h), and
+// ragged rows of token ids -> one batch, packed or padded.
 //
 // Letters: B rows of the batch, T tokens of its longest row, N tokens of all its rows.
 // A data set is `values` (every token id, row after row) and `offsets` (row r is values[offsets[r] : offsets[r + 1]]).
@@ -11,9 +12,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "words.h"
 
 namespace py = pybind11;
 
@@ -195,10 +199,84 @@ py::tuple pad(const py::object& values, const py::object& offsets, const py::obj
   return py::make_tuple(ids, Array(B, batch.length.data()));
 }
 
+// The characters of a str that has ASCII alone; else nothing to point to.
+std::string_view ascii(py::handle object) {
+  if (!PyUnicode_Check(object.ptr()) || !PyUnicode_IS_ASCII(object.ptr())) return {};
+  return {reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(object.ptr())),
+          static_cast<std::size_t>(PyUnicode_GET_LENGTH(object.ptr()))};
+}
+
+textclf_fast::WordIds make_word_ids(const py::tuple& tokens, Index unknown) {
+  textclf_fast::WordIds ids(tokens.size(), unknown);
+  for (std::size_t id = 0; id < tokens.size(); ++id)
+    if (const std::string_view token = ascii(tokens[id]); token.data()) ids.add(token, static_cast<Index>(id));
+  return ids;
+}
+
+// Characters: Python takes as long to be called as for some 32 of them. What is ASCII between two words that are not,
+// and is shorter, goes to Python with these.
+constexpr py::ssize_t kPythonCall = 32;
+
+// The ids of a text that has other characters than ASCII: `others` gets the parts that have them. Parts end at spaces,
+// across which neither the regular expression, lower() nor NFC looks.
+void encode_mixed(const textclf_fast::WordIds& ids, const py::object& text, const py::function& others,
+                  std::vector<Index>& values) {
+  const int kind = PyUnicode_KIND(text.ptr());
+  const void* const data = PyUnicode_DATA(text.ptr());
+  const py::ssize_t size = PyUnicode_GET_LENGTH(text.ptr());
+  const auto at = [kind, data](py::ssize_t i) { return PyUnicode_READ(kind, data, i); };
+  std::string ascii;
+  for (py::ssize_t i = 0; i < size;) {
+    ascii.clear();
+    std::size_t word = 0;  // where the last word begins
+    for (; i < size && at(i) < 128; ++i) {
+      ascii += static_cast<char>(at(i));
+      if (at(i) == ' ') word = ascii.size();
+    }
+    if (i == size) word = ascii.size();
+    ids.encode(std::string_view(ascii).substr(0, word), values);
+    if (i == size) break;
+
+    const py::ssize_t begin = i - static_cast<py::ssize_t>(ascii.size() - word);
+    py::ssize_t last = i;
+    for (; i < size && i - last <= kPythonCall; ++i)
+      if (at(i) >= 128) last = i;
+    for (i = last + 1; i < size && at(i) != ' ';) ++i;
+    const auto part = py::reinterpret_steal<py::object>(PyUnicode_Substring(text.ptr(), begin, i));
+    if (!part) throw py::error_already_set();
+    const py::object found = others(part);
+    const auto numbers = checked(found, "others");
+    values.insert(values.end(), numbers.begin(), numbers.end());
+  }
+}
+
+// texts -> values (N), offsets (n + 1); one unknown token for a text that has none.
+py::tuple encode(const textclf_fast::WordIds& ids, const py::list& texts, const py::function& others) {
+  std::vector<Index> values;
+  std::vector<Index> offsets{0};
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const py::object text = texts[i];
+    if (const std::string_view characters = ascii(text); characters.data())
+      ids.encode(characters, values);
+    else if (PyUnicode_Check(text.ptr()))
+      encode_mixed(ids, text, others, values);
+    else
+      others(text);  // says what is wrong with it
+    if (static_cast<Index>(values.size()) == offsets.back()) values.push_back(ids.unknown());
+    offsets.push_back(static_cast<Index>(values.size()));
+  }
+  const auto array = [](const std::vector<Index>& v) { return Array(static_cast<py::ssize_t>(v.size()), v.data()); };
+  return py::make_tuple(array(values), array(offsets));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
-  m.doc() = "Ragged rows of token ids -> one batch, packed or padded. Used by textclf_fast.text.";
+  m.doc() = "Texts -> token ids, and ragged rows of these -> one batch, packed or padded. Used by textclf_fast.text.";
+  py::class_<textclf_fast::WordIds>(m, "WordIds", "A vocabulary's tokens by number, for WordTokenizer's language.")
+      .def(py::init(&make_word_ids), py::arg("tokens"), py::arg("unknown"))
+      .def("encode", &encode, py::arg("texts"), py::arg("others"),
+           "-> values (N,), offsets (n + 1,), int64; others(part): the ids of a part of a text that is not ASCII.");
   m.def("pack", &pack, py::arg("values"), py::arg("offsets"), py::arg("rows"),
         "-> data (N,), batch_sizes (T,), sorted_indices (B,), unsorted_indices (B,), all int64; longest row first.");
   m.def("pad", &pad, py::arg("values"), py::arg("offsets"), py::arg("rows"), py::arg("batch_first"),

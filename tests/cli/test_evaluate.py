@@ -30,7 +30,7 @@ def accuracy(model: Path, rows: Any) -> float:
 def test_train_writes_the_card(run: Any, model: Path) -> None:
     card = (model / "README.md").read_text()
     held_out = split(read_labelled(TOY))[1]
-    assert f"| {TOY} | held-out | 40 | {accuracy(model, held_out):.4f} |" in card
+    assert f"| {TOY} | held-out, 0.2 | 40 | {accuracy(model, held_out):.4f} |" in card
     assert json.loads((model / "evaluations.json").read_text())[0]["texts"] == 40
     for section in ("Data", "Model", "Training", "Results", "Made on", "Limits"):
         assert f"\n## {section}\n" in card
@@ -63,7 +63,7 @@ def test_of_another_file_all(run: Any, own: Path, tmp_path: Path) -> None:
     assert sum(map(sum, found["confusion"])) == 20
     assert "roc_area" not in found
     card = (own / "README.md").read_text()
-    assert f"| {TOY} | held-out |" in card
+    assert f"| {TOY} | held-out, 0.2 |" in card
     assert "| good.jsonl | all | 20 |" in card
 
 
@@ -195,6 +195,9 @@ def test_calibrated_once_and_again(run: Any, own: Path) -> None:
     temperature = load_model(own).temperature
     assert ran.out.splitlines()[1].startswith(f"temperature {temperature:.4f}: expected calibration error 0.")
     assert not 0.99 < temperature < 1.01
+    card = (own / "README.md").read_text()
+    assert f"| temperature of the probabilities | {temperature:.4g} |" in card
+    assert f"at another temperature than the model's: {TOY} (held-out, 0.2)." in card
     calibrated = textclf_fast.load(own).predict_proba(texts)
     wanted = plain ** (1 / temperature)
     assert calibrated == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True), abs=1e-5)
@@ -203,7 +206,22 @@ def test_calibrated_once_and_again(run: Any, own: Path) -> None:
     ran = run("evaluate", "own", TOY)
     assert f" ({again['calibration_error_before']:.4f} without the temperature, {temperature:.3g})\n" in ran.out
     assert "note: the temperature was fitted to texts of this file" in ran.out
-    assert f"| temperature of the probabilities | {temperature:.4g} |" in (own / "README.md").read_text()
+    assert "another temperature" not in (own / "README.md").read_text()
+
+
+def test_a_model_without_a_card_gets_none(run: Any, own: Path) -> None:
+    (own / "evaluations.json").unlink()
+    (own / "README.md").write_text("of my own")
+    assert run("calibrate", "own", TOY).status == 0
+    assert (own / "README.md").read_text() == "of my own"
+    assert not (own / "evaluations.json").exists()
+
+
+def test_another_share_or_column_of_groups_is_another_evaluation(run: Any, own: Path) -> None:
+    for share in (0.2, 0.5, 0.2):
+        run("evaluate", "own", TOY, "--held-out", share)
+    found = json.loads((own / "evaluations.json").read_text())
+    assert [(each["held_out_share"], each["group"]) for each in found] == [(0.5, None), (0.2, None)]
 
 
 def test_one_text_is_too_few_to_calibrate(run: Any, own: Path, tmp_path: Path) -> None:

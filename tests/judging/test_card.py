@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,17 @@ from textclf_fast.training import SavedModel
 LABELS = ["good", "a|<b>\nc"]
 
 
-def record(data: str = "reviews.csv", part: Any = "held-out", seed: int = 0, sha256: str = "12ab") -> dict[str, Any]:
+def record(
+    data: str = "reviews.csv",
+    part: Any = "held-out",
+    seed: int = 0,
+    sha256: str = "12ab",
+    share: float | None = 0.3,
+    group: str | None = None,
+) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     logits, truth = torch.randn(20, 2, generator=generator), torch.randint(2, (20,), generator=generator)
-    return evaluation_record(Judgement.of(LABELS, logits, truth), data, part, sha256)
+    return evaluation_record(Judgement.of(LABELS, logits, truth), data, part, sha256, share, group)
 
 
 @pytest.fixture
@@ -65,7 +73,7 @@ def test_says_what_is_known(saved: SavedModel, data: LabelledTexts) -> None:
     ):
         assert f"{line}\n" in card
     assert f"{len(train)} to train on, {len(held_out)} held out (asked for: 0.3)" in card
-    assert f"| reviews.csv | held-out | 20 | {found['accuracy']:.4f} | {found['macro_f1']:.4f} |" in card
+    assert f"| reviews.csv | held-out, 0.3 | 20 | {found['accuracy']:.4f} | {found['macro_f1']:.4f} |" in card
     score = found["classes"][0]
     assert (
         f"| good | {score['precision']:.4f} | {score['recall']:.4f} | {score['f1']:.4f} | {score['support']} |" in card
@@ -81,12 +89,17 @@ def test_names_cannot_break_a_table(saved: SavedModel) -> None:
 
 def test_header_is_one_that_can_be_read(saved: SavedModel) -> None:
     """YAML; each value is JSON, on its line."""
-    header = model_card('a "name": with signs', saved, [record(), record("other.csv", "all")]).split("---\n")[1]
+    header = model_card('a "name": with signs', saved, [record(), record("other.csv", "all", share=None)]).split(
+        "---\n"
+    )[1]
     entries = {key: json.loads(value) for key, value in (line.split(": ", 1) for line in header.splitlines())}
     assert entries["pipeline_tag"] == "text-classification"
     (model,) = entries["model-index"]
     assert model["name"] == 'a "name": with signs'
-    assert [result["dataset"]["name"] for result in model["results"]] == ["reviews.csv (held-out)", "other.csv (all)"]
+    assert [result["dataset"]["name"] for result in model["results"]] == [
+        "reviews.csv (held-out, 0.3)",
+        "other.csv (all)",
+    ]
     assert model["results"][0]["metrics"][0] == {"type": "accuracy", "value": round(record()["accuracy"], 4)}
 
 
@@ -103,22 +116,54 @@ def test_limits_name_classes_of_few_texts(saved: SavedModel) -> None:
 
 
 def test_a_new_evaluation_replaces_the_one_of_the_same_texts(tmp_path: Path) -> None:
-    first, other, other_texts = record(), record(part="all"), record(sha256="99")
+    others = [record(part="all", share=None), record(sha256="99"), record(share=0.2), record(group="shop")]
     again = record(seed=1)
     found: list[dict[str, Any]] = []
-    for each in (first, other, other_texts, again):
+    for each in (record(), *others, again):
         found = add_evaluation(found, each)
-    assert found == [other, other_texts, again]
+    assert found == [*others, again]
     (tmp_path / "evaluations.json").write_text(json.dumps(found))
     assert read_evaluations(tmp_path) == found
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[1]", '[{"loss": 1}]', "\udcff"])
-def test_evaluations_that_are_none(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["{", "{}", "[NaN]", "\udcff"])
+def test_files_that_are_no_evaluations(tmp_path: Path, content: str) -> None:
     assert read_evaluations(tmp_path) == []
     (tmp_path / "evaluations.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(DataError, match=r"evaluations\.json: (cannot be read|expected a list)"):
         read_evaluations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"macro_f1": None}, "macro_f1: expected int or float, got None"),
+        ({"texts": "many"}, "texts: expected int, got 'many'"),
+        ({"loss": True}, "loss: expected int or float or null, got True"),
+        ({"data": 1}, "data: expected str, got 1"),
+        ({"group": 1}, "group: expected str or null, got 1"),
+        ({"pictures": None}, "pictures: expected list, got None"),
+        ({"pictures": [1]}, "pictures: expected names, got 1"),
+        ({"classes": [1]}, "classes: expected an object, got 1"),
+        ({"classes": [{"label": "good"}]}, "classes: support: expected int, got None"),
+    ],
+)
+def test_evaluations_that_are_none(tmp_path: Path, changes: dict[str, Any], wrong: str) -> None:
+    """Each would else be a traceback from where the card is made."""
+    (tmp_path / "evaluations.json").write_text(json.dumps([record(), {**record(), **changes}]))
+    with pytest.raises(DataError) as error:
+        read_evaluations(tmp_path)
+    assert str(error.value) == f"{tmp_path / 'evaluations.json'}: evaluation 1: {wrong}"
+    (tmp_path / "evaluations.json").write_text("[1]")
+    with pytest.raises(DataError, match="evaluation 0: expected an object, got 1"):
+        read_evaluations(tmp_path)
+
+
+def test_what_was_measured_at_another_temperature_is_named(saved: SavedModel) -> None:
+    stale = "measured at another temperature than the model's: reviews.csv (held-out, 0.3).\n"
+    other = {**record("other.csv", "all", share=None), "temperature": 1.5}
+    assert stale in model_card("m", dataclasses.replace(saved, temperature=1.5), [record(), other])
+    assert "another temperature" not in model_card("m", saved, [record()])
 
 
 def test_the_fingerprint_is_that_of_texts_and_labels(data: LabelledTexts) -> None:

@@ -176,11 +176,11 @@ def _saved_numbers(module: FusedLSTM, x: Tensor) -> int:
 
 
 def test_what_is_kept() -> None:
-    """Of N positions nothing but the output; h and c of the segments' starts."""
+    """Of N positions nothing but the output, not the gates (4H) and c; h and c of the segments' starts."""
     T, B, H = 64, 4, 32
     plain = FusedLSTM(8, H)
     x = torch.randn(T, B, 8)
-    assert _saved_numbers(plain, x) >= 9 * H * T * B
+    assert _saved_numbers(plain, x) >= 5 * H * T * B
     for every in (4, 16):
         kept = _saved_numbers(FusedLSTM.from_lstm(plain, checkpoint_every=every), x)
         assert kept <= 2 * H * B * T // every + 4 * H * B + 2 * 4 * H + T

@@ -92,6 +92,7 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for room in ("lstm", "embedding_lstm"):
         monkeypatch.setattr(f"textclf_fast.nn.{room}.padded_layout", in_place)
     monkeypatch.setattr(ops, "lstm", _kernel_of_a_gpu)
+    monkeypatch.setattr("textclf_fast.nn.stack.kernels_project", lambda lstm, rows: False)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

@@ -41,6 +41,16 @@ def test_both_directions(isa: str, hidden: int, lengths: str, with_index: bool) 
                 layer.check(layer.run_ours(dtype))
 
 
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_from_the_input(isa: str, hidden: int, lengths: str) -> None:
+    for input, directions in ((3, 1), (100, 2)):
+        layer = Layer(hidden, LENGTHS[lengths], directions, False, input=input)
+        for dtype, count in ((torch.float64, 1), (torch.float32, 3)):
+            with threads(count):
+                layer.check(layer.run_ours(dtype))
+
+
 def test_chunks_longer_than_128_positions(isa: str) -> None:
     """H positions where H is larger: 450 of them are two chunks of 200 and one of 50."""
     for lengths in ((450,), (240, 160, 50)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -49,6 +50,20 @@ def test_the_words_that_mattered(client: Any, predictor: Predictor) -> None:
     several = client.post("/predict", json={"texts": ["good", "bad"], "explain": True}).json()["predictions"]
     assert [found["label"] for found in several] == ["positive", "negative"]
     assert "words" not in client.post("/predict", json={"text": "good", "explain": False}).json()
+
+
+def test_words_that_mattered_are_looked_for_in_small_batches(predictor: Predictor) -> None:
+    """Each takes as long as a training step, and nobody else is answered meanwhile."""
+    limits = Limits(explained_texts=2, window_seconds=0.5)
+    with TestClient(make_app(predictor, limits)) as client, ThreadPoolExecutor(5) as pool:
+        asked = [{"text": "good", "explain": True}] * 5
+        assert [answer.status_code for answer in pool.map(lambda each: client.post("/predict", json=each), asked)] == (
+            [200] * 5
+        )
+        lines = client.get("/metrics").text.splitlines()
+    assert 'textclf_batch_texts_bucket{le="1"} 1' in lines
+    assert 'textclf_batch_texts_bucket{le="2"} 3' in lines
+    assert "textclf_batch_texts_count 3" in lines
 
 
 @pytest.mark.parametrize(

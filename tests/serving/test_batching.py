@@ -37,7 +37,14 @@ def run(
     model, sizes = Model(), []
 
     async def play() -> None:
-        batcher = Batcher(model, batch_items=batch, queued_items=queue, window_seconds=0.001, count=sizes.append)
+        batcher = Batcher(
+            model,
+            weigh=lambda item: 3 if item >= 100 else 1,
+            batch_items=batch,
+            queued_items=queue,
+            window_seconds=0.001,
+            count=sizes.append,
+        )
         await scene(batcher, model)
         await batcher.close()
         assert batcher.queued_items == 0
@@ -86,6 +93,15 @@ def test_no_request_is_torn_apart() -> None:
         assert answers == [[2 * item for item in items] for items in requests]
 
     assert run(scene, batch=4).batches == [[1, 2], [3, 4, 5, 6], list(range(10, 20)), [7]]
+
+
+def test_items_that_take_longer_count_for_more() -> None:
+    async def scene(batcher: Batcher[int, int], model: Model) -> None:
+        requests = [[100], [101], [1], [2], [3], [100, 101, 102]]
+        answers = await asyncio.gather(*map(batcher.answer, requests))
+        assert answers == [[2 * item for item in items] for items in requests]
+
+    assert run(scene).batches == [[100, 101, 1, 2], [3], [100, 101, 102]]
 
 
 def test_a_full_queue_refuses_and_empties_again() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from textclf_fast.cli.app import main
+from textclf_fast.serving.server import listen
 
 BODY = b'{"text": "a good film"}'
 
@@ -114,6 +116,32 @@ def test_a_full_queue(start: Callable[..., Any]) -> None:
     assert server.predict({"texts": ["good", "bad"]})[0] == 200
 
 
+def test_a_body_that_does_not_come(start: Callable[..., Any]) -> None:
+    """Or comes byte by byte."""
+    server = start("--max-seconds", "1")
+    with connect(server) as silent, connect(server) as slow:
+        silent.sendall(WHOLE_HEAD + BODY[:5])
+        slow.sendall(head("content-length: 1000000"))
+        while not select.select([slow], [], [], 0.01)[0]:
+            slow.sendall(b" ")
+        for connection in (silent, slow):
+            assert answered(connection) == (408, {"error": "body: expected all of it within 1 seconds"})
+            connection.settimeout(1)
+            assert connection.recv(1) == b"", "it is closed"
+    assert 'textclf_requests_total{status="408"} 2\n' in server.get("/metrics")
+
+
+def test_too_many_connections(start: Callable[..., Any]) -> None:
+    server = start("--max-connections", "1")
+    with connect(server) as first:
+        first.sendall(WHOLE_HEAD + BODY)
+        assert answered(first)[0] == 200
+        with connect(server) as second:
+            assert answered(second) == (503, {"error": "too many connections: try again in a second"})
+        first.sendall(WHOLE_HEAD + BODY)
+        assert answered(first)[0] == 200
+
+
 def _truncated(directory: Path) -> None:
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
@@ -160,6 +188,7 @@ def test_what_is_no_model(
         (["--host", "256.1.1.1"], "256.1.1.1:8000: "),
         (["--max-queue", "5"], "queued_texts: expected at least 256"),
         (["--window-ms", "inf"], "--window-ms"),
+        (["--max-seconds", "inf"], "--max-seconds"),
     ],
 )
 def test_wrong_options(model: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
@@ -172,6 +201,16 @@ def test_a_port_in_use(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         port = taken.getsockname()[1]
         assert main(["serve", str(model), "--port", str(port)]) == 2
     assert capsys.readouterr().err == f"error: 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_answers_are_sent_at_once() -> None:
+    """The second of two short writes would else wait for the client to acknowledge the first."""
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_without_the_extra(model: Path) -> None:

@@ -21,7 +21,8 @@ def calibrate(
 
     Logits are divided by it before they become probabilities: a model that is too sure of itself is less so, and what
     it predicts stays the same. What it is worth is measured on each half of the texts with the temperature of the
-    other half. The same again replaces it. (Guo et al., On Calibration of Modern Neural Networks, 2017.)
+    other half. The same again replaces it. The model's card is written anew. (Guo et al., On Calibration of Modern
+    Neural Networks, 2017.)
 
     Example:
 
@@ -29,11 +30,15 @@ def calibrate(
     """
     from textclf_fast.cli.judged import JudgedTexts
     from textclf_fast.judging.calibration import cross_fitted, fit_temperature, reliability
+    from textclf_fast.judging.card import CARD, card_files
+    from textclf_fast.judging.evaluations import EVALUATIONS, read_evaluations
     from textclf_fast.judging.judgement import judge
     from textclf_fast.text import DataError
+    from textclf_fast.text.files import write_atomically
     from textclf_fast.training import load_model, store_temperature
 
     saved = load_model(directory)
+    evaluations = read_evaluations(directory)
     texts = JudgedTexts.read(saved, file, text, label, group, part, held_out)
     if len(texts.data) < 2:
         raise DataError(f"{file}: there is one text, expected at least two to fit a temperature to")
@@ -43,6 +48,10 @@ def calibrate(
     before = reliability(logits, truth).error
     after = reliability(cross_fitted(logits, truth), truth).error
     store_temperature(directory, temperature, texts.sha256)
+    has_card = (directory / EVALUATIONS).exists()  # and not a README.md of somebody's own
+    if has_card:
+        card = card_files(directory.resolve().name, load_model(directory), evaluations)[CARD]
+        write_atomically(directory / CARD, card)
     if as_json:
         found = {
             "model": str(directory),
@@ -60,4 +69,6 @@ def calibrate(
     print(f"temperature {temperature:.4f}: expected calibration error {before:.4f} before, {after:.4f} with it")
     for note in texts.notes:
         print(f"note: {note}")
+    if has_card:
+        print(f"written: {directory / CARD}")
     print(f"{directory}: its probabilities are calibrated from now on")

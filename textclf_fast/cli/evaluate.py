@@ -72,7 +72,7 @@ def evaluate(
     if saved.temperature != 1 and saved.extra.get("temperature_fitted_to") == texts.sha256:
         texts.notes.append("the temperature was fitted to texts of this file: loss and calibration error are too low")
     judgement = judge(saved.model, texts.encode(saved), saved.labels)
-    record = evaluation_record(judgement, file, texts.part, texts.sha256)
+    record = evaluation_record(judgement, file, texts.part, texts.sha256, texts.share, texts.group)
     if saved.temperature != 1:
         before = reliability(judgement.logits * saved.temperature, judgement.truth).error
         record.update(temperature=saved.temperature, calibration_error_before=before)

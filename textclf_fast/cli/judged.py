@@ -23,12 +23,15 @@ class JudgedTexts:
         data: the texts.
         part: which part they are.
         sha256: the fingerprint of the whole file.
+        share, group: that was held out, and the column of the groups that were kept together; None where it is all.
         notes: what is to be known about what is measured on them.
     """
 
     data: LabelledTexts
     part: Part
     sha256: str
+    share: float | None
+    group: str | None
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -65,7 +68,9 @@ class JudgedTexts:
             data = held_out if part == "held-out" else train
             if part == "held-out" and not trained_on:
                 notes.append("it is not known that the model was trained without these texts")
-        return cls(data, part, sha256, notes)
+        else:
+            share = group = None
+        return cls(data, part, sha256, share, group, notes)
 
     def encode(self, saved: SavedModel) -> EncodedTexts:
         """As the model takes them."""

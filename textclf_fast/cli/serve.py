@@ -24,6 +24,18 @@ def serve(
     max_queue: Annotated[
         int, typer.Option(min=1, help="Texts that wait; further ones get a 503.", rich_help_panel=_LIMITS)
     ] = 2_048,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections at once; further ones get a 503.", rich_help_panel=_LIMITS)
+    ] = 512,
+    max_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            max=3600,
+            help="For a request's head to arrive, for its body (else 408), and for its answer to be taken.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 30,
     window_ms: Annotated[
         float,
         typer.Option(min=0, max=60_000, help="How long a text waits for others to come.", rich_help_panel=_LIMITS),
@@ -64,10 +76,12 @@ def serve(
             text_characters=max_characters,
             queued_texts=max_queue,
             window_seconds=window_ms / 1000,
+            connections=max_connections,
+            arrival_seconds=max_seconds,
         )
     torch.set_num_threads(threads)
     with blame("--int8"):
         predictor = load(directory, weights="int8" if int8 else None)
     with listen(host, port) as listener:
         print(address(listener), flush=True)
-        run_server(make_app(predictor, limits), listener)
+        run_server(make_app(predictor, limits), listener, limits)

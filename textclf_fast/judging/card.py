@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from textclf_fast import __version__
-from textclf_fast.judging.evaluations import EVALUATIONS, Evaluations, evaluation_record
+from textclf_fast.judging.evaluations import EVALUATIONS, Evaluations, described_part, evaluation_record
 from textclf_fast.judging.judgement import Judgement
 from textclf_fast.training import SavedModel
 
@@ -37,7 +37,10 @@ def card_files(name: str, saved: SavedModel, evaluations: Evaluations) -> dict[s
 def first_card_files(name: str, saved: SavedModel, held_out: Judgement) -> dict[str, str]:
     """Those of a model that was trained just now: `held_out` is about the part that its ``source`` says."""
     source = saved.extra["source"]
-    return card_files(name, saved, [evaluation_record(held_out, source["file"], "held-out", source["sha256"])])
+    record = evaluation_record(
+        held_out, source["file"], "held-out", source["sha256"], source["held_out_share"], source["group"]
+    )
+    return card_files(name, saved, [record])
 
 
 def model_card(name: str, saved: SavedModel, evaluations: Evaluations) -> str:
@@ -52,7 +55,7 @@ def model_card(name: str, saved: SavedModel, evaluations: Evaluations) -> str:
         *_section("Data", _data(source)),
         *_section("Model", [_pairs(_model(saved))]),
         *_section("Training", _training(extra)),
-        *_section("Results", _results(evaluations)),
+        *_section("Results", _results(evaluations, saved.temperature)),
         *_section("Made on", _made_on(extra, source)),
         *_section("Limits", ["\n".join(f"- {limit}" for limit in _limits(extra, source, evaluations))]),
     ]
@@ -64,7 +67,7 @@ def _header(name: str, evaluations: Evaluations) -> str:
     results = [
         {
             "task": _TASK,
-            "dataset": {"type": found["data"], "name": f"{found['data']} ({found['part']})"},
+            "dataset": {"type": found["data"], "name": f"{found['data']} ({described_part(found)})"},
             "metrics": [
                 {"type": "accuracy", "value": round(found["accuracy"], 4)},
                 {"type": "f1", "name": "macro-F1", "value": round(found["macro_f1"], 4)},
@@ -126,26 +129,30 @@ def _training(extra: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _results(evaluations: Evaluations) -> list[str]:
+def _results(evaluations: Evaluations, temperature: float) -> list[str]:
     if not evaluations:
         return []
     newest = evaluations[-1]
     columns = ("data", "part", "texts", "accuracy", "macro-F1", "cross-entropy", "calibration error")
     keys = ("accuracy", "macro_f1", "loss", "calibration_error")
     rows = [
-        (found["data"], found["part"], f"{found['texts']:,}", *(_decimals(found.get(key)) for key in keys))
+        (found["data"], described_part(found), f"{found['texts']:,}", *(_decimals(found.get(key)) for key in keys))
         for found in evaluations
     ]
     classes = [
         (each["label"], *(_decimals(each[key]) for key in ("precision", "recall", "f1")), f"{each['support']:,}")
         for each in newest["classes"]
     ]
+    others = [each for each in evaluations if each.get("temperature", 1) != temperature]
+    names = ", ".join(_cell(f"{each['data']} ({described_part(each)})") for each in others)
+    stale = f"Cross-entropy and calibration error were measured at another temperature than the model's: {names}."
     return [
         _table(columns, rows),
+        *([stale] if others else []),
         f"The calibration error is the expected one, in 15 bins (Guo et al. 2017). By class, on {newest['data']} "
-        f"({newest['part']}):",
+        f"({described_part(newest)}):",
         _table(("class", "precision", "recall", "F1", "texts"), classes),
-        *(f"![{picture.removesuffix('.png')}]({picture})" for picture in newest.get("pictures", ())),
+        *(f"![{picture.removesuffix('.png')}]({picture})" for picture in newest["pictures"]),
     ]
 
 

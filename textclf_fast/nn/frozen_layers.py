@@ -24,6 +24,9 @@ from textclf_fast.nn.options import DEFAULTS
 from textclf_fast.nn.projection import (
     LARGE_BYTES,
     input_weights,
+    kernels_project,
+    layer_input_weights,
+    layer_weights,
     own_weights,
     project_by,
     projection_weights,
@@ -38,10 +41,12 @@ class InferenceLayer(NamedTuple):
     """What a layer comes to while the weights stay as they are.
 
     Attributes:
-        w_ih, bias: of :func:`textclf_fast.nn.projection.input_weights`.
+        w_ih, bias: of :func:`textclf_fast.nn.projection.layer_input_weights` where ``from_input``, else of
+            :func:`textclf_fast.nn.projection.input_weights`.
         w_hh: (D, 4H, P).
-        panels: W_hh and W_hr as the CPU kernels read them.
+        panels: the weights as the CPU kernels read them.
         w_hr: (D, P, H) where h is projected.
+        from_input: whether :func:`textclf_fast.ops.lstm_layer` computes it.
     """
 
     w_ih: Tensor
@@ -49,6 +54,14 @@ class InferenceLayer(NamedTuple):
     w_hh: Tensor
     panels: Tensor
     w_hr: Tensor | None
+    from_input: bool
+
+    def run(self, rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Output, h_n and c_n of the layer from its input (N, I)."""
+        if self.from_input:
+            return ops.lstm_layer(rows, batch_sizes, self.w_ih, self.w_hh, self.bias, h0, c0, self.panels)
+        gates = project_by(rows, self.w_ih, self.bias)
+        return ops.lstm(gates, None, batch_sizes, self.w_hh, h0, c0, self.panels, True, self.w_hr)
 
 
 class FrozenLayers:
@@ -96,7 +109,8 @@ class FrozenLayers:
         if width != lstm.input_size or data.dtype != w_hh.dtype or not data.is_cpu:
             return None
         gates_bytes = math.prod(batch) * w_hh.size(0) * w_hh.size(1) * layers[0].w_ih.element_size()
-        if not 0 < gates_bytes < LARGE_BYTES or (not packed and lengths is None and lstm._pytorch_is_faster(data)):
+        small = layers[0].from_input or gates_bytes < LARGE_BYTES
+        if gates_bytes == 0 or not small:
             return None
         if isinstance(input, PackedSequence):
             layout = packed_sequence_layout(input)
@@ -114,17 +128,7 @@ class FrozenLayers:
         h0, c0 = self._zero_states(layers[0], layout.rows)
         finals = []
         for layer in layers:
-            output, *states = ops.lstm(
-                project_by(output, layer.w_ih, layer.bias),
-                None,
-                layout.batch_sizes,
-                layer.w_hh,
-                h0,
-                c0,
-                layer.panels,
-                True,
-                layer.w_hr,
-            )
+            output, *states = layer.run(output, layout.batch_sizes, h0, c0)
             finals.append(states)
         h_n, c_n = finals[0] if len(finals) == 1 else map(torch.cat, zip(*finals, strict=True))
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
@@ -150,10 +154,12 @@ class FrozenLayers:
 
 def _frozen_layers(lstm: FusedLSTM) -> list[InferenceLayer] | None:
     layers = []
+    from_input = kernels_project(lstm, layer_weights(lstm, 0, 0)[0])
     for layer in range(lstm.num_layers):
-        panels = lstm._panels.get(lstm, layer)
+        panels = lstm._panels.get(lstm, layer, from_input)
         if panels is None:
             return None
         w_hh, w_hr = recurrent_weights(lstm, layer), projection_weights(lstm, layer)
-        layers.append(InferenceLayer(*input_weights(lstm, layer), w_hh, panels, w_hr))
+        weights = (layer_input_weights if from_input else input_weights)(lstm, layer)
+        layers.append(InferenceLayer(*weights, w_hh, panels, w_hr, from_input))
     return layers

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from textclf_fast._libraries import AVX512_ISAS, cpu_isa
 from textclf_fast.nn import extended
 from textclf_fast.nn.in_onnx import lstm_in_onnx, writes_onnx
 from textclf_fast.nn.layout import (
@@ -26,7 +25,6 @@ from textclf_fast.nn.layout import (
 from textclf_fast.nn.lstm_base import LSTMBase
 from textclf_fast.nn.on_cuda import cuda_kernels_pay
 from textclf_fast.nn.options import DEFAULTS, LSTMOptions
-from textclf_fast.nn.projection import project
 from textclf_fast.nn.stack import (
     RecurrentPanels,
     autocast_lowers,
@@ -243,38 +241,12 @@ class FusedLSTM(LSTMBase):
     ) -> tuple[Tensor, States]:
         if input.dim() != 3 or input.numel() == 0 or not kernels_apply(self, input):
             return self._forward_unusual(input, hx, lengths)
-        if lengths is None and self._pytorch_is_faster(input):
+        if lengths is None and input.is_cuda and not self._pays_on_cuda(input, dense_floats=True):
             return super().forward(input, hx)
         if hx is not None:
             self._check_states_batched(hx)
         known_to_apply = lengths is None or input.is_cpu or self._pays_on_cuda(input)
         return self._pack_and_run(input, hx, lengths, known_to_apply)
-
-    def _pytorch_is_faster(self, input: Tensor) -> bool:
-        """Whether PyTorch's path is the faster one for a dense batch of floats.
-
-        GPUs: see :func:`textclf_fast.nn.on_cuda.cuda_kernels_pay`.
-
-        CPU, inference at middling sizes: oneDNN keeps its gates in the cache, ours go through memory.
-
-        Measured on two cores at T = 64 and 128, ours against oneDNN. AVX-512: 0.90 to 1.0 times as fast at H = 128 and
-        256 for B = 32 and 128, and at H = 256 for B = 8; 1.0 and above at H = 512 and below H = 128. AVX2: 1.05 to 1.27
-        times as fast in all of these. Without it (oneDNN kept to SSE 4.1): 1.26 times and more.
-        """
-        if input.is_cuda:
-            return not self._pays_on_cuda(input, dense_floats=True)
-        rows = input.size(0 if self.batch_first else 1)
-        return bool(
-            not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()  # which would unroll it, for each T anew
-            and 128 <= self.hidden_size <= 256
-            and rows * self.hidden_size >= 2**11
-            and self.proj_size == 0  # oneDNN projects no h
-            and input.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
-            and torch.backends.mkldnn.enabled
-            and cpu_isa() in AVX512_ISAS
-        )
 
     def _pays_on_cuda(self, input: Tensor, dense_floats: bool = False) -> bool:
         rows, steps = input.shape[:2] if self.batch_first else (input.size(1), input.size(0))
@@ -318,10 +290,11 @@ class FusedLSTM(LSTMBase):
                 f"but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
             )
         batch_dim = 0 if self.batch_first else 1
-        if input.is_cuda and kernels_apply(self, input) and self._pytorch_is_faster(input.unsqueeze(batch_dim)):
+        one_row = input.unsqueeze(batch_dim)
+        if input.is_cuda and kernels_apply(self, input) and not self._pays_on_cuda(one_row, dense_floats=True):
             return super().forward(input, hx)
         states = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        output, (h_n, c_n) = run(input.unsqueeze(batch_dim), states, None)
+        output, (h_n, c_n) = run(one_row, states, None)
         return output.squeeze(batch_dim), (h_n.squeeze(1), c_n.squeeze(1))
 
     def _forward_in_onnx_export(self, input: Tensor, hx: States | None, lengths: Tensor) -> tuple[Tensor, States]:
@@ -348,9 +321,8 @@ class FusedLSTM(LSTMBase):
         if by_kernels and data.is_cuda and not known_to_apply:
             by_kernels = cuda_kernels_pay(self, layout.rows, layout.batch_sizes.numel())
         if by_kernels or reference_applies(self, dense=False):
-            gates = project(data, self, 0)
             panels = self._panels if by_kernels else None
-            output, h_n, c_n = run_layers(self, gates, index, layout.batch_sizes, h0, c0, panels)
+            output, h_n, c_n = run_layers(self, None, index, layout.batch_sizes, h0, c0, panels, rows=data)
             if panels is not None and data.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 panels.frozen.keep(self)
         else:

@@ -85,6 +85,28 @@ def input_weights(lstm: nn.LSTM, layer: int) -> tuple[Tensor, Tensor | None]:
     return torch.stack(w_ih).transpose(1, 2), torch.stack(biases).unsqueeze(1) if biases else None
 
 
+def kernels_project(lstm: nn.LSTM, rows: Tensor) -> bool:
+    """Whether :func:`textclf_fast.ops.lstm_layer` takes a layer from its input, among those that our kernels compute.
+
+    It spares the gates' way through memory, on which PyTorch's products wait, and autograd a dozen nodes. Two cores
+    with AVX-512, T = 128, B = 32, I = 100, H = 128: 1.16 times as fast as a projection before in inference, 1.11 times
+    in training; T = 64, B = 1, I = H = 32: 1.4 and 4 times.
+    """
+    return (
+        rows.is_cpu
+        and rows.dtype in (torch.float32, torch.float64)
+        and lstm.proj_size == 0
+        and not (torch.compiler.is_compiling() or ops.transformed())
+    )
+
+
+def layer_input_weights(lstm: nn.LSTM, layer: int) -> tuple[Tensor, Tensor | None]:
+    """What :func:`textclf_fast.ops.lstm_layer` takes: W_ih (D, 4H, I), and the sum of both biases (D, 4H) or None."""
+    w_ih = layer_weights(lstm, layer, 0)
+    biases = _summed_biases(lstm, layer, w_ih[0].dtype)
+    return joined(w_ih), joined(biases) if biases else None
+
+
 def project_by(rows: Tensor, w_ih: Tensor, bias: Tensor | None) -> Tensor:
     """(R, I) -> (D, R, 4H), by :func:`input_weights`."""
     rows = rows.to(w_ih.dtype)

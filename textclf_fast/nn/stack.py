@@ -13,7 +13,16 @@ from textclf_fast import ops
 from textclf_fast.nn.derived import Derived, weights_stay
 from textclf_fast.nn.frozen_layers import FrozenLayers
 from textclf_fast.nn.on_cuda import cuda_kernels_can
-from textclf_fast.nn.projection import layer_weights, project, projection_weights, recurrent_weights, weights_each
+from textclf_fast.nn.projection import (
+    joined,
+    kernels_project,
+    layer_input_weights,
+    layer_weights,
+    project,
+    projection_weights,
+    recurrent_weights,
+    weights_each,
+)
 
 Module = TypeVar("Module", bound=nn.Module)
 LSTM = TypeVar("LSTM", bound=nn.LSTM)
@@ -114,7 +123,7 @@ class RecurrentPanels:
     """
 
     def __init__(self) -> None:
-        self._layers: dict[int, Derived[Tensor]] = {}
+        self._layers: dict[tuple[int, bool], Derived[Tensor]] = {}
         self.frozen = FrozenLayers()
 
     def clear(self) -> None:
@@ -122,16 +131,24 @@ class RecurrentPanels:
         self._layers.clear()
         self.frozen.clear()
 
-    def get(self, lstm: nn.LSTM, layer: int) -> Tensor | None:
-        """One layer's panels, or None where they cannot be kept or there are none; ``_flat_weights`` up to date."""
+    def get(self, lstm: nn.LSTM, layer: int, with_input: bool = False) -> Tensor | None:
+        """One layer's panels, or None where they cannot be kept or there are none; ``_flat_weights`` up to date.
+
+        ``with_input``: for :func:`textclf_fast.ops.lstm_layer`.
+        """
         weights = layer_weights(lstm, layer, 1)
         if weights[0].is_cuda or not weights_stay(lstm):
             return None
         if lstm.proj_size:
             weights = weights + layer_weights(lstm, layer, weights_each(lstm) - 1)
-        return self._layers.setdefault(layer, Derived()).get(
-            weights, lambda _: ops.pack_recurrent(recurrent_weights(lstm, layer), projection_weights(lstm, layer))
-        )
+        if with_input:
+            weights = weights + layer_weights(lstm, layer, 0)
+
+        def pack(changed: bool) -> Tensor:
+            w_ih = joined(layer_weights(lstm, layer, 0)) if with_input else None
+            return ops.pack_recurrent(recurrent_weights(lstm, layer), projection_weights(lstm, layer), w_ih)
+
+        return self._layers.setdefault((layer, with_input), Derived()).get(weights, pack)
 
 
 def _check_for_autograd(lstm: nn.LSTM) -> None:
@@ -142,24 +159,26 @@ def _check_for_autograd(lstm: nn.LSTM) -> None:
 
 def run_layers(
     lstm: nn.LSTM,
-    gates: Tensor,
+    gates: Tensor | None,
     index: Tensor | None,
     batch_sizes: Tensor,
     h0: Tensor,
     c0: Tensor,
     panels: RecurrentPanels | None,
     need_output: bool = True,
+    rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All layers, from the projected input of the first.
+    """All layers, from the input of the first, projected or not.
 
     Args:
         lstm: the weights and options; its ``_flat_weights`` up to date.
-        gates: (D, R, 4H), see :func:`project`.
-        index: (N,) the row of ``gates`` at each position, or None.
+        gates: (D, R, 4H), see :func:`project`; None beside ``rows``.
+        index: (N,) the row of ``gates``, or of ``rows``, at each position, or None.
         batch_sizes: (T,) int64 on the CPU, or beside CUDA tensors on their device: N is what they add up to at most.
         h0: (L * D, B, P) in packed order; likewise c0, (L * D, B, H).
         panels: kept panels of this lstm's recurrent weights; None where the reference computes.
         need_output: whether the last layer's output is wanted.
+        rows: (R, I), the first layer's input, instead of ``gates``.
 
     Returns:
         output (N, D * P), or (0, D * P) where inference does not need it; h_n and c_n, like h0 and c0.
@@ -171,23 +190,26 @@ def run_layers(
     if torch.is_grad_enabled() and panels is not None:
         panels.clear()
         _check_for_autograd(lstm)
+    keeps = panels is not None and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
     states_h, states_c = [], []
-    output = gates
     for layer in range(lstm.num_layers):
-        if layer > 0:
-            if lstm.dropout > 0:
-                output = functional.dropout(output, lstm.dropout, lstm.training)
-            gates, index = project(output, lstm, layer), None
-        own_h0, own_c0 = (state.narrow(0, layer * directions, directions) for state in (h0, c0))
-        kept = (
-            None
-            if panels is None or torch.is_grad_enabled() or torch.compiler.is_compiling()
-            else panels.get(lstm, layer)
-        )
+        own_h0, own_c0 = h0, c0
+        if lstm.num_layers > 1:
+            own_h0, own_c0 = (state.narrow(0, layer * directions, directions) for state in (h0, c0))
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
-        w_hr = projection_weights(lstm, layer)
-        output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, own_h0, own_c0, kept, wanted, w_hr)
+        from_input = rows is not None and index is None and panels is not None and kernels_project(lstm, rows)
+        kept = panels.get(lstm, layer, from_input) if panels is not None and keeps else None
+        if rows is not None and from_input:
+            w_ih, bias = layer_input_weights(lstm, layer)
+            output, h_n, c_n = ops.lstm_layer(rows, batch_sizes, w_ih, w_hh, bias, own_h0, own_c0, kept, wanted)
+        else:
+            gates = gates if rows is None else project(rows, lstm, layer)
+            assert gates is not None
+            w_hr = projection_weights(lstm, layer)
+            output, h_n, c_n = ops.lstm(gates, index, batch_sizes, w_hh, own_h0, own_c0, kept, wanted, w_hr)
+        dropped = lstm.dropout > 0 and layer + 1 < lstm.num_layers
+        rows, index = functional.dropout(output, lstm.dropout, lstm.training) if dropped else output, None
         states_h.append(h_n)
         states_c.append(c_n)
     if lstm.num_layers == 1:

@@ -18,6 +18,7 @@ class QueueFull(Exception):
 
 class _Request(NamedTuple, Generic[Item, Answer]):
     items: Sequence[Item]
+    weight: int
     answers: asyncio.Future[list[Answer]]
     came: float  # in the event loop's time
 
@@ -30,6 +31,7 @@ class Batcher(Generic[Item, Answer]):
 
     Args:
         run: items -> an answer each.
+        weigh: for how many items one counts in a batch.
         batch_items: of a batch, at most, unless one request alone has more.
         queued_items: that may wait.
         window_seconds: the short while.
@@ -40,12 +42,14 @@ class Batcher(Generic[Item, Answer]):
         self,
         run: Callable[[Sequence[Item]], Sequence[Answer]],
         *,
+        weigh: Callable[[Item], int],
         batch_items: int,
         queued_items: int,
         window_seconds: float,
         count: Callable[[int], None],
     ) -> None:
         self._run = run
+        self._weigh = weigh
         self._batch_items = batch_items
         self._most_queued = queued_items
         self._window = window_seconds
@@ -71,7 +75,9 @@ class Batcher(Generic[Item, Answer]):
         if self._queued + len(items) > self._most_queued:
             raise QueueFull
         loop = asyncio.get_running_loop()
-        request: _Request[Item, Answer] = _Request(items, loop.create_future(), loop.time())
+        request: _Request[Item, Answer] = _Request(
+            items, sum(map(self._weigh, items)), loop.create_future(), loop.time()
+        )
         self._waiting.append(request)
         self._queued += len(items)
         if self._worker is None:
@@ -121,10 +127,10 @@ class Batcher(Generic[Item, Answer]):
         """Takes the requests that waited longest: one, and as many more as fit; none whose asker has gone."""
         batch: list[_Request[Item, Answer]] = []
         size = 0
-        while self._waiting and (not batch or size + len(self._waiting[0].items) <= self._batch_items):
+        while self._waiting and (not batch or size + self._waiting[0].weight <= self._batch_items):
             request = self._waiting.popleft()
             self._queued -= len(request.items)
             if not request.answers.done():
                 batch.append(request)
-                size += len(request.items)
+                size += request.weight
         return batch

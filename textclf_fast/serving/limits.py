@@ -18,6 +18,8 @@ class Limits:
         batch_texts: that the model gets in one call.
         queued_texts: that wait for the model, of all requests.
         window_seconds: how long a text waits for others, to be one batch with them.
+        connections: that are open at once.
+        arrival_seconds: for the head of a request to arrive, for its body after that, and for the answer to be taken.
 
     Raises:
         ValueError: a limit below 1, a window below 0 or without an end, or a queue that is too short for one request.
@@ -30,6 +32,8 @@ class Limits:
     batch_texts: int = 256
     queued_texts: int = 2_048
     window_seconds: float = 0.001
+    connections: int = 512  # with what else is open fewer than the 1024 files that a process may commonly have
+    arrival_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -12,6 +12,9 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from textclf_fast.serving.connection import connection_class
+from textclf_fast.serving.limits import Limits
+
 # A thread that wants the interpreter waits that long for one that is busy: Python's 5 ms, each time that the model's
 # thread comes back from one of its kernels, would be most of the time of an answer.
 _SWITCH_SECONDS = 1e-4
@@ -26,12 +29,17 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: the address is in use, none of this machine's, or not allowed; names it.
     """
     try:
-        return socket.create_server(
+        listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
         )
     except OSError as error:
         why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise OSError(f"{host}:{port}: {why}") from error
+    # What is accepted has it from here. uvloop sets it anyway; asyncio, which is there without uvloop, only where the
+    # socket's protocol is named. uvicorn writes an answer in two parts, and the second would wait until the client
+    # acknowledges the first: 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def address(listener: socket.socket) -> str:
@@ -40,8 +48,13 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
+def serve(app: Starlette, listener: socket.socket, limits: Limits) -> None:
     """Answers until SIGTERM or SIGINT; what has been asked by then is answered first.
+
+    Args:
+        app: of :func:`make_app`.
+        listener: of `listen`.
+        limits: of the connections.
 
     Raises:
         SystemExit: of status 0, after SIGTERM.
@@ -53,6 +66,8 @@ def serve(app: Starlette, listener: socket.socket) -> None:
     signal.signal(signal.SIGTERM, _leave)
     config = uvicorn.Config(
         app,
+        http=connection_class(limits),
+        ws="none",  # which would be a connection without these limits
         log_level="warning",
         access_log=False,
         server_header=False,

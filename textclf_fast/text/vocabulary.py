@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import textclf_fast._host as _host  # type: ignore[import-not-found]  # compiled: no source that mypy could read
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.files import write_atomically
 
@@ -101,6 +104,14 @@ class Vocabulary:
             raise TypeError("tokens: expected a list of tokens, got a str: tokenize the text first")
         ids = map(self._ids.get, tokens, itertools.repeat(UNK_ID))
         return np.fromiter(ids, dtype=np.int64, count=len(tokens))
+
+    @functools.cached_property
+    def word_ids(self) -> Any:
+        """The tokens as :func:`textclf_fast.text.ragged.encode_texts` looks up a word tokenizer's: made once."""
+        return _host.WordIds(self._tokens, UNK_ID)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Vocabulary, (self._tokens,)
 
     def save(self, path: str | Path) -> None:
         """Writes JSON; `path` holds either what it held before or the whole of it."""
