@@ -2,7 +2,8 @@
 
 Each section has the command that measures it, and says "not measured" where its file is missing in benchmarks/results:
 
-    classification.json   {rows: [{data, model, command, metric, values, commits, machines, target}]}, the three by seed
+    classification.json   {rows: [{data, model, command, metric, target, values, commits, machines}]}, the last three by
+                          seed
     baseline-DATA.json    what `textclf-fast baseline DATA --json` prints
     labels-DATA.json      of benchmarks.labels
     predictor.json, serve.json   {machine, commit, command, targets: [{what, measured, bound, least, met}]}
