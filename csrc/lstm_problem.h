@@ -5,8 +5,9 @@
 // rows, N positions = sum of lengths, D directions, H hidden units, P numbers of h, R rows of the gate table. Gate
 // order is PyTorch's: i, f, g, o.  Direction 1 walks t downwards over the same positions.
 //
-// The input half of the gates is given: a table of it, or a row for each position.  Or the input itself is, I numbers a
-// position, beside W_ih: then a step multiplies both x and h, and no gates go through memory (CPU alone).
+// The input half of the gates is given: a table of it, or a row for each position.  Or the input itself is, beside W_ih
+// (CPU alone): I numbers a position, when a step multiplies both x and h, and no gates go through memory; or R rows that
+// the positions read by index, each of which is multiplied once, into a table of gates.
 //
 // P is H, unless h is projected (Sak, Senior and Beaufays, Long Short-Term Memory Based Recurrent Neural Network
 // Architectures for Large Vocabulary Speech Recognition, 2014): h = W_hr m, where m = o * tanh(c) is the cell's output.
@@ -51,7 +52,7 @@ using Accumulator = typename AccumulatorOf<T>::type;
 template <class T>
 struct LstmForward {
   LstmShape shape;
-  const Accumulator<T>* gates;  // (D, R, 4H): input half of every gate, biases included; null where x is given
+  const Accumulator<T>* gates;  // (D, R, 4H): input half of every gate, biases included; null beside x alone
   const int64_t* index;         // (N): the row of `gates` that a position reads; null: row n for position n
   const T* w_hh;                // (D, 4H, P)
   const T* h0;                  // (D, B, P), or null for zero
@@ -63,9 +64,10 @@ struct LstmForward {
   T* activations;               // (D, N, 4H): gates after their non-linearity, for the backward; null in inference
   T* cells;                     // (D, N, H): cell states, for the backward or the caller; else null
   const T* w_hr = nullptr;      // (D, P, H); null where h is not projected
-  const T* x = nullptr;         // (N, I); null where the gates are given
+  const T* x = nullptr;         // (R, I); null where the gates are given
   const T* w_ih = nullptr;      // (D, 4H, I), beside x
   const T* bias = nullptr;      // (D, 4H), both biases, beside x; or null for none
+  Accumulator<T>* projected_x = nullptr;  // beside x and an index: `gates`, for the kernels to write first
 };
 
 template <class T>
@@ -82,15 +84,16 @@ struct LstmBackward {
   const T* w_hh;                        // (D, 4H, P)
   const T* h0;                          // (D, B, P)
   const T* c0;                          // (D, B, H)
-  Accumulator<T>* grad_gates;           // (D, R, 4H), before their non-linearity; with an index: zero before, added to
+  Accumulator<T>* grad_gates;           // (D, R, 4H), before their non-linearity; with an index: zero before, added to.
+                                        // Null beside x alone, and where an index and x have nothing that needs it
   Accumulator<T>* grad_w_hh;            // (D, 4H, P); null where it is not needed
   T* grad_h0;                           // (D, B, P)
   T* grad_c0;                           // (D, B, H)
   const T* w_hr = nullptr;              // (D, P, H); null where h is not projected
   Accumulator<T>* grad_w_hr = nullptr;  // (D, P, H); null where it is not needed
-  const T* x = nullptr;                 // (N, I), as in the forward: grad_gates is null then
+  const T* x = nullptr;                 // (R, I), as in the forward
   const T* w_ih = nullptr;              // (D, 4H, I)
-  T* grad_x = nullptr;                  // (D, N, I), a share from each direction; null where it is not needed
+  T* grad_x = nullptr;                  // (D, R, I), a share from each direction; null where it is not needed
   T* grad_w_ih = nullptr;               // (D, 4H, I); null where it is not needed
   T* grad_bias = nullptr;               // (D, 4H); null where it is not needed
 };

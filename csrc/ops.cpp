@@ -69,22 +69,23 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
 
   // A layer whose input the kernels project themselves, so that no gates go through memory: on the CPU, float32 or
   // float64, without a projection of h.
-  //   x (N, I); w_ih (D, 4H, I); bias (D, 4H): the sum of both (None: none); the rest as in lstm_inference.
+  //   x (R, I); index (N): the row of x that a position reads (None: R = N, row n), each row being multiplied once;
+  //   w_ih (D, 4H, I); bias (D, 4H): the sum of both (None: none); the rest as in lstm_inference.
   //   panels: what pack_recurrent made of w_hh and w_ih
   m.def(
-      "lstm_layer_inference(Tensor x, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor? bias, Tensor h0, "
-      "Tensor c0, Tensor? panels=None, bool need_output=True) -> (Tensor, Tensor, Tensor)");
+      "lstm_layer_inference(Tensor x, Tensor? index, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor? bias, "
+      "Tensor h0, Tensor c0, Tensor? panels=None, bool need_output=True) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "lstm_layer_training(Tensor x, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor? bias, Tensor h0, "
-      "Tensor c0) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "lstm_layer_training(Tensor x, Tensor? index, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor? bias, "
+      "Tensor h0, Tensor c0) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // Its gradients: each but the last two is empty unless it is needed.
-  //   -> grad_x (D, N, I), a share from each direction; grad_w_ih (D, 4H, I), grad_w_hh (D, 4H, H), grad_bias (D, 4H),
+  //   -> grad_x (D, R, I), a share from each direction; grad_w_ih (D, 4H, I), grad_w_hh (D, 4H, H), grad_bias (D, 4H),
   //   grad_h0, grad_c0 (D, B, H)
   m.def(
       "lstm_layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
-      "Tensor output, Tensor x, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor h0, Tensor c0, bool need_x, "
-      "bool need_w_ih, bool need_w_hh, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor output, Tensor x, Tensor? index, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor h0, Tensor c0, "
+      "bool need_x, bool need_w_ih, bool need_w_hh, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // W_hh, W_hr where h is projected, and W_ih for lstm_layer_inference, in the order in which the CPU's forward reads
   // them, for the chosen instruction set: opaque, valid in this process.

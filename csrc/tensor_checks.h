@@ -103,16 +103,17 @@ inline CheckedShape check_steps(const Tensor& batch_sizes, std::optional<int64_t
   return checked;
 }
 
-// index (N), or none where gates has N rows.
-inline void check_index(const std::optional<Tensor>& index, const Tensor& gates, int64_t gate_rows, int64_t positions) {
+// index (N), or none where `table`, gates or input, has N rows.
+inline void check_index(const std::optional<Tensor>& index, const Tensor& table, const char* name, int64_t rows,
+                        int64_t positions) {
   if (index) {
     check_int64_vector(*index, "index");
-    STD_TORCH_CHECK(index->device() == gates.device(), "index: is on another device than gates");
+    check_device(*index, "index", table, name);
     STD_TORCH_CHECK(index->size(0) == positions, "index: expected one entry for each of the ", positions,
                     " positions of batch_sizes, got ", index->size(0));
   } else {
-    STD_TORCH_CHECK(gate_rows == positions, "gates: expected one row for each of the ", positions,
-                    " positions of batch_sizes, got ", gate_rows);
+    STD_TORCH_CHECK(rows == positions, name, ": expected one row for each of the ", positions,
+                    " positions of batch_sizes, got ", rows);
   }
 }
 
@@ -139,7 +140,7 @@ inline CheckedShape check_layer(const Tensor& gates, const std::optional<Tensor>
   }
 
   CheckedShape checked = check_steps(batch_sizes, rows);
-  check_index(index, gates, gate_rows, checked.shape.positions);
+  check_index(index, gates, "gates", gate_rows, checked.shape.positions);
   checked.shape.directions = directions;
   checked.shape.hidden = hidden;
   checked.shape.gate_rows = gate_rows;

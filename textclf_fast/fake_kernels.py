@@ -120,6 +120,7 @@ def _(
 @torch.library.register_fake("textclf_fast::lstm_layer_inference")
 def _(
     x: Tensor,
+    index: Tensor | None,
     batch_sizes: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,
@@ -129,15 +130,23 @@ def _(
     panels: Tensor | None = None,
     need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    output = x.new_empty(x.size(0) if need_output else 0, w_hh.size(0) * w_hh.size(2))
+    positions = (x if index is None else index).size(0)
+    output = x.new_empty(positions if need_output else 0, w_hh.size(0) * w_hh.size(2))
     return output, x.new_empty(h0.shape), x.new_empty(c0.shape)
 
 
 @torch.library.register_fake("textclf_fast::lstm_layer_training")
 def _(
-    x: Tensor, batch_sizes: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor | None, h0: Tensor, c0: Tensor
+    x: Tensor,
+    index: Tensor | None,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    bias: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    (directions, _, hidden), positions = w_hh.shape, x.size(0)
+    (directions, _, hidden), positions = w_hh.shape, (x if index is None else index).size(0)
     return (
         x.new_empty(positions, directions * hidden),
         x.new_empty(h0.shape),
@@ -156,6 +165,7 @@ def _(
     cells: Tensor,
     output: Tensor,
     x: Tensor,
+    index: Tensor | None,
     batch_sizes: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,

@@ -100,6 +100,7 @@ def lstm(
 
 def lstm_layer(
     x: Tensor,
+    index: Tensor | None,
     batch_sizes: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,
@@ -114,7 +115,8 @@ def lstm_layer(
     Not under torch.compile, nor under a transform of torch.func or in forward mode.
 
     Args:
-        x: (N, I) float32 or float64 on the CPU, in packed order; the other floats are like it.
+        x: (R, I) float32 or float64 on the CPU; the other floats are like it.
+        index: (N,) int64, the row of ``x`` that each position reads, or None where R is N. Each row is projected once.
         batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
         w_ih: (D, 4H, I).
         w_hh: (D, 4H, H).
@@ -131,8 +133,8 @@ def lstm_layer(
     """
     tensors = (x, w_ih, w_hh, h0, c0) if bias is None else (x, w_ih, w_hh, h0, c0, bias)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return _LstmLayer.apply(x, batch_sizes, w_ih, w_hh, bias, h0, c0)
-    return _ops.lstm_layer_inference(x, batch_sizes, w_ih, w_hh, bias, h0, c0, panels, need_output)
+        return _LstmLayer.apply(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0)
+    return _ops.lstm_layer_inference(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0, panels, need_output)
 
 
 def lstm_with_cells(
@@ -425,18 +427,19 @@ class _LstmLayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if all(grad is None for grad in grads):
-            return (None,) * 7
+            return (None,) * 8
         *inputs, output, activations, cells = ctx.saved_tensors
         if _differentiated_in_turn():
             return _differentiable_layer_backward(ctx.needs_input_grad, grads, *inputs)
-        x, batch_sizes, w_ih, w_hh, _, h0, c0 = inputs
-        need_x, _, need_w_ih, need_w_hh, need_bias, _, _ = ctx.needs_input_grad
+        x, index, batch_sizes, w_ih, w_hh, _, h0, c0 = inputs
+        need_x, _, _, need_w_ih, need_w_hh, need_bias, _, _ = ctx.needs_input_grad
         grad_x, grad_w_ih, grad_w_hh, grad_bias, grad_h0, grad_c0 = _ops.lstm_layer_backward(
             *grads,
             activations,
             cells,
             output,
             x,
+            index,
             batch_sizes,
             w_ih,
             w_hh,
@@ -449,6 +452,7 @@ class _LstmLayer(torch.autograd.Function):
         )
         return (
             _sum_of_directions(grad_x) if need_x else None,
+            None,
             None,
             grad_w_ih if need_w_ih else None,
             grad_w_hh if need_w_hh else None,
@@ -466,6 +470,7 @@ def _differentiable_layer_backward(
     needs_grad: tuple[bool, ...],
     grads: tuple[Tensor | None, ...],
     x: Tensor,
+    index: Tensor | None,
     batch_sizes: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,
@@ -477,12 +482,12 @@ def _differentiable_layer_backward(
     used = [i for i, grad in enumerate(grads) if grad is not None]
 
     def layer(x: Tensor, w_ih: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, bias: Tensor | None = None) -> Any:
-        outputs = lstm_layer_reference(x, batch_sizes, w_ih, w_hh, bias, h0, c0)
+        outputs = lstm_layer_reference(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0)
         return [outputs[i] for i in used]
 
     inputs = (x, w_ih, w_hh, h0, c0) if bias is None else (x, w_ih, w_hh, h0, c0, bias)
     found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
-    places = (found[0], None, found[1], found[2], None if bias is None else found[5], found[3], found[4])
+    places = (found[0], None, None, found[1], found[2], None if bias is None else found[5], found[3], found[4])
     return tuple(grad if needed else None for grad, needed in zip(places, needs_grad, strict=True))
 
 

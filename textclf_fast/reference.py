@@ -30,6 +30,7 @@ def lstm_reference(
 
 def lstm_layer_reference(
     x: Tensor,
+    index: Tensor | None,
     batch_sizes: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,
@@ -40,7 +41,7 @@ def lstm_layer_reference(
     """What :func:`textclf_fast.ops.lstm_layer` computes; same arguments and results."""
     gates = x @ w_ih.transpose(1, 2)
     gates = gates if bias is None else gates + bias.unsqueeze(1)
-    return lstm_reference(gates, None, batch_sizes, w_hh, h0, c0)
+    return lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
 
 
 def lstm_cells_reference(

@@ -244,7 +244,7 @@ static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chun
   }
 }
 
-// Of W_ih and the biases, the rows [begin, end); of x, the chunk's positions [first, last).
+// Of W_ih and the biases, the rows [begin, end); of x, the chunk's positions, or rows, [first, last).
 template <class T>
 static void input_grads(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, const T* panels, int64_t begin,
                         int64_t end, bool set, int64_t first, int64_t last, char* scratch) {
@@ -270,5 +270,18 @@ static void input_grads(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
     }
   if (p.grad_x)
     multiply_groups<T, kGates>(chunk.grad_gates + first * rows, rows, rows, panels, I, last - first, 0,
-                               column_groups<T>(I), p.grad_x + (d * p.shape.positions + chunk.first + first) * I, I);
+                               column_groups<T>(I), p.grad_x + (d * p.shape.gate_rows + chunk.first + first) * I, I);
+}
+
+// A part's share of the same where positions read rows of x by index, once all have been added to the rows' gates: some
+// rows at a time, whose 4H gradients are read for all three while they are in the cache.
+template <class T>
+static void shared_input_grads(const LstmBackward<T>& p, int64_t d, const T* panels, int64_t begin, int64_t end,
+                               int64_t part, int64_t parts, char* scratch) {
+  const int64_t R = p.shape.gate_rows, size = chunk_size(p.shape.hidden);
+  for (int64_t row = 0; row < R; row += size) {
+    const int64_t count = smaller(size, R - row);
+    const Chunk<T> chunk{0, row, row + count, p.grad_gates + (d * R + row) * kGates * p.shape.hidden, nullptr, nullptr};
+    input_grads(p, d, chunk, panels, begin, end, row == 0, count * part / parts, count * (part + 1) / parts, scratch);
+  }
 }

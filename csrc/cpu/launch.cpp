@@ -115,7 +115,7 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
     panels = packed.data<T>();
   }
   run_teams(
-      p.shape, k.forward_pieces(sizes), size * int64_t(sizeof(T)),
+      p.shape, k.forward_pieces(sizes), 4 * sizes.hidden * (sizes.width() + (p.index ? 0 : sizes.input)) * int64_t(sizeof(T)),
       [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.forward(p, direction, panels + direction * size, scratch, team, member);
@@ -132,7 +132,7 @@ void run_backward(const LstmBackward<T>& p) {
   T* panels = packed.data<T>();
   pack_all<T>(k.pack_backward, size, k.backward_pieces(sizes), {p.w_hh, p.w_hr, p.w_ih}, D, sizes, panels);
   run_teams(
-      p.shape, k.forward_pieces(sizes), size * int64_t(sizeof(T)),
+      p.shape, k.forward_pieces(sizes), 4 * sizes.hidden * sizes.width() * int64_t(sizeof(T)),
       [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.backward(p, direction, panels + direction * size, scratch, team, member);

@@ -198,7 +198,12 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
   T* const h_buffer = take<T>(scratch, kProjected ? team.parts * most_positions * P : 0);
   T* const m_buffer = take<T>(scratch, kProjected ? most_positions * H : 0);
   char* own_scratch = scratch;  // of each part
+  const T* const w_ih_panels = panels + backward_input_panels<T>({s.hidden, s.projected});
   const auto time = [&](int64_t step) { return direction ? step : s.steps - 1 - step; };
+  // Where a part's share of some rows begins, in whole pieces of `size`.
+  const auto share = [&](int64_t rows, int64_t size, int64_t part) {
+    return smaller(divide_up(rows, size) * part / team.parts * size, rows);
+  };
 
   int64_t phase = 0;
   for (int64_t step = 0; step < s.steps;) {
@@ -262,12 +267,8 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     }
 
     if (!p.grad_w_hh && !(kProjected && p.grad_w_hr) && !buffered) continue;
-    const T* const w_ih_panels = panels + backward_input_panels<T>({s.hidden, s.projected});
     run_phase(team, member, phase++, [&](int64_t part) {
       char* const own = own_scratch + part * chunk_scratch_bytes<T>(chunk_columns(s));
-      const auto share = [&](int64_t rows, int64_t size, int64_t index) {
-        return smaller(divide_up(rows, size) * index / team.parts * size, rows);
-      };
       const int64_t R = kGradRows<T>, rows = kGates * H;
       if (p.grad_w_hh)
         weight_grad<T>(p, direction, chunk, chunk.grad_gates, rows, pack_h<T>, P, share(rows, R, part),
@@ -276,17 +277,23 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
         weight_grad<T>(p, direction, chunk, chunk.grad_h, P, pack_m<T>, H, share(P, R, part), share(P, R, part + 1),
                        first_chunk, p.grad_w_hr + direction * P * H, own);
       if constexpr (!kProjected && sizeof(T) == sizeof(A))
-        if (p.x) {
+        if (p.x && !p.index) {
           const int64_t count = chunk.end - chunk.first;
           input_grads(p, direction, chunk, w_ih_panels, share(rows, R, part), share(rows, R, part + 1), first_chunk,
                       count * part / team.parts, count * (part + 1) / team.parts, own);
           return;
         }
-      if (buffered) table_grad(p, direction, chunk, share(rows, L, part), share(rows, L, part + 1));
+      if (buffered && p.grad_gates) table_grad(p, direction, chunk, share(rows, L, part), share(rows, L, part + 1));
     });
   }
-  run_phase(team, member, phase++,
-            [&](int64_t part) { finish_rows(p, direction, state, 0, state.walked, part, team.parts); });
+  run_phase(team, member, phase++, [&](int64_t part) {
+    finish_rows(p, direction, state, 0, state.walked, part, team.parts);
+    if constexpr (!kProjected && sizeof(T) == sizeof(A))
+      if (p.x && p.index && p.grad_gates)
+        shared_input_grads(p, direction, w_ih_panels, share(kGates * H, kGradRows<T>, part),
+                           share(kGates * H, kGradRows<T>, part + 1), part, team.parts,
+                           own_scratch + part * chunk_scratch_bytes<T>(chunk_columns(s)));
+  });
 }
 
 template <class T>

@@ -17,6 +17,48 @@ static int64_t forward_scratch_bytes(const LstmShape& s) {
 // The input's numbers are summed in runs of this many: short sums round less.
 constexpr int64_t kInputRun = 16;
 
+// acc (R rows of x, NV vectors) = x W_ih^T, from a panel of `depth` rows that has W_ih's from row `first` on.
+template <class T, int R, int NV>
+static TEXTCLF_INLINE void multiply_input(typename Simd<T>::V (&sum)[R][NV], const T* x, int64_t input, const T* panel,
+                                          int64_t depth, int64_t first, bool backwards = false) {
+  for (auto& row : sum)
+    for (auto& v : row) v = typename Simd<T>::V{};
+  typename Simd<T>::V acc[R][NV];
+  for (int64_t k = 0; k < input; k += kInputRun) {
+    multiply<T>(acc, x + k, input, {panel, depth, first + k, smaller(kInputRun, input - k)}, backwards);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < NV; ++n) sum[r][n] += acc[r][n];
+  }
+}
+
+// Rows [row, row_end) of the table of gates that positions read by index, from those of x.  A block's panel of W_ih, at
+// I = 100 and 8 lanes 13 kB, is read for some tiles of rows while it is in the first-level cache.
+template <class T>
+static void project_input(const LstmForward<T>& p, int64_t direction, const T* panels, int64_t row, int64_t row_end) {
+  using S = Simd<T>;
+  const int64_t H = p.shape.hidden, I = p.shape.input, depth = H + I;
+  constexpr int64_t kRows = 4 * kTileRows;
+  for (; row < row_end; row += kRows)
+    for (int64_t block = 0; block < forward_blocks<T>(H); ++block) {
+      const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
+      const T* const panel = panels + unit * kGates * depth;
+      for_tiles(smaller(kRows, row_end - row), [&]<int R>(int64_t r) {
+        typename S::V acc[R][kGates];
+        multiply_input<T>(acc, p.x + (row + r) * I, I, panel, depth, H);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+          for (int g = 0; g < kGates; ++g) {
+            if (p.bias) acc[i][g] += S::load_first(p.bias + (direction * kGates + g) * H + unit, count);
+            S::store_first(p.projected_x + ((direction * p.shape.gate_rows + row + r + i) * kGates + g) * H + unit,
+                           acc[i][g], count);
+          }
+      });
+    }
+}
+
 // kBlocks blocks of kLanes units for R rows of a step, of the matrix unit's for `in_tile` of them: the product, the
 // activations, the new c and the cell's output m, which is h where it is not projected.
 // kInput: the input half of the gates is computed here, too, from x.
@@ -28,21 +70,14 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   using V = typename S::V;
   const int64_t H = p.shape.hidden, D = p.shape.directions, stride = padded<T>(H);
   const int64_t P = kProjected ? p.shape.projected : H, h_stride = kProjected ? padded<T>(P) : stride;
-  const int64_t I = kInput ? p.shape.input : 0, depth = P + I;
+  const int64_t depth = P + p.shape.input;
   constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
   const int64_t rows = kMatrix ? in_tile : R;
   const T* const panel = panels + first_block * S::kLanes * kGates * depth;
   V acc[R][kBlocks * kGates], from_x[kInput ? R : 1][kBlocks * kGates];
   const A* table[R];
   if constexpr (kInput) {
-    for (int64_t first = 0; first < I; first += kInputRun) {
-      multiply<T>(acc, p.x + position * I + first, I, {panel, depth, P + first, smaller(kInputRun, I - first)},
-                  backwards);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int n = 0; n < kBlocks * kGates; ++n) from_x[r][n] = first ? from_x[r][n] + acc[r][n] : acc[r][n];
-    }
+    multiply_input<T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
   } else {
     // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
 #pragma GCC unroll 8
@@ -122,6 +157,9 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   const int64_t groups = column_groups<T>(P);
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
+    if constexpr (!kProjected && sizeof(T) == sizeof(Accumulator<T>))
+      if (p.projected_x)
+        project_input(p, direction, panels, s.gate_rows * part / team.parts, s.gate_rows * (part + 1) / team.parts);
     if (part > 0) return;
     for (int64_t i = 0; i < s.rows * h_stride; ++i) h[0][i] = h[1][i] = T{};
     for (int64_t i = 0; i < s.rows * stride; ++i) c[i] = 0;
@@ -181,6 +219,6 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
   [[maybe_unused]] const typename MatrixUnit<T>::Use matrix_unit;
   auto* steps = p.shape.projected ? forward_steps<T, true, false> : forward_steps<T, false, false>;
   if constexpr (sizeof(T) == sizeof(Accumulator<T>))
-    if (p.x) steps = forward_steps<T, false, true>;  // no projection of h beside it
+    if (p.x && !p.index) steps = forward_steps<T, false, true>;  // no projection of h beside it
   steps(p, direction, panels, scratch, team, member);
 }

@@ -113,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8_inference(const Tensor& gates, cons
   const int64_t directions = gates.size(0), hidden = gates.size(2) / kGates, gate_rows = gates.size(1);
   CheckedShape checked = check_steps(batch_sizes, std::nullopt);
   LstmShape& s = checked.shape;
-  check_index(index, gates, gate_rows, s.positions);
+  check_index(index, gates, "gates", gate_rows, s.positions);
   check_index_range(index, gate_rows);
   s.directions = directions, s.hidden = hidden, s.gate_rows = gate_rows;
   const Tensor gates_c = dense(gates);

@@ -13,13 +13,13 @@ namespace {
 
 using Maybe = std::optional<Tensor>;
 
-// x (N, I), w_ih (D, 4H, I), bias (D, 4H), h0 and c0 (D, B, H), all of one dtype.
-CheckedShape check_with_input(const Tensor& x, const Tensor& batch_sizes, const Tensor& w_ih, const Tensor& w_hh,
-                              const Maybe& bias, const Tensor& h0, const Tensor& c0) {
+// x (R, I), w_ih (D, 4H, I), bias (D, 4H), h0 and c0 (D, B, H), all of one dtype.
+CheckedShape check_with_input(const Tensor& x, const Maybe& index, const Tensor& batch_sizes, const Tensor& w_ih,
+                              const Tensor& w_hh, const Maybe& bias, const Tensor& h0, const Tensor& c0) {
   const auto [directions, hidden] = check_recurrent(w_hh);
   const auto dtype = x.scalar_type();
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "x: expected dtype float32 or float64");
-  STD_TORCH_CHECK(x.dim() == 2 && x.size(1) > 0, "x: expected shape (N, I) with I > 0, got ", shape_text(x));
+  STD_TORCH_CHECK(x.dim() == 2 && x.size(1) > 0, "x: expected shape (R, I) with I > 0, got ", shape_text(x));
   STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
   const int64_t rows = h0.size(1);
   check_shape(w_ih, "w_ih", {directions, 4 * hidden, x.size(1)});
@@ -32,10 +32,11 @@ CheckedShape check_with_input(const Tensor& x, const Tensor& batch_sizes, const 
   check_like(c0, "c0", x, "x");
   CheckedShape checked = check_steps(batch_sizes, rows);
   LstmShape& s = checked.shape;
-  STD_TORCH_CHECK(x.size(0) == s.positions, "x: expected one row for each of the ", s.positions,
-                  " positions of batch_sizes, got ", x.size(0));
+  check_index(index, x, "x", x.size(0), s.positions);
+  check_index_range(index, x.size(0));
   s.directions = directions;
   s.hidden = hidden;
+  s.gate_rows = x.size(0);
   s.input = x.size(1);
   return checked;
 }
@@ -45,12 +46,15 @@ struct Results {
   Maybe activations, cells;
 };
 
-Results forward(const Tensor& x, const Tensor& batch_sizes, const Tensor& w_ih, const Tensor& w_hh, const Maybe& bias,
-                const Tensor& h0, const Tensor& c0, const Maybe& panels, bool need_output, bool trains) {
-  const auto checked = check_with_input(x, batch_sizes, w_ih, w_hh, bias, h0, c0);
+Results forward(const Tensor& x, const Maybe& index, const Tensor& batch_sizes, const Tensor& w_ih, const Tensor& w_hh,
+                const Maybe& bias, const Tensor& h0, const Tensor& c0, const Maybe& panels, bool need_output,
+                bool trains) {
+  const auto checked = check_with_input(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0);
   const LstmShape& s = checked.shape;
   const Tensor x_c = dense(x), w_ih_c = dense(w_ih), w_hh_c = dense(w_hh), h0_c = dense(h0), c0_c = dense(c0);
-  const Maybe bias_c = dense(bias);
+  const Maybe bias_c = dense(bias), index_c = dense(index);
+  Maybe gates;
+  if (index) gates = new_passing(x, {s.directions, s.gate_rows, 4 * s.hidden});
   Results r{new_output(x, {need_output ? s.positions : 0, s.directions * s.hidden}),
             uninitialized(x, {s.directions, s.rows, s.hidden}), uninitialized(x, {s.directions, s.rows, s.hidden}),
             std::nullopt, std::nullopt};
@@ -68,35 +72,38 @@ Results forward(const Tensor& x, const Tensor& batch_sizes, const Tensor& w_ih, 
       p.h_n = mutable_data<T>(r.h_n), p.c_n = mutable_data<T>(r.c_n);
       if (trains) p.activations = mutable_data<T>(*r.activations), p.cells = mutable_data<T>(*r.cells);
       p.x = data<T>(x_c), p.w_ih = data<T>(w_ih_c), p.bias = data<T>(bias_c);
+      p.index = data<int64_t>(index_c);
+      if (gates) p.gates = p.projected_x = mutable_data<T>(*gates);
       run_forward<T>(p, data<T>(panels));
     }
   });
   return r;
 }
 
-std::tuple<Tensor, Tensor, Tensor> lstm_layer_inference(const Tensor& x, const Tensor& batch_sizes, const Tensor& w_ih,
-                                                        const Tensor& w_hh, const Maybe& bias, const Tensor& h0,
-                                                        const Tensor& c0, const Maybe& panels, bool need_output) {
-  const Results r = forward(x, batch_sizes, w_ih, w_hh, bias, h0, c0, panels, need_output, false);
+std::tuple<Tensor, Tensor, Tensor> lstm_layer_inference(const Tensor& x, const Maybe& index, const Tensor& batch_sizes,
+                                                        const Tensor& w_ih, const Tensor& w_hh, const Maybe& bias,
+                                                        const Tensor& h0, const Tensor& c0, const Maybe& panels,
+                                                        bool need_output) {
+  const Results r = forward(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0, panels, need_output, false);
   return {r.output, r.h_n, r.c_n};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_training(const Tensor& x, const Tensor& batch_sizes,
-                                                                       const Tensor& w_ih, const Tensor& w_hh,
-                                                                       const Maybe& bias, const Tensor& h0,
-                                                                       const Tensor& c0) {
-  const Results r = forward(x, batch_sizes, w_ih, w_hh, bias, h0, c0, std::nullopt, true, true);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_training(const Tensor& x, const Maybe& index,
+                                                                       const Tensor& batch_sizes, const Tensor& w_ih,
+                                                                       const Tensor& w_hh, const Maybe& bias,
+                                                                       const Tensor& h0, const Tensor& c0) {
+  const Results r = forward(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0, std::nullopt, true, true);
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_backward(
     const Maybe& grad_output, const Maybe& grad_h_n, const Maybe& grad_c_n, const Tensor& activations,
-    const Tensor& cells, const Tensor& output, const Tensor& x, const Tensor& batch_sizes, const Tensor& w_ih,
-    const Tensor& w_hh, const Tensor& h0, const Tensor& c0, bool need_x, bool need_w_ih, bool need_w_hh,
-    bool need_bias) {
-  const auto checked = check_with_input(x, batch_sizes, w_ih, w_hh, std::nullopt, h0, c0);
+    const Tensor& cells, const Tensor& output, const Tensor& x, const Maybe& index, const Tensor& batch_sizes,
+    const Tensor& w_ih, const Tensor& w_hh, const Tensor& h0, const Tensor& c0, bool need_x, bool need_w_ih,
+    bool need_w_hh, bool need_bias) {
+  const auto checked = check_with_input(x, index, batch_sizes, w_ih, w_hh, std::nullopt, h0, c0);
   const LstmShape& s = checked.shape;
-  const int64_t D = s.directions, H = s.hidden, N = s.positions, B = s.rows;
+  const int64_t D = s.directions, H = s.hidden, N = s.positions, B = s.rows, R = s.gate_rows;
   const auto checked_like = [&](const Maybe& t, const char* name, const std::vector<int64_t>& shape) {
     if (t) check_shape(*t, name, shape), check_like(*t, name, x, "x");
     return dense(t);
@@ -113,9 +120,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_backward(
     if (B == 0) torch::stable::zero_(t);  // no step sets it
     return t;
   };
-  Tensor grad_x = wanted(need_x, {D, N, s.input}), grad_w_ih = wanted(need_w_ih, {D, 4 * H, s.input});
+  Tensor grad_x = wanted(need_x, {D, R, s.input}), grad_w_ih = wanted(need_w_ih, {D, 4 * H, s.input});
   Tensor grad_w_hh = wanted(need_w_hh, {D, 4 * H, H}), grad_bias = wanted(need_bias, {D, 4 * H});
   Tensor grad_h0 = uninitialized(x, {D, B, H}), grad_c0 = uninitialized(x, {D, B, H});
+  const Maybe index_c = dense(index);
+  Maybe grad_gates;
+  if (index && (need_x || need_w_ih || need_bias)) {
+    grad_gates = new_passing(x, {D, R, 4 * H});
+    torch::stable::zero_(*grad_gates);  // sums over positions are added to it
+  }
   dispatch(x, "x", [&]<class T>(T) {
     if constexpr (sizeof(T) >= sizeof(float)) {
       LstmBackward<T> p{};
@@ -124,7 +137,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_backward(
       p.activations = data<T>(activations_c), p.cells = data<T>(cells_c), p.output = data<T>(output_c);
       p.w_hh = data<T>(w_hh_c), p.h0 = data<T>(h0_c), p.c0 = data<T>(c0_c);
       p.grad_h0 = mutable_data<T>(grad_h0), p.grad_c0 = mutable_data<T>(grad_c0);
-      p.x = data<T>(x_c), p.w_ih = data<T>(w_ih_c);
+      p.x = data<T>(x_c), p.w_ih = data<T>(w_ih_c), p.index = data<int64_t>(index_c);
+      if (grad_gates) p.grad_gates = mutable_data<T>(*grad_gates);
       if (need_x) p.grad_x = mutable_data<T>(grad_x);
       if (need_w_ih) p.grad_w_ih = mutable_data<T>(grad_w_ih);
       if (need_w_hh) p.grad_w_hh = mutable_data<T>(grad_w_hh);

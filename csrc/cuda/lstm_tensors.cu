@@ -80,7 +80,7 @@ CheckedShape check_cuda_layer(const Tensor& gates, const std::optional<Tensor>& 
   // The rest is checked as for one step of all positions' rows.
   const Tensor one_step = torch::stable::full({1}, double(h0.size(1)), ScalarType::Long);
   CheckedShape checked = check_layer(gates, std::nullopt, h0.size(1), one_step, w_hh, h0, c0);
-  check_index(index, gates, gate_rows, positions);
+  check_index(index, gates, "gates", gate_rows, positions);
   checked.batch_sizes = dense(batch_sizes);
   checked.shape.steps = steps;
   checked.shape.positions = positions;

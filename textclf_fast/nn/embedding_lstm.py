@@ -26,7 +26,6 @@ from textclf_fast.nn.lstm import FusedLSTM, States
 from textclf_fast.nn.on_cuda import cuda_kernels_pay, project_tokens
 from textclf_fast.nn.options import DEFAULTS, check_rate
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
-from textclf_fast.nn.projection import project
 from textclf_fast.nn.stack import (
     autocast_lowers,
     kernels_apply,
@@ -377,7 +376,9 @@ class FusedEmbeddingLSTM(nn.Module):
         elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())
+        gates: Tensor | None
         index: Tensor | None
+        rows = None
         if table is not None:
             gates, index = table, ids
         elif ids.is_cuda:
@@ -387,7 +388,7 @@ class FusedEmbeddingLSTM(nn.Module):
             return lstm._run(embedding(ids), layout, hx)
         else:
             tokens, index = ops.distinct_tokens(ids, embedding.num_embeddings)
-            gates = project(embed_distinct(embedding, tokens), lstm, 0)
+            gates, rows = None, embed_distinct(embedding, tokens)
         layer = None
         if table is not None and lstm.num_layers == 1:
             layer = self.projected_table.frozen.keep(embedding, lstm, table)
@@ -395,7 +396,7 @@ class FusedEmbeddingLSTM(nn.Module):
             output, h_n, c_n = int8.lstm_int8_inference(gates, index, layout.batch_sizes, layer.w_int8, need_output)
             return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
         h0, c0 = lstm._initial_states(lstm._flat_weights[0], layout, hx)  # type: ignore[arg-type]
-        output, h_n, c_n = run_layers(lstm, gates, index, layout.batch_sizes, h0, c0, lstm._panels, need_output)
+        output, h_n, c_n = run_layers(lstm, gates, index, layout.batch_sizes, h0, c0, lstm._panels, need_output, rows)
         return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
 
     def _kernels_apply(self, ids: Tensor, rows: int, steps: int) -> bool:

@@ -59,7 +59,7 @@ class InferenceLayer(NamedTuple):
     def run(self, rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Output, h_n and c_n of the layer from its input (N, I)."""
         if self.from_input:
-            return ops.lstm_layer(rows, batch_sizes, self.w_ih, self.w_hh, self.bias, h0, c0, self.panels)
+            return ops.lstm_layer(rows, None, batch_sizes, self.w_ih, self.w_hh, self.bias, h0, c0, self.panels)
         gates = project_by(rows, self.w_ih, self.bias)
         return ops.lstm(gates, None, batch_sizes, self.w_hh, h0, c0, self.panels, True, self.w_hr)
 

@@ -198,11 +198,11 @@ def run_layers(
             own_h0, own_c0 = (state.narrow(0, layer * directions, directions) for state in (h0, c0))
         w_hh = recurrent_weights(lstm, layer)
         wanted = need_output or layer + 1 < lstm.num_layers
-        from_input = rows is not None and index is None and panels is not None and kernels_project(lstm, rows)
+        from_input = rows is not None and panels is not None and kernels_project(lstm, rows)
         kept = panels.get(lstm, layer, from_input) if panels is not None and keeps else None
         if rows is not None and from_input:
             w_ih, bias = layer_input_weights(lstm, layer)
-            output, h_n, c_n = ops.lstm_layer(rows, batch_sizes, w_ih, w_hh, bias, own_h0, own_c0, kept, wanted)
+            output, h_n, c_n = ops.lstm_layer(rows, index, batch_sizes, w_ih, w_hh, bias, own_h0, own_c0, kept, wanted)
         else:
             gates = gates if rows is None else project(rows, lstm, layer)
             assert gates is not None
