@@ -31,14 +31,14 @@ class Instructions:
     int8_product: float
 
 
-# e^x - 1 or e^x + 1 takes 15: to clamp 2, to reduce 3, the polynomial 6, 2^n 2, the last sum 2.  A cell's forward: the
-# gates' halves 4, three signs and two doubles 5, five exponentials 75, m + 2 twice, 5 products and fused sums of them,
-# three reciprocals; saving i, g and o: 4 products.  Its backward: the sum dh 1, tanh(c) 19 with a reciprocal, the
-# gradients 19.  A reciprocal is one instruction, a division; with AVX-512 it is three.
-_AVX2 = Instructions(94, 4, 39, 4.25)
-_VNNI = Instructions(100, 4, 41, 1)  # which most machines with AVX-512 have
+# e^kx - 1 or e^kx + 1 takes 15: to clamp 2, to reduce 3, the polynomial 6, 2^n 2, the last sum 2.  A cell forward: the
+# gates' halves 4, five exponentials 75, m + 2 twice, 5 products and fused sums of them, three reciprocals; saving i, g
+# and o: 4 products.  Its backward: the sum dh 1, tanh(c) 18 with a reciprocal, the gradients 19.  A reciprocal is one
+# instruction, a division; with AVX-512 it is three.
+_AVX2 = Instructions(89, 4, 38, 4.25)
+_VNNI = Instructions(95, 4, 40, 1)  # which most machines with AVX-512 have
 INSTRUCTIONS = {
-    "generic": Instructions(94, 4, 39, 11.75),  # as if it had AVX2's fused multiply-add, minimum and maximum
+    "generic": Instructions(89, 4, 38, 11.75),  # as if it had AVX2's fused multiply-add, minimum and maximum
     "avx2": _AVX2,
     "avx512": _VNNI,
     "avx512_bf16": _VNNI,

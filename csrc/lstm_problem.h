@@ -6,8 +6,8 @@
 // order is PyTorch's: i, f, g, o.  Direction 1 walks t downwards over the same positions.
 //
 // The input half of the gates is given: a table of it, or a row for each position.  Or the input itself is, beside W_ih
-// (CPU alone): I numbers a position, when a step multiplies both x and h, and no gates go through memory; or R rows that
-// the positions read by index, each of which is multiplied once, into a table of gates.
+// (CPU alone): I numbers a position, when a step multiplies both x and h, and no gates go through memory; or R rows
+// that the positions read by index, each of which is multiplied once, into a table of gates.
 //
 // P is H, unless h is projected (Sak, Senior and Beaufays, Long Short-Term Memory Based Recurrent Neural Network
 // Architectures for Large Vocabulary Speech Recognition, 2014): h = W_hr m, where m = o * tanh(c) is the cell's output.

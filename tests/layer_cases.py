@@ -7,9 +7,10 @@ positions the backward sums at a time.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,9 +31,11 @@ class Layer:
         hidden: H.
         lengths: of the rows, longest first.
         directions: 1 or 2.
-        with_index: whether positions read a table of gates by index.
+        with_index: whether positions read a table, of gates or of input, by index.
         projected: P where h is projected.
-        input: I where the layer projects its input itself (lstm_layer); its gates are given otherwise.
+        input: I where the layer projects its input itself (lstm_layer), of the positions or, with an index, of a table
+            that they read; its gates are given otherwise.
+        seed: of the numbers.
     """
 
     hidden: int
@@ -41,11 +44,13 @@ class Layer:
     with_index: bool
     projected: int = 0
     input: int = 0
+    seed: int = 1
 
     def __str__(self) -> str:
-        index = f"I{self.input}" if self.input else "index" if self.with_index else "rows"
+        index = "index" if self.with_index else "rows"
         projected = f"P{self.projected}" if self.projected else ""
-        return f"H{self.hidden}{projected}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}"
+        input = f"-I{self.input}" if self.input else ""
+        return f"H{self.hidden}{projected}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}{input}"
 
     @property
     def positions(self) -> int:
@@ -54,7 +59,7 @@ class Layer:
 
     def run(self, layer: _Layer, dtype: torch.dtype, gates_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Results and gradients, in ``dtype``; of another dtype the gates."""
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(self.seed)
 
         def numbers(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -65,10 +70,11 @@ class Layer:
         batch_sizes = (lengths.unsqueeze(1) > torch.arange(self.lengths[0])).sum(0)
         index = torch.randint(0, _V, (N,), generator=generator) if self.with_index else None
         if self.input:
+            # Gates of variance 1, as those that are given otherwise.
             inputs = {
-                "x": numbers(N, self.input),
-                "w_ih": numbers(D, 4 * H, self.input) * self.input**-0.5,
-                "bias": numbers(D, 4 * H),
+                "x": numbers(_V if self.with_index else N, self.input),
+                "w_ih": numbers(D, 4 * H, self.input) * (2 * self.input) ** -0.5,
+                "bias": numbers(D, 4 * H) * 0.5**0.5,
             }
         else:
             inputs = {"gates": numbers(D, _V if self.with_index else N, 4 * H)}
@@ -82,8 +88,7 @@ class Layer:
         grads = [numbers(N, D * P), numbers(D, B, P), numbers(D, B, H)]
         dtypes = {"gates": gates_dtype or dtype}
         leaves = {name: t.to(dtypes.get(name, dtype)).requires_grad_() for name, t in inputs.items()}
-        form = {} if self.input else {"index": index}
-        results = layer(batch_sizes=batch_sizes, **form, **leaves)
+        results = layer(batch_sizes=batch_sizes, index=index, **leaves)
         torch.autograd.backward(results, [g.to(dtype) for g in grads])
         found = dict(zip(RESULTS, results, strict=True)) | {f"grad {name}": t.grad for name, t in leaves.items()}
         return {name: t.detach() for name, t in found.items() if t is not None}
@@ -98,23 +103,57 @@ class Layer:
         """Fails where results and gradients are not those of the reference.
 
         In float64 they agree to rounding; in others our root mean square error may be 1.5 times the reference's in the
-        same dtype, plus four units in the last place of the tensor's magnitude.
+        same dtype, plus four units in the last place of the tensor's magnitude. A single row of few units is one chain,
+        whose first roundings reach all that follows, and so one draw of its numbers says little of the mean: where it
+        is beyond that, the mean is taken over more draws.
         """
-        exact, dtype = _reference(self, torch.float64), ours["output"].dtype
+        dtype = ours["output"].dtype
+        if dtype == torch.float64:
+            exact = _reference(self, dtype)
+            assert ours.keys() == exact.keys()
+            for name, got in ours.items():
+                torch.testing.assert_close(got, exact[name], rtol=1e-10, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+            return
+        errors = [self._errors(ours)]
+        if _beyond(errors):
+            others = [replace(self, seed=seed) for seed in range(self.seed + 1, self.seed + _DRAWS)]
+            errors += [other._errors(other.run_ours(dtype)) for other in others]
+        assert not (found := _beyond(errors)), found
+
+    def _errors(self, ours: dict[str, Tensor]) -> dict[str, tuple[float, float, float]]:
+        """Mean squares by name: of our error, of the reference's in the same dtype, of the tensor itself."""
+        dtype = ours["output"].dtype
+        exact, reference = _reference(self, torch.float64), _reference(self, dtype)
         assert ours.keys() == exact.keys()
         for name, got in ours.items():
-            want = exact[name]
-            if dtype == torch.float64:
-                torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
-                continue
             assert got.isfinite().all(), name
-            magnitude = _rms(want)
-            allowed = 1.5 * _rms(_reference(self, dtype)[name] - want) + 4 * torch.finfo(dtype).eps * magnitude
-            assert _rms(got - want) <= allowed, f"{name}: {_rms(got - want):.3g}, allowed {allowed:.3g}"
+        return {
+            name: (_mean_square(ours[name] - t), _mean_square(reference[name] - t), _mean_square(t) * _eps(dtype) ** 2)
+            for name, t in exact.items()
+        }
 
 
-def _rms(t: Tensor) -> float:
-    return t.double().square().mean().sqrt().item()
+_DRAWS = 9
+
+
+def _beyond(draws: list[dict[str, tuple[float, float, float]]]) -> list[str]:
+    """What is further off than it may be, over all draws together."""
+    found = []
+    for name in draws[0]:
+        ours, reference, ulp = (
+            math.sqrt(sum(squares) / len(draws)) for squares in zip(*(d[name] for d in draws), strict=True)
+        )
+        if ours > 1.5 * reference + 4 * ulp:
+            found.append(f"{name}: {ours:.3g}, allowed {1.5 * reference + 4 * ulp:.3g}, over {len(draws)} draws")
+    return found
+
+
+def _eps(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps
+
+
+def _mean_square(t: Tensor) -> float:
+    return t.double().square().mean().item()
 
 
 @functools.cache  # the same layer on every instruction set; of all tests' layers together some 200 MB

@@ -115,7 +115,8 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
     panels = packed.data<T>();
   }
   run_teams(
-      p.shape, k.forward_pieces(sizes), 4 * sizes.hidden * (sizes.width() + (p.index ? 0 : sizes.input)) * int64_t(sizeof(T)),
+      p.shape, k.forward_pieces(sizes),
+      4 * sizes.hidden * (sizes.width() + (p.index ? 0 : sizes.input)) * int64_t(sizeof(T)),
       [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
       [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
         k.forward(p, direction, panels + direction * size, scratch, team, member);

@@ -109,7 +109,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     };
     // `gates` is a copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc
     // stays in registers; the matrix unit's sums come in memory.
-    V gates[kMatrix ? 1 : R][kGates];
+    V gates[kMatrix ? 1 : R][kGates], one_o[R];
     if constexpr (!kMatrix) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) add_input(r, gates[r]);
@@ -118,23 +118,30 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     for (int r = 0; r < rows; ++r) {
       if (kMatrix) add_input(r, gates[0]);
       A* cell_state = c + r * stride + unit;
-      const Cell<A> cell = Cell<A>::forward(gates[kMatrix ? 0 : r], Simd<A>::load(cell_state));
-      Simd<A>::store(cell_state, cell.c);
+      const auto state = Cell<A>::state(gates[kMatrix ? 0 : r], Simd<A>::load(cell_state));
+      Simd<A>::store(cell_state, state.c);
+      one_o[r] = state.one_o;
+      if (p.cells) {
+        const int64_t n = direction * p.shape.positions + position + r;
+        S::store_first(p.cells + n * H + unit, state.c, count);
+        if (!p.activations) continue;
+        T* saved = p.activations + n * kGates * H + unit;
+        S::store_first(saved, state.i, count);
+        S::store_first(saved + H, state.f, count);
+        S::store_first(saved + 2 * H, state.g, count);
+      }
+    }
+#pragma GCC unroll 1
+    for (int r = 0; r < rows; ++r) {
+      const auto cell = Cell<A>::output(Simd<A>::load(c + r * stride + unit), one_o[r]);
       S::store(m + r * stride + unit, cell.h);
       if (!kProjected && p.output) {
         const int64_t place = p.place ? p.place[position + r] : position + r;
         S::store_first(p.output + (place * D + direction) * H + unit, cell.h, count);
       }
-      if (p.cells) {
-        const int64_t n = direction * p.shape.positions + position + r;
-        S::store_first(p.cells + n * H + unit, cell.c, count);
-        if (!p.activations) continue;
-        T* saved = p.activations + n * kGates * H + unit;
-        S::store_first(saved, cell.i, count);
-        S::store_first(saved + H, cell.f, count);
-        S::store_first(saved + 2 * H, cell.g, count);
-        S::store_first(saved + 3 * H, cell.o, count);
-      }
+      if (p.activations)
+        S::store_first(p.activations + ((direction * p.shape.positions + position + r) * kGates + 3) * H + unit, cell.o,
+                       count);
     }
   }
 }

@@ -110,8 +110,9 @@ static __attribute__((noinline)) void int8_cell(const Ints* sums, const Int8Cell
     gates[g] =
         __builtin_convertvector(sums[g] - offset, Floats) * scale + S::load_first(at.table + g * at.hidden, at.count);
   }
-  const Cell<float> cell = Cell<float>::forward(gates, S::load(at.c));
-  S::store(at.c, cell.c);
+  const auto state = Cell<float>::state(gates, S::load(at.c));
+  const auto cell = Cell<float>::output(state.c, state.one_o);
+  S::store(at.c, state.c);
   S::store(at.h, cell.h);
   // kRound has zeros in its lowest byte: that of the sum is q, as a signed byte.
   const Bytes q = __builtin_convertvector((Ints)(cell.h * 127.0f + FloatTraits<float>::kRound), Bytes);

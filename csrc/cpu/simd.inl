@@ -114,15 +114,17 @@ struct Simd {
 #endif
   }
 
-  // exp(x) = scale + scale * q, with x clamped to +-kMaxExponent; a NaN stays one (in q).
+  // exp(kFactor x) = scale + part * p, with kFactor x clamped to +-kMaxExponent; a NaN stays one (in part).
   struct Exp {
-    V scale, q;
-    TEXTCLF_INLINE V plus_one() const { return scale * q + (scale + T(1)); }
-    TEXTCLF_INLINE V minus_one() const { return scale * q + (scale - T(1)); }  // no digits are lost near x = 0
+    V scale, part, p;
+    TEXTCLF_INLINE V plus_one() const { return part * p + (scale + T(1)); }
+    TEXTCLF_INLINE V minus_one() const { return part * p + (scale - T(1)); }  // no digits are lost near x = 0
   };
+  template <int kFactor>
   static TEXTCLF_INLINE Exp exp(V x) {
-    constexpr T kLog2E = T(1.44269504088896340736);
-    x = minimum(broadcast(Traits::kMaxExponent), maximum(broadcast(-Traits::kMaxExponent), x));
+    constexpr T kLog2E = T(kFactor * 1.44269504088896340736),
+                kMost = Traits::kMaxExponent / (kFactor < 0 ? -kFactor : kFactor);
+    x = minimum(broadcast(kMost), maximum(broadcast(-kMost), x));
     const V shifted = x * kLog2E + Traits::kRound;
     const V n = shifted - Traits::kRound;
     const V f = x * kLog2E - n;
@@ -131,8 +133,8 @@ struct Simd {
     for (int k = Traits::kTerms - 2; k >= 0; --k) p = p * f + Traits::coefficient(k);
     // (A cast between vectors keeps the bits.)  The low bits of `shifted` hold n: shifted into the exponent's place and
     // added to the bits of 1 they make 2^n.
-    const I exponent = ((I)shifted << Traits::kMantissaBits) + Traits::kOne;
-    return {(V)exponent, p * f};
+    const V scale = (V)(((I)shifted << Traits::kMantissaBits) + Traits::kOne);
+    return {scale, scale * f, p};
   }
 
  private:

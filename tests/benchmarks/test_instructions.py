@@ -29,19 +29,20 @@ using S = Simd<float>;
 using V = S::V;
 constexpr int64_t L = S::kLanes;
 
-static TEXTCLF_INLINE Cell<float> cell(const float* product, const float* table, const float* c) {
+static TEXTCLF_INLINE auto cell_state(const float* product, const float* table, const float* c) {
   V gates[4];
   for (int g = 0; g < 4; ++g) gates[g] = S::load(product + g * L) + S::load(table + g * L);
-  return Cell<float>::forward(gates, S::load(c));
+  return Cell<float>::state(gates, S::load(c));
 }
 extern "C" void forward(const float* product, const float* table, float* c, float* h) {
-  const auto at = cell(product, table, c);
-  S::store(c, at.c), S::store(h, at.h);
+  const auto at = cell_state(product, table, c);
+  S::store(c, at.c), S::store(h, Cell<float>::output(at.c, at.one_o).h);
 }
 extern "C" void forward_saving(const float* product, const float* table, float* c, float* h, float* saved) {
-  const auto at = cell(product, table, c);
-  S::store(c, at.c), S::store(h, at.h);
-  S::store(saved, at.i), S::store(saved + L, at.f), S::store(saved + 2 * L, at.g), S::store(saved + 3 * L, at.o);
+  const auto at = cell_state(product, table, c);
+  const auto out = Cell<float>::output(at.c, at.one_o);
+  S::store(c, at.c), S::store(h, out.h);
+  S::store(saved, at.i), S::store(saved + L, at.f), S::store(saved + 2 * L, at.g), S::store(saved + 3 * L, out.o);
 }
 extern "C" void backward(const float* grad_h, const float* grad_output, const float* saved, const float* c,
                          const float* c_before, float* grad_c, float* grad_gates) {

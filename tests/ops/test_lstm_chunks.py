@@ -41,11 +41,12 @@ def test_both_directions(isa: str, hidden: int, lengths: str, with_index: bool) 
                 layer.check(layer.run_ours(dtype))
 
 
+@pytest.mark.parametrize("with_index", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("hidden", HIDDEN)
-def test_from_the_input(isa: str, hidden: int, lengths: str) -> None:
+def test_from_the_input(isa: str, hidden: int, lengths: str, with_index: bool) -> None:
     for input, directions in ((3, 1), (100, 2)):
-        layer = Layer(hidden, LENGTHS[lengths], directions, False, input=input)
+        layer = Layer(hidden, LENGTHS[lengths], directions, with_index, input=input)
         for dtype, count in ((torch.float64, 1), (torch.float32, 3)):
             with threads(count):
                 layer.check(layer.run_ours(dtype))

@@ -19,18 +19,23 @@ OPS = torch.ops.textclf_fast
 H, I = 5, 3  # noqa: E741 (the letter of the equations)
 BATCH_SIZES = [4, 4, 2, 1]
 N, B = sum(BATCH_SIZES), BATCH_SIZES[0]
+INDEX = (3, 0, 0, 2, 3, 1, 0, 2, 2, 0, 3)  # of the row of x that each position reads; row 4 is read by none
 RESULTS = ("grad_x", "grad_w_ih", "grad_w_hh", "grad_bias", "grad_h0", "grad_c0")
 
 both_directions = pytest.mark.parametrize("directions", [1, 2])
 with_and_without_bias = pytest.mark.parametrize("bias", [False, True])
+with_and_without_index = pytest.mark.parametrize("indexed", [False, True])
 
 
-def _arguments(directions: int, bias: bool = True, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+def _arguments(
+    directions: int, bias: bool = True, dtype: torch.dtype = torch.float64, indexed: bool = False
+) -> dict[str, Any]:
     def numbers(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=dtype)
 
     return {
-        "x": numbers(N, I),
+        "x": numbers(max(INDEX) + 2 if indexed else N, I),
+        "index": torch.tensor(INDEX) if indexed else None,
         "batch_sizes": torch.tensor(BATCH_SIZES),
         "w_ih": numbers(directions, 4 * H, I),
         "w_hh": numbers(directions, 4 * H, H),
@@ -48,8 +53,10 @@ def _differentiable(a: dict[str, Any]) -> dict[str, Any]:
     return a | {name: a[name].detach().clone().requires_grad_() for name in _floats(a)}
 
 
-def _backward_arguments(directions: int, needs: tuple[bool, bool, bool, bool] = (True,) * 4) -> dict[str, Any]:
-    a = _arguments(directions)
+def _backward_arguments(
+    directions: int, needs: tuple[bool, bool, bool, bool] = (True,) * 4, indexed: bool = False
+) -> dict[str, Any]:
+    a = _arguments(directions, indexed=indexed)
     output, h_n, c_n, activations, cells = OPS.lstm_layer_training(**a)
     del a["bias"]
     grads = {"grad_output": torch.randn_like(output), "grad_h_n": torch.randn_like(h_n)}
@@ -60,8 +67,9 @@ def _backward_arguments(directions: int, needs: tuple[bool, bool, bool, bool] = 
 
 @both_directions
 @with_and_without_bias
-def test_opcheck(directions: int, bias: bool) -> None:
-    arguments = tuple(_arguments(directions, bias).values())
+@with_and_without_index
+def test_opcheck(directions: int, bias: bool, indexed: bool) -> None:
+    arguments = tuple(_arguments(directions, bias, indexed=indexed).values())
     torch.library.opcheck(OPS.lstm_layer_inference.default, arguments)
     torch.library.opcheck(OPS.lstm_layer_inference.default, (*arguments, None, False))
     torch.library.opcheck(OPS.lstm_layer_training.default, arguments)
@@ -71,8 +79,9 @@ def test_opcheck(directions: int, bias: bool) -> None:
 
 @both_directions
 @pytest.mark.parametrize("needs", [(True,) * 4, (False,) * 4])
-def test_opcheck_backward(directions: int, needs: tuple[bool, bool, bool, bool]) -> None:
-    a = _backward_arguments(directions, needs)
+@with_and_without_index
+def test_opcheck_backward(directions: int, needs: tuple[bool, bool, bool, bool], indexed: bool) -> None:
+    a = _backward_arguments(directions, needs, indexed)
     torch.library.opcheck(OPS.lstm_layer_backward.default, tuple(a.values()))
     torch.library.opcheck(
         OPS.lstm_layer_backward.default, tuple((a | {"grad_output": None, "grad_c_n": None}).values())
@@ -81,9 +90,10 @@ def test_opcheck_backward(directions: int, needs: tuple[bool, bool, bool, bool])
 
 @both_directions
 @with_and_without_bias
+@with_and_without_index
 @pytest.mark.usefixtures("_poisoned")
-def test_gradients(isa: str, directions: int, bias: bool) -> None:
-    a = _differentiable(_arguments(directions, bias))
+def test_gradients(isa: str, directions: int, bias: bool, indexed: bool) -> None:
+    a = _differentiable(_arguments(directions, bias, indexed=indexed))
     names = _floats(a)
 
     def layer(*values: Tensor) -> tuple[Tensor, ...]:
@@ -98,18 +108,22 @@ def test_gradients(isa: str, directions: int, bias: bool) -> None:
 
 
 @both_directions
+@with_and_without_index
 @pytest.mark.usefixtures("_poisoned")
-def test_what_is_not_needed(isa: str, directions: int) -> None:
+def test_what_is_not_needed(isa: str, directions: int, indexed: bool) -> None:
     """Is not computed, and changes no bit of the rest."""
-    a = _backward_arguments(directions)
+    a = _backward_arguments(directions, indexed=indexed)
     want = dict(zip(RESULTS, OPS.lstm_layer_backward(**a), strict=True))
     for name in ("x", "w_ih", "w_hh", "bias"):
         got = dict(zip(RESULTS, OPS.lstm_layer_backward(**a | {f"need_{name}": False}), strict=True))
         assert got.pop(f"grad_{name}").numel() == 0
         for other, grad in got.items():
             assert torch.equal(grad, want[other]), other
+    without_table = OPS.lstm_layer_backward(**a | dict.fromkeys(("need_x", "need_w_ih", "need_bias"), False))
+    for name, grad in zip(RESULTS, without_table, strict=True):
+        assert not grad.numel() or torch.equal(grad, want[name]), name
     for name in ("x", "w_ih", "w_hh", "bias", "h0", "c0"):
-        b = _arguments(directions)
+        b = _arguments(directions, indexed=indexed)
         leaf = b[name].requires_grad_()
         ops.lstm_layer(**b)[0].sum().backward()
         assert leaf.grad is not None
@@ -118,9 +132,10 @@ def test_what_is_not_needed(isa: str, directions: int) -> None:
 
 @both_directions
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@with_and_without_index
 @pytest.mark.usefixtures("_poisoned")
-def test_kept_panels_give_the_same_bits(isa: str, directions: int, dtype: torch.dtype) -> None:
-    a = _arguments(directions, True, dtype)
+def test_kept_panels_give_the_same_bits(isa: str, directions: int, dtype: torch.dtype, indexed: bool) -> None:
+    a = _arguments(directions, True, dtype, indexed)
     want = ops.lstm_layer(**a)
     panels = ops.pack_recurrent(a["w_hh"], None, a["w_ih"])
     unread = {name: torch.full_like(a[name], torch.nan) for name in ("w_ih", "w_hh")}
@@ -139,8 +154,9 @@ def _recurrent(a: dict[str, Any]) -> list[Tensor]:
     return [a[name] for name in ("batch_sizes", "w_hh", "h0", "c0")]
 
 
-def test_no_rows() -> None:
-    a = _arguments(2) | {"x": torch.zeros(0, I).double(), "batch_sizes": torch.tensor([0, 0])}
+@pytest.mark.parametrize("index", [None, torch.zeros(0, dtype=torch.int64)])
+def test_no_rows(index: Tensor | None) -> None:
+    a = _arguments(2) | {"x": torch.zeros(0, I).double(), "batch_sizes": torch.tensor([0, 0]), "index": index}
     a |= {name: torch.zeros(2, 0, H).double() for name in ("h0", "c0")}
     a = _differentiable(a)
     output, h_n, c_n = ops.lstm_layer(**a)
@@ -154,7 +170,10 @@ def test_no_rows() -> None:
     ("change", "message"),
     [
         ({"x": torch.zeros(N + 1, I).double()}, "x: expected one row for each of the 11 positions of batch_sizes, got"),
-        ({"x": torch.zeros(N, 0).double()}, r"x: expected shape \(N, I\) with I > 0, got \(11, 0\)"),
+        ({"index": torch.zeros(N - 1, dtype=torch.int64)}, "index: expected one entry for each of the 11 positions"),
+        ({"index": torch.full((N,), N)}, r"index: index.0. = 11, expected 0 <= index < 11"),
+        ({"index": torch.zeros(N)}, "index: expected dtype int64"),
+        ({"x": torch.zeros(N, 0).double()}, r"x: expected shape \(R, I\) with I > 0, got \(11, 0\)"),
         ({"x": torch.zeros(N, I).bfloat16()}, "x: expected dtype float32 or float64"),
         ({"x": torch.zeros(N, I)}, "bias: its dtype differs from that of x"),
         ({"w_ih": torch.zeros(1, 4 * H, I + 1).double()}, r"w_ih: expected shape \(1, 20, 3\), got \(1, 20, 4\)"),

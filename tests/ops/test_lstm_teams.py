@@ -38,9 +38,10 @@ LAYERS += [
     for rows in (1, 2, 5)
 ]
 LAYERS += [
-    _layer(hidden, rows, 1 + (rows + input) % 2, False, input=input)
+    _layer(hidden, rows, 1 + (rows + input) % 2, with_index, input=input)
     for hidden, input in ((16, 70), (33, 5), (129, 100))
     for rows in (1, 2, 5)
+    for with_index in (False, True)
 ]
 
 
