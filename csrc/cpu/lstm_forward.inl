@@ -14,18 +14,15 @@ static int64_t forward_scratch_bytes(const LstmShape& s) {
          (s.projected ? line_bytes<T>(rows * stride) : 0);
 }
 
-// The input's numbers are summed in runs of this many: short sums round less.
-constexpr int64_t kInputRun = 16;
-
-// acc (R rows of x, NV vectors) = x W_ih^T, from a panel of `depth` rows that has W_ih's from row `first` on.
-template <class T, int R, int NV>
+// sum (R rows of x, NV vectors) = x W_ih^T, from a panel of `depth` rows that has W_ih's from row `first` on, in runs
+// of kRun numbers: short sums round less.
+template <int64_t kRun, class T, int R, int NV>
 static TEXTCLF_INLINE void multiply_input(typename Simd<T>::V (&sum)[R][NV], const T* x, int64_t input, const T* panel,
                                           int64_t depth, int64_t first, bool backwards = false) {
-  for (auto& row : sum)
-    for (auto& v : row) v = typename Simd<T>::V{};
-  typename Simd<T>::V acc[R][NV];
-  for (int64_t k = 0; k < input; k += kInputRun) {
-    multiply<T>(acc, x + k, input, {panel, depth, first + k, smaller(kInputRun, input - k)}, backwards);
+  multiply<T>(sum, x, input, {panel, depth, first, smaller(kRun, input)}, backwards);
+  for (int64_t k = kRun; k < input; k += kRun) {
+    typename Simd<T>::V acc[R][NV];
+    multiply<T>(acc, x + k, input, {panel, depth, first + k, smaller(kRun, input - k)}, backwards);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -45,16 +42,18 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
       const int64_t unit = block * S::kLanes, count = smaller(S::kLanes, H - unit);
       const T* const panel = panels + unit * kGates * depth;
       for_tiles(smaller(kRows, row_end - row), [&]<int R>(int64_t r) {
-        typename S::V acc[R][kGates];
-        multiply_input<T>(acc, p.x + (row + r) * I, I, panel, depth, H);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; ++i)
+        for (int64_t gate = 0; gate < kGates; gate += kTileVectors) {  // a stream of the panel
+          typename S::V acc[R][kTileVectors];
+          multiply_input<64, T>(acc, p.x + (row + r) * I, I, panel + gate * S::kLanes * depth, depth, H);
 #pragma GCC unroll 4
-          for (int g = 0; g < kGates; ++g) {
-            if (p.bias) acc[i][g] += S::load_first(p.bias + (direction * kGates + g) * H + unit, count);
-            S::store_first(p.projected_x + ((direction * p.shape.gate_rows + row + r + i) * kGates + g) * H + unit,
-                           acc[i][g], count);
+          for (int g = 0; g < kTileVectors; ++g) {
+            typename S::V bias = {};
+            if (p.bias) bias = S::load_first(p.bias + (direction * kGates + gate + g) * H + unit, count);
+            T* const to = p.projected_x + ((direction * p.shape.gate_rows + row + r) * kGates + gate + g) * H + unit;
+#pragma GCC unroll 8
+            for (int i = 0; i < R; ++i) S::store_first(to + i * kGates * H, acc[i][g] + bias, count);
           }
+        }
       });
     }
 }
@@ -77,7 +76,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   V acc[R][kBlocks * kGates], from_x[kInput ? R : 1][kBlocks * kGates];
   const A* table[R];
   if constexpr (kInput) {
-    multiply_input<T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
+    multiply_input<32, T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
   } else {
     // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
 #pragma GCC unroll 8
@@ -90,6 +89,8 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   }
   multiply<T>(acc, h, h_stride, {panel, depth, 0, P}, backwards);
 
+  // What the second stage of the cells takes from the first.
+  V c_next[kBlocks][R], one_o[kBlocks][R];
 #pragma GCC unroll 2
   for (int block = 0; block < kBlocks; ++block) {
     const int64_t unit = (first_block + block) * S::kLanes, count = smaller(S::kLanes, H - unit);
@@ -109,7 +110,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
     };
     // `gates` is a copy, so that the loop over cells may stay a loop (six of them unrolled are a lot of code) while acc
     // stays in registers; the matrix unit's sums come in memory.
-    V gates[kMatrix ? 1 : R][kGates], one_o[R];
+    V gates[kMatrix ? 1 : R][kGates];
     if constexpr (!kMatrix) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) add_input(r, gates[r]);
@@ -120,7 +121,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
       A* cell_state = c + r * stride + unit;
       const auto state = Cell<A>::state(gates[kMatrix ? 0 : r], Simd<A>::load(cell_state));
       Simd<A>::store(cell_state, state.c);
-      one_o[r] = state.one_o;
+      c_next[block][r] = state.c, one_o[block][r] = state.one_o;
       if (p.cells) {
         const int64_t n = direction * p.shape.positions + position + r;
         S::store_first(p.cells + n * H + unit, state.c, count);
@@ -131,9 +132,13 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
         S::store_first(saved + 2 * H, state.g, count);
       }
     }
+  }
+#pragma GCC unroll 2
+  for (int block = 0; block < kBlocks; ++block) {
+    const int64_t unit = (first_block + block) * S::kLanes, count = smaller(S::kLanes, H - unit);
 #pragma GCC unroll 1
     for (int r = 0; r < rows; ++r) {
-      const auto cell = Cell<A>::output(Simd<A>::load(c + r * stride + unit), one_o[r]);
+      const auto cell = Cell<A>::output(c_next[block][r], one_o[block][r]);
       S::store(m + r * stride + unit, cell.h);
       if (!kProjected && p.output) {
         const int64_t place = p.place ? p.place[position + r] : position + r;
