@@ -14,15 +14,17 @@ static int64_t forward_scratch_bytes(const LstmShape& s) {
          (s.projected ? line_bytes<T>(rows * stride) : 0);
 }
 
-// sum (R rows of x, NV vectors) = x W_ih^T, from a panel of `depth` rows that has W_ih's from row `first` on, in runs
-// of kRun numbers: short sums round less.
-template <int64_t kRun, class T, int R, int NV>
+// The input's numbers are summed in runs of this many: short sums round less.
+constexpr int64_t kInputRun = 32;
+
+// sum (R rows of x, NV vectors) = x W_ih^T, from a panel of `depth` rows that has W_ih's from row `first` on.
+template <class T, int R, int NV>
 static TEXTCLF_INLINE void multiply_input(typename Simd<T>::V (&sum)[R][NV], const T* x, int64_t input, const T* panel,
                                           int64_t depth, int64_t first, bool backwards = false) {
-  multiply<T>(sum, x, input, {panel, depth, first, smaller(kRun, input)}, backwards);
-  for (int64_t k = kRun; k < input; k += kRun) {
+  multiply<T>(sum, x, input, {panel, depth, first, smaller(kInputRun, input)}, backwards);
+  for (int64_t k = kInputRun; k < input; k += kInputRun) {
     typename Simd<T>::V acc[R][NV];
-    multiply<T>(acc, x + k, input, {panel, depth, first + k, smaller(kRun, input - k)}, backwards);
+    multiply<T>(acc, x + k, input, {panel, depth, first + k, smaller(kInputRun, input - k)}, backwards);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -44,7 +46,7 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
       for_tiles(smaller(kRows, row_end - row), [&]<int R>(int64_t r) {
         for (int64_t gate = 0; gate < kGates; gate += kTileVectors) {  // a stream of the panel
           typename S::V acc[R][kTileVectors];
-          multiply_input<64, T>(acc, p.x + (row + r) * I, I, panel + gate * S::kLanes * depth, depth, H);
+          multiply_input<T>(acc, p.x + (row + r) * I, I, panel + gate * S::kLanes * depth, depth, H);
 #pragma GCC unroll 4
           for (int g = 0; g < kTileVectors; ++g) {
             typename S::V bias = {};
@@ -76,7 +78,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   V acc[R][kBlocks * kGates], from_x[kInput ? R : 1][kBlocks * kGates];
   const A* table[R];
   if constexpr (kInput) {
-    multiply_input<32, T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
+    multiply_input<T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
   } else {
     // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
 #pragma GCC unroll 8
