@@ -185,45 +185,58 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
     if (p.c0) convert_rows(p.c0 + c_state, H, c, stride, s.rows, H);
   });
 
-  int now = 0;
-  for (int64_t step = 0; step < s.steps; ++step) {
-    const int64_t t = direction ? s.steps - 1 - step : step;
-    const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
+  const auto time = [&](int64_t step) { return direction ? s.steps - 1 - step : step; };
+  const auto alive_at = [&](int64_t step) { return s.batch_sizes[time(step)]; };
+  // Parts that share a step by rows project theirs at once; by units, once the others' are there.
+  const auto rows_shared = [&](int64_t alive) { return team.parts == 1 || by_rows(team, alive, blocks); };
+
+  // Rows from here on end with the step.
+  const auto going_on_after = [&](int64_t step) {
+    return step + 1 == s.steps ? 0 : direction ? alive_at(step) : alive_at(step + 1);
+  };
+  const auto project = [&](int64_t step, int now, const Share& share) {
+    project_rows(p, direction, s.offsets[time(step)], share, going_on_after(step), w_hr_panels, unprojected,
+                 h[1 - now]);
+  };
+
+  // What a part does in a step, which reads the half `now` of h.
+  const auto walk = [&](int64_t part, int64_t step, int now) {
+    const int64_t t = time(step), alive = s.batch_sizes[t], position = s.offsets[t], going_on = going_on_after(step);
     const bool backwards = s.rows <= kFewRows && t % 2;
-    // Rows from here on end with this step.
-    const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
     T* const m = kProjected ? unprojected : h[1 - now];
-    // Parts that share a step by rows project theirs at once; by units, once the others' are there.
-    const bool one_phase = !kProjected || team.parts == 1 || by_rows(team, alive, blocks);
+    const Share share = share_step(team, part, alive, blocks);
+    const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
+    const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
+      const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
+      r += share.row;
+      forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, backwards,
+                                                      h[now] + r * h_stride, m + r * stride, c + r * stride);
+    };
+    int64_t i = 0;
+    if (rows == 1)
+      for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, 1, i);
+    for (; i < span; ++i)
+      for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
+    const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
+    for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
+      if (!kProjected) __builtin_memcpy(p.h_n + h_state + r * H + unit, m + r * stride + unit, units * sizeof(T));
+      convert_rows(c + r * stride + unit, stride, p.c_n + c_state + r * H + unit, H, 1, units);
+    }
+    if (kProjected && rows_shared(alive)) project(step, now, {share.row, share.row_end, 0, groups});
+  };
+
+  for (int64_t step = 0; step < s.steps;) {
+    const int64_t alive = alive_at(step);
+    const bool alone = rows_shared(alive);
+    const int64_t end = alone ? end_of_steps_alone(alive_at, step, s.steps) : step + 1;
     run_phase(team, member, phase++, [&](int64_t part) {
-      const Share share = share_step(team, part, alive, blocks);
-      const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
-      const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
-        const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
-        r += share.row;
-        forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, backwards,
-                                                        h[now] + r * h_stride, m + r * stride, c + r * stride);
-      };
-      int64_t i = 0;
-      if (rows == 1)
-        for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, 1, i);
-      for (; i < span; ++i)
-        for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
-      const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
-      for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
-        if (!kProjected) __builtin_memcpy(p.h_n + h_state + r * H + unit, m + r * stride + unit, units * sizeof(T));
-        convert_rows(c + r * stride + unit, stride, p.c_n + c_state + r * H + unit, H, 1, units);
-      }
-      if (kProjected && one_phase)
-        project_rows(p, direction, position, {share.row, share.row_end, 0, groups}, going_on, w_hr_panels, m,
-                     h[1 - now]);
+      for (int64_t i = step; i < end; ++i) walk(part, i, i % 2);
     });
-    if (!one_phase)
+    if (kProjected && !alone)
       run_phase(team, member, phase++, [&](int64_t part) {
-        const Share share{0, alive, groups * part / team.parts, groups * (part + 1) / team.parts};
-        project_rows(p, direction, position, share, going_on, w_hr_panels, m, h[1 - now]);
+        project(step, step % 2, {0, alive, groups * part / team.parts, groups * (part + 1) / team.parts});
       });
-    now = 1 - now;
+    step = end;
   }
 }
 
