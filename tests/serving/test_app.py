@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -181,6 +182,24 @@ def test_a_model_that_fails(client: Any, predictor: Predictor, monkeypatch: pyte
         answer = client.post("/predict", json={"text": "good"})
     assert (answer.status_code, answer.json()["error"]) == (500, "the model failed: MemoryError")
     assert client.post("/predict", json={"text": "good"}).status_code == 200
+
+
+def test_a_model_that_always_fails_does_not_fill_the_log(
+    client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*unused: Any) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(Predictor, "predict_proba", fail)
+    for _ in range(5):
+        assert client.post("/predict", json={"text": "good"}).status_code == 500
+    (record,) = caplog.records
+    assert record.exc_info
+    assert record.message == "the model failed, for 1 requests since the last of these lines"
+    minute_later = time.monotonic() + 61
+    monkeypatch.setattr("textclf_fast.serving.app._now", lambda: minute_later)
+    client.post("/predict", json={"text": "good"})
+    assert caplog.records[-1].message == "the model failed, for 5 requests since the last of these lines"
 
 
 def test_the_page_asks_nobody_else(client: Any) -> None:

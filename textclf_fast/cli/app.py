@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated
 
@@ -61,6 +62,9 @@ def main(args: list[str] | None = None) -> int:
     What a user can put right ends in one line on standard error and status 2. Anything else is a mistake in the
     program, and keeps its traceback.
     """
+    # PyTorch brings some 170,000 objects, among which the collector of cycles would look for garbage again and again:
+    # 5 % of a short command.
+    gc.set_threshold(10_000)
     try:
         status = app(args=args, prog_name="textclf-fast", standalone_mode=False)
     except Exception as error:
