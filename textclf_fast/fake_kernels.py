@@ -224,6 +224,18 @@ def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[T
     )
 
 
+@torch.library.register_fake("textclf_fast::layout_in_place")
+def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows = lengths.size(0)
+    return (
+        lengths.new_empty(steps * rows),
+        lengths.new_empty(steps * rows),
+        lengths.new_empty(steps),
+        lengths.new_empty(rows),
+        lengths.new_empty(rows),
+    )
+
+
 @torch.library.register_fake("textclf_fast::stale_rows")
 def _(ids: Tensor, done: Tensor, steps: int) -> Tensor:
     return ids.new_empty(torch.library.get_ctx().new_dynamic_size())

@@ -16,6 +16,7 @@ from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
 from textclf_fast.reference import gates_dtype as gates_dtype
 from textclf_fast.reference import (
     gather_rows_reference,
+    layout_in_place_reference,
     lstm_cells_reference,
     lstm_layer_reference,
     lstm_reference,
@@ -274,6 +275,42 @@ def packed_layout(
         RuntimeError: a length out of range; the message names it.
     """
     return _ops.packed_layout(lengths, steps, step_stride, row_stride)
+
+
+# The kernel compares rows with all rows and steps: at 4,096 of them and T = 256 some 18 million pairs, of ten integer
+# instructions each; an H100 has 132 * 64 lanes for those: 21,000 cycles, some 12 us. Its time grows with the square,
+# that of a sort does not. (Arithmetic, not measured.)
+_MOST_ROWS_IN_PLACE = 4096
+
+
+def layout_in_place(
+    lengths: Tensor, steps: int, step_stride: int, row_stride: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Where the positions of a padded batch are in packed order, without a look at the lengths from the host.
+
+    On a GPU these are two launches, where the library has them. With more than 4,096 rows, or 2^31 positions, it is
+    plain PyTorch, some 20 launches, as on any other device.
+
+    Args:
+        lengths: (B,) int64, on any device. Rows whose length is outside of ``1 .. steps`` have no positions but -1.
+        steps: T of the padded batch.
+        step_stride: distance between a row's steps in the flattened batch: B, or 1 where it is batch-first.
+        row_stride: distance between rows: 1, or T where it is batch-first.
+
+    Returns:
+        All int64, on the device of lengths: positions (T * B,), the place of each packed position in the flattened
+        batch, then -1; places (T * B,), the packed position of each place, -1 past the lengths; batch_sizes (T,), with
+        zeros at the end; sorted_indices (B,) and unsorted_indices (B,).
+    """
+    rows = lengths.size(0)
+    if (
+        lengths.is_cuda
+        and rows <= _MOST_ROWS_IN_PLACE
+        and rows * steps < 2**31
+        and _libraries.cuda_has("layout_in_place")
+    ):
+        return _ops.layout_in_place(lengths, steps, step_stride, row_stride)
+    return layout_in_place_reference(lengths, steps, step_stride, row_stride)
 
 
 def stale_rows(ids: Tensor, done: Tensor, steps: int) -> Tensor:
