@@ -45,14 +45,10 @@ void run_persistent(const BackwardPlan& plan, const Layer& in, cudaStream_t stre
   backward.grad_h0 = pointer_to_write<Number>(in.grad_h0);
   backward.grad_c0 = pointer_to_write<Number>(in.grad_c0);
 
-  std::optional<Tensor> workspace;  // of the grid's teams: sums, then counters
+  std::optional<Tensor> memory;
   if (plan.family == Family::kGrid) {
     const int64_t teams = plan.slices * shape.directions, sums = 2 * teams * plan.tiles.team * plan.tiles.sums_bytes();
-    const size_t counters = size_t(teams) * sizeof(uint32_t);
-    workspace = torch::stable::new_empty(in.w_hh, {sums + int64_t(counters)}, ScalarType::Byte);
-    auto* memory = pointer_to_write<unsigned char>(*workspace);
-    STD_CUDA_CHECK(cudaMemsetAsync(memory + sums, 0, counters, stream));
-    backward.workspace = {reinterpret_cast<uint32_t*>(memory + sums), memory};
+    memory = grid_memory(teams, sums, false, in.w_hh, stream, &backward.workspace);
   }
   STD_CUDA_CHECK(launch_backward<Product>(plan, backward, int(shape.directions), stream));
 }
