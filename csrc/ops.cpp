@@ -59,12 +59,12 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
 
   // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.  grad_cells (D, N, H): of the
   // cell states, where something was made of them.
-  //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H), grad_w_hr
-  //   (D, P, H; empty unless need_w_hr)
+  //   -> grad_gates (D, R, 4H; empty unless need_gates), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0
+  //   (D, B, H), grad_w_hr (D, P, H; empty unless need_w_hr)
   m.def(
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
       "Tensor output, Tensor? index, SymInt gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
-      "bool need_w_hh, Tensor? grad_cells=None, Tensor? w_hr=None, bool need_w_hr=False) "
+      "bool need_w_hh, Tensor? grad_cells=None, Tensor? w_hr=None, bool need_w_hr=False, bool need_gates=True) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // A layer whose input the kernels project themselves, so that no gates go through memory: on the CPU, float32 or

@@ -107,9 +107,11 @@ def _(
     grad_cells: Tensor | None = None,
     w_hr: Tensor | None = None,
     need_w_hr: bool = False,
+    need_gates: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gates = (activations.size(0), gate_rows, activations.size(2)) if need_gates else (0,)
     return (
-        activations.new_empty(activations.size(0), gate_rows, activations.size(2), dtype=gates_dtype(w_hh.dtype)),
+        activations.new_empty(gates, dtype=gates_dtype(w_hh.dtype)),
         activations.new_empty(w_hh.shape if need_w_hh else (0,)),
         activations.new_empty(h0.shape),
         activations.new_empty(c0.shape),

@@ -395,14 +395,15 @@ def _backward(ctx: Any, saved: Any, *grads: Tensor | None) -> tuple[Tensor | Non
     if _differentiated_in_turn():
         return _differentiable_backward(ctx.needs_input_grad, grads, *inputs)
     gates, index, batch_sizes, w_hh, h0, c0, w_hr = inputs
-    need_w_hh, need_w_hr = ctx.needs_input_grad[3], w_hr is not None and ctx.needs_input_grad[6]
+    need_gates, need_w_hh = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+    need_w_hr = w_hr is not None and ctx.needs_input_grad[6]
     grad_cells = grads[3] if len(grads) > 3 else None
-    rest = need_w_hh, grad_cells, w_hr, need_w_hr
+    rest = need_w_hh, grad_cells, w_hr, need_w_hr, need_gates
     grad_gates, grad_w_hh, grad_h0, grad_c0, grad_w_hr = _ops.lstm_backward(
         *grads[:3], activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, *rest
     )
     grad_w_hh, grad_w_hr = grad_w_hh if need_w_hh else None, grad_w_hr if need_w_hr else None
-    return grad_gates, None, None, grad_w_hh, grad_h0, grad_c0, grad_w_hr
+    return grad_gates if need_gates else None, None, None, grad_w_hh, grad_h0, grad_c0, grad_w_hr
 
 
 def _differentiated_in_turn() -> bool:
