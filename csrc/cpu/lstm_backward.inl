@@ -27,6 +27,13 @@ struct BackwardState {
   int64_t set = 0;                 // the one to be read
   int64_t walked = 0;              // rows that have come alive
 
+  // After a step of `alive` rows, in which so many parts have written sums.
+  TEXTCLF_INLINE void advance(int64_t alive, int64_t written) {
+    set = 1 - set;
+    valid = written;
+    walked = alive;
+  }
+
   TEXTCLF_INLINE A* grad_h(int64_t which, int64_t part, int64_t row) const {
     return sums + ((which * parts + part) * rows + row) * h_stride;
   }
@@ -221,49 +228,56 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     chunk.m = m_buffer;
     const bool first_chunk = step == 0;
 
-    for (; step < chunk_end; ++step) {
+    // What a part does in a step; and what the next step finds then.
+    const auto walk = [&](int64_t part, int64_t step, bool rows_shared, const BackwardState<T>& state) {
       const int64_t t = time(step), alive = s.batch_sizes[t], position = s.offsets[t];
-      const bool rows_shared = team.parts == 1 || by_rows(team, alive, blocks);
       const bool backwards = s.rows <= kFewRows && t % 2;  // as in the forward
+      if (alive < state.walked) finish_rows(p, direction, state, alive, state.walked, part, team.parts);
+      const Share share = share_step(team, part, alive, blocks);
+      const int64_t unit = share.block * block_units, unit_end = smaller(share.block_end * block_units, H);
+      const int64_t in_chunk = position - chunk.first;
+      T* const gates = chunk.grad_gates + in_chunk * kGates * H;
+      // Each part that has some of the units needs all of h's gradient, and sums it up for itself: into rows of its
+      // own, those of the first being the chunk's.
+      if constexpr (kProjected)
+        backward_projection(p, direction, position, share, state, w_hr_panels,
+                            chunk.grad_h + ((rows_shared ? 0 : part) * most_positions + in_chunk) * P);
+      for (int64_t r = share.row; r < share.row_end; ++r) {
+        const int64_t before = previous_position(s, direction, t, r);
+        backward_cell<T, kProjected>(p, direction, position + r, r, before, state, unit, unit_end,
+                                     gates + r * kGates * H, chunk.m + (in_chunk + r) * H);
+      }
+      const int64_t rows = share.row_end - share.row;
+      const auto tile = [&]<int R, int NV>(int64_t r, int64_t in_tile, int64_t column) {
+        r += share.row;
+        backward_tile<T, R, NV>(gates + r * kGates * H, in_tile, panels + column * kGates * H, H, unit, unit_end,
+                                backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column, h_stride);
+      };
+      // What the matrix unit's tiles have to fill: all units of all gates, or where those of a part lie in each gate.
+      const int64_t depth = unit_end - unit == H ? kGates * H : H | unit | unit_end;
+      const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(h_stride, width);
+      for (int64_t i = 0; i < columns; ++i) {
+        const int64_t column = (backwards ? columns - 1 - i : i) * width;
+        if (rows == 1)
+          with_vectors<T, kOneRowGroups * kGroup>(h_stride - column,
+                                                  [&]<int NV>() { tile.template operator()<1, NV>(0, 1, column); });
+        else
+          for_product_tiles<T>(rows, depth, [&]<int R>(int64_t r, int64_t n) {
+            with_vectors<T>(h_stride - column, [&]<int NV>() { tile.template operator()<R, NV>(r, n, column); });
+          });
+      }
+    };
+    const auto alive_at = [&](int64_t step) { return s.batch_sizes[time(step)]; };
+    while (step < chunk_end) {
+      const int64_t alive = alive_at(step);
+      const bool rows_shared = team.parts == 1 || by_rows(team, alive, blocks);
+      const int64_t end = rows_shared ? end_of_steps_alone(alive_at, step, chunk_end) : step + 1;
+      const int64_t written = rows_shared ? 1 : team.parts;
       run_phase(team, member, phase++, [&](int64_t part) {
-        if (alive < state.walked) finish_rows(p, direction, state, alive, state.walked, part, team.parts);
-        const Share share = share_step(team, part, alive, blocks);
-        const int64_t unit = share.block * block_units, unit_end = smaller(share.block_end * block_units, H);
-        const int64_t in_chunk = position - chunk.first;
-        T* const gates = chunk.grad_gates + in_chunk * kGates * H;
-        // Each part that has some of the units needs all of h's gradient, and sums it up for itself: into rows of its
-        // own, those of the first being the chunk's.
-        if constexpr (kProjected)
-          backward_projection(p, direction, position, share, state, w_hr_panels,
-                              chunk.grad_h + ((rows_shared ? 0 : part) * most_positions + in_chunk) * P);
-        for (int64_t r = share.row; r < share.row_end; ++r) {
-          const int64_t before = previous_position(s, direction, t, r);
-          backward_cell<T, kProjected>(p, direction, position + r, r, before, state, unit, unit_end,
-                                       gates + r * kGates * H, chunk.m + (in_chunk + r) * H);
-        }
-        const int64_t rows = share.row_end - share.row;
-        const auto tile = [&]<int R, int NV>(int64_t r, int64_t in_tile, int64_t column) {
-          r += share.row;
-          backward_tile<T, R, NV>(gates + r * kGates * H, in_tile, panels + column * kGates * H, H, unit, unit_end,
-                                  backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column, h_stride);
-        };
-        // What the matrix unit's tiles have to fill: all units of all gates, or where those of a part lie in each gate.
-        const int64_t depth = unit_end - unit == H ? kGates * H : H | unit | unit_end;
-        const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(h_stride, width);
-        for (int64_t i = 0; i < columns; ++i) {
-          const int64_t column = (backwards ? columns - 1 - i : i) * width;
-          if (rows == 1)
-            with_vectors<T, kOneRowGroups * kGroup>(h_stride - column,
-                                                    [&]<int NV>() { tile.template operator()<1, NV>(0, 1, column); });
-          else
-            for_product_tiles<T>(rows, depth, [&]<int R>(int64_t r, int64_t n) {
-              with_vectors<T>(h_stride - column, [&]<int NV>() { tile.template operator()<R, NV>(r, n, column); });
-            });
-        }
+        BackwardState<T> own = state;
+        for (int64_t i = step; i < end; ++i, own.advance(alive, written)) walk(part, i, rows_shared, own);
       });
-      state.set = 1 - state.set;
-      state.valid = rows_shared ? 1 : team.parts;
-      state.walked = alive;
+      for (; step < end; ++step) state.advance(alive, written);
     }
 
     if (!p.grad_w_hh && !(kProjected && p.grad_w_hr) && !buffered) continue;

@@ -14,15 +14,17 @@ static int64_t forward_scratch_bytes(const LstmShape& s) {
          (s.projected ? line_bytes<T>(rows * stride) : 0);
 }
 
-// sum (R rows of x, NV vectors) = x W_ih^T, from a panel of `depth` rows that has W_ih's from row `first` on, in runs
-// of kRun numbers: short sums round less.
-template <int64_t kRun, class T, int R, int NV>
+// The input's numbers are summed in runs of this many: short sums round less.
+constexpr int64_t kInputRun = 32;
+
+// sum (R rows of x, NV vectors) = x W_ih^T, from a panel of `depth` rows that has W_ih's from row `first` on.
+template <class T, int R, int NV>
 static TEXTCLF_INLINE void multiply_input(typename Simd<T>::V (&sum)[R][NV], const T* x, int64_t input, const T* panel,
                                           int64_t depth, int64_t first, bool backwards = false) {
-  multiply<T>(sum, x, input, {panel, depth, first, smaller(kRun, input)}, backwards);
-  for (int64_t k = kRun; k < input; k += kRun) {
+  multiply<T>(sum, x, input, {panel, depth, first, smaller(kInputRun, input)}, backwards);
+  for (int64_t k = kInputRun; k < input; k += kInputRun) {
     typename Simd<T>::V acc[R][NV];
-    multiply<T>(acc, x + k, input, {panel, depth, first + k, smaller(kRun, input - k)}, backwards);
+    multiply<T>(acc, x + k, input, {panel, depth, first + k, smaller(kInputRun, input - k)}, backwards);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -44,7 +46,7 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
       for_tiles(smaller(kRows, row_end - row), [&]<int R>(int64_t r) {
         for (int64_t gate = 0; gate < kGates; gate += kTileVectors) {  // a stream of the panel
           typename S::V acc[R][kTileVectors];
-          multiply_input<64, T>(acc, p.x + (row + r) * I, I, panel + gate * S::kLanes * depth, depth, H);
+          multiply_input<T>(acc, p.x + (row + r) * I, I, panel + gate * S::kLanes * depth, depth, H);
 #pragma GCC unroll 4
           for (int g = 0; g < kTileVectors; ++g) {
             typename S::V bias = {};
@@ -76,7 +78,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   V acc[R][kBlocks * kGates], from_x[kInput ? R : 1][kBlocks * kGates];
   const A* table[R];
   if constexpr (kInput) {
-    multiply_input<32, T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
+    multiply_input<T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
   } else {
     // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
 #pragma GCC unroll 8
@@ -183,45 +185,58 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
     if (p.c0) convert_rows(p.c0 + c_state, H, c, stride, s.rows, H);
   });
 
-  int now = 0;
-  for (int64_t step = 0; step < s.steps; ++step) {
-    const int64_t t = direction ? s.steps - 1 - step : step;
-    const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
+  const auto time = [&](int64_t step) { return direction ? s.steps - 1 - step : step; };
+  const auto alive_at = [&](int64_t step) { return s.batch_sizes[time(step)]; };
+  // Parts that share a step by rows project theirs at once; by units, once the others' are there.
+  const auto rows_shared = [&](int64_t alive) { return team.parts == 1 || by_rows(team, alive, blocks); };
+
+  // Rows from here on end with the step.
+  const auto going_on_after = [&](int64_t step) {
+    return step + 1 == s.steps ? 0 : direction ? alive_at(step) : alive_at(step + 1);
+  };
+  const auto project = [&](int64_t step, int now, const Share& share) {
+    project_rows(p, direction, s.offsets[time(step)], share, going_on_after(step), w_hr_panels, unprojected,
+                 h[1 - now]);
+  };
+
+  // What a part does in a step, which reads the half `now` of h.
+  const auto walk = [&](int64_t part, int64_t step, int now) {
+    const int64_t t = time(step), alive = s.batch_sizes[t], position = s.offsets[t], going_on = going_on_after(step);
     const bool backwards = s.rows <= kFewRows && t % 2;
-    // Rows from here on end with this step.
-    const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
     T* const m = kProjected ? unprojected : h[1 - now];
-    // Parts that share a step by rows project theirs at once; by units, once the others' are there.
-    const bool one_phase = !kProjected || team.parts == 1 || by_rows(team, alive, blocks);
+    const Share share = share_step(team, part, alive, blocks);
+    const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
+    const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
+      const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
+      r += share.row;
+      forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, backwards,
+                                                      h[now] + r * h_stride, m + r * stride, c + r * stride);
+    };
+    int64_t i = 0;
+    if (rows == 1)
+      for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, 1, i);
+    for (; i < span; ++i)
+      for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
+    const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
+    for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
+      if (!kProjected) __builtin_memcpy(p.h_n + h_state + r * H + unit, m + r * stride + unit, units * sizeof(T));
+      convert_rows(c + r * stride + unit, stride, p.c_n + c_state + r * H + unit, H, 1, units);
+    }
+    if (kProjected && rows_shared(alive)) project(step, now, {share.row, share.row_end, 0, groups});
+  };
+
+  for (int64_t step = 0; step < s.steps;) {
+    const int64_t alive = alive_at(step);
+    const bool alone = rows_shared(alive);
+    const int64_t end = alone ? end_of_steps_alone(alive_at, step, s.steps) : step + 1;
     run_phase(team, member, phase++, [&](int64_t part) {
-      const Share share = share_step(team, part, alive, blocks);
-      const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
-      const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
-        const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
-        r += share.row;
-        forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, backwards,
-                                                        h[now] + r * h_stride, m + r * stride, c + r * stride);
-      };
-      int64_t i = 0;
-      if (rows == 1)
-        for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, 1, i);
-      for (; i < span; ++i)
-        for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
-      const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
-      for (int64_t r = share.row > going_on ? share.row : going_on; r < share.row_end; ++r) {
-        if (!kProjected) __builtin_memcpy(p.h_n + h_state + r * H + unit, m + r * stride + unit, units * sizeof(T));
-        convert_rows(c + r * stride + unit, stride, p.c_n + c_state + r * H + unit, H, 1, units);
-      }
-      if (kProjected && one_phase)
-        project_rows(p, direction, position, {share.row, share.row_end, 0, groups}, going_on, w_hr_panels, m,
-                     h[1 - now]);
+      for (int64_t i = step; i < end; ++i) walk(part, i, i % 2);
     });
-    if (!one_phase)
+    if (kProjected && !alone)
       run_phase(team, member, phase++, [&](int64_t part) {
-        const Share share{0, alive, groups * part / team.parts, groups * (part + 1) / team.parts};
-        project_rows(p, direction, position, share, going_on, w_hr_panels, m, h[1 - now]);
+        project(step, step % 2, {0, alive, groups * part / team.parts, groups * (part + 1) / team.parts});
       });
-    now = 1 - now;
+    step = end;
   }
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lstm_cases import Case, ErrorComparison, Forward, Problem, option_cases, size_cases
+from lstm_cases import Case, ErrorComparison, Forward, Problem, TypicalError, option_cases, size_cases
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -67,18 +67,18 @@ def test_options(case: Case) -> None:
 
 
 def test_error_over_all_sizes(isa: str) -> None:
-    """Over the whole grid, root mean square errors: no allowance for chance."""
-    comparison = ErrorComparison(equal_weights=True)
+    """Over the whole grid: no allowance for chance."""
+    typical = TypicalError()
     for case in size_cases():
         problem, module = Problem.make(case), _fused(case)
         ours = problem.run(module, _with_lengths(module), torch.float32)
-        comparison.add(ours, problem.reference(torch.float32), problem.reference(torch.float64))
-    comparison.check()
+        typical.add(ours, problem.reference(torch.float32), problem.reference(torch.float64))
+    typical.check()
 
 
 def test_bfloat16_error_over_all_sizes(isa: str) -> None:
     """Beside nn.LSTM in bfloat16, and in each case within four units in the last place of that."""
-    whole = ErrorComparison(equal_weights=True)
+    whole = TypicalError()
     for case in size_cases():
         problem, module = Problem.make(case).rounded_to(torch.bfloat16), _fused(case)
         ours = problem.run(module, _with_lengths(module), torch.bfloat16)

@@ -376,7 +376,7 @@ class FusedEmbeddingLSTM(nn.Module):
         elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())
-        gates: Tensor | None
+        gates: Tensor | None = None
         index: Tensor | None
         rows = None
         if table is not None:
@@ -388,11 +388,12 @@ class FusedEmbeddingLSTM(nn.Module):
             return lstm._run(embedding(ids), layout, hx)
         else:
             tokens, index = ops.distinct_tokens(ids, embedding.num_embeddings)
-            gates, rows = None, embed_distinct(embedding, tokens)
+            rows = embed_distinct(embedding, tokens)
         layer = None
         if table is not None and lstm.num_layers == 1:
             layer = self.projected_table.frozen.keep(embedding, lstm, table)
         if layer is not None and layer.w_int8 is not None and hx is None:
+            assert gates is not None
             output, h_n, c_n = int8.lstm_int8_inference(gates, index, layout.batch_sizes, layer.w_int8, need_output)
             return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
         h0, c0 = lstm._initial_states(lstm._flat_weights[0], layout, hx)  # type: ignore[arg-type]
