@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.machine_peaks import measure_peaks
 from benchmarks.report import RESULTS, Record, Row, make_report, print_table, write_report
 from benchmarks.timing import flush_denormals
 
@@ -45,8 +46,8 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
     if not rows and not unmeasured:
         return
     print_table(rows, unmeasured)
-    path = _path(config)
-    write_report(make_report(rows, unmeasured, shlex.join(["pytest", *config.invocation_params.args])), path)
+    path, command = _path(config), shlex.join(["pytest", *config.invocation_params.args])
+    write_report(make_report(rows, unmeasured, command, measure_peaks()), path)
     print(f"written: {path}")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell
+from benchmarks.machine_peaks import Peaks, write_peaks
 from benchmarks.peers import versions
 from benchmarks.targets import IMDB, Verdict, judge, target_of
 from textclf_fast._libraries import cpu_isa
@@ -56,13 +57,14 @@ class Row:
 Record = Callable[[Row], None]
 
 
-def make_report(rows: Sequence[Row], unmeasured: dict[str, str], command: str) -> dict[str, Any]:
+def make_report(rows: Sequence[Row], unmeasured: dict[str, str], command: str, peaks: Peaks) -> dict[str, Any]:
     """Everything that a reader of the numbers has to know, for JSON.
 
     Args:
         rows: what was measured.
         unmeasured: why a cell was not, by name.
         command: what was run.
+        peaks: of the machine, measured with the rows: another hour's are those of another load.
     """
     from textclf_fast.cli.machine import describe_machine
 
@@ -72,6 +74,7 @@ def make_report(rows: Sequence[Row], unmeasured: dict[str, str], command: str) -
         "commit": git_commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
+        "peaks": write_peaks(peaks),
         "rows": [asdict(row) | {"ratios": row.ratios} for row in rows],
         "unmeasured": unmeasured,
         "targets": [asdict(v.target) | {"measured": v.measured, "met": v.met, "cells": v.cells} for v in judge(rows)],

@@ -1,4 +1,4 @@
-"""Writes docs/performance-ISA.md from the recorded benchmark and a measurement of the machine's peaks.
+"""Writes docs/performance-ISA.md from the recorded benchmark, which holds the machine's peaks.
 
 python -m benchmarks.roofline [REPORT.json] [PAGE.md]
 """
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from benchmarks.counts import INSTRUCTIONS, Work, count_work
-from benchmarks.machine_peaks import Peaks, measure_peaks
+from benchmarks.machine_peaks import Peaks, measure_peaks, read_peaks
 from benchmarks.report import RESULTS, Row, cell_notes, describe, document, read_rows, show, table_lines
 from benchmarks.targets import Verdict, judge
+from textclf_fast._libraries import cpu_isa
 
 TITLES = {
     "text": "Embedding + LSTM on token ids, float32",
@@ -29,6 +30,8 @@ TITLES = {
     "imdb": "The job of pytorch#94457",
     "memory": "Peak memory of a training step",
 }
+
+PEAKS = "the machine's peaks"  # among what was not measured
 
 _FORMULAS = """\
 Letters: L layers, D directions, H hidden, E width of the input, V vocabulary, T steps, N positions (sum of lengths), U
@@ -70,12 +73,16 @@ float32's. Where it has none all is converted and counts as float32, with b = 4.
 The kernels move more than that where it costs no time beside the arithmetic: a chunk's gradients of the gates, max(128,
 H) positions, are written, read for W_hh and, of tokens, added to their rows while they are in the cache; and the
 gradient of W_hh is read and written once for 64 positions, whose 128 operations a number outweigh the 8 bytes.
+"""
 
+_BOUND = """\
 The time that follows is the longest of three: operations at the peak of torch.mm, W_hh's bytes at the rate of the cache
 that holds 4H * H * b, all other bytes at that of a cache of their size, or of the memory where they are more than
 16 MiB. It leaves out that a step cannot begin before the one before it has ended: with one row (B=1) it is that, more
 than any of the three, which is waited for.
-"""
+
+The last column is that time divided by the time measured: 100 % is what the machine can do. A little more says that the
+arithmetic units were kept busier than torch.mm keeps them."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,25 @@ def bound(work: Work, peaks: Peaks) -> Bound:
     return Bound(times[by], by)
 
 
-def render(report: dict[str, Any], peaks: Peaks, picture: str) -> str:
+def find_peaks(report: dict[str, Any]) -> Peaks | None:
+    """The report's own; of an older one, which has none, those of now, if this can be its machine.
+
+    That is where the kernels are the same, and nothing is said in the report of why there are none.
+    """
+    if "peaks" in report:
+        return read_peaks(report["peaks"])
+    if cpu_isa() != report["machine"]["kernels"] or PEAKS in report["unmeasured"]:
+        return None
+    torch.set_num_threads(int(report["machine"]["threads"]))
+    return measure_peaks()
+
+
+def render(report: dict[str, Any], peaks: Peaks | None, picture: str) -> str:
     """The page, in Markdown.
 
     Args:
         report: as `report.make_report` makes it.
-        peaks: of the machine that the report is from.
+        peaks: of the machine that the report is from. Without them the page has no times that follow from them.
         picture: the name of the file with it, beside the page.
     """
     rows, machine = read_rows(report), report["machine"]
@@ -124,12 +144,10 @@ def render(report: dict[str, Any], peaks: Peaks, picture: str) -> str:
     parts += [f"- {cell}: not measured: {why}" for cell, why in report["unmeasured"].items()]
     parts += [
         "## What the machine can do",
-        _peaks(peaks),
+        _peaks(peaks) if peaks else "The machine's peaks were not measured with this record, so no least times follow.",
         "## How the work is counted",
         _formulas(kernels),
-        "## Measured against what is possible",
-        "The last column is the time that follows divided by the time measured: 100 % is what the machine can do. A "
-        "little more says that the arithmetic units were kept busier than torch.mm keeps them.",
+        *(("## Measured against what is possible", _BOUND) if peaks else ("## The work that was measured",)),
     ]
     for section, title in TITLES.items():
         found = [row for row in rows if row.section == section]
@@ -174,7 +192,7 @@ def _peaks(peaks: Peaks) -> str:
     ]
     lines.append(["256 MiB copied, bytes read and written", f"{peaks.memory / 1e9:.0f} GB/s"])
     threads = f"{peaks.threads} threads together" if peaks.threads > 1 else "one thread"
-    return f"On {threads}, each the best of many tries.\n\n" + _table(("", "rate"), lines)
+    return f"On {threads}, measured {peaks.date}, each the best of many tries.\n\n" + _table(("", "rate"), lines)
 
 
 def _formulas(kernels: str) -> str:
@@ -188,25 +206,20 @@ def _formulas(kernels: str) -> str:
     ).rstrip()
 
 
-def _roofline(rows: Sequence[Row], peaks: Peaks, kernels: str) -> str:
+def _roofline(rows: Sequence[Row], peaks: Peaks | None, kernels: str) -> str:
+    head = ["cell", "mode", "M operations", "MB of W_hh", "MB otherwise", "measured"]
+    if peaks:
+        head += ["time that follows", "quotient"]
     lines = []
     for row in rows:
         assert row.shape is not None
         work = count_work(row.shape, row.mode == "training", row.positions, row.distinct, kernels)
-        limit = bound(work, peaks)
-        lines.append(
-            [
-                row.cell,
-                row.mode,
-                f"{sum(work.operations.values()) / 1e6:.1f}",
-                f"{work.weight_bytes / 1e6:.1f}",
-                f"{work.streamed_bytes / 1e6:.1f}",
-                f"{limit.seconds * 1e3:.3f} ms, {limit.by}",
-                show(row.ours, row.unit),
-                f"{limit.seconds / row.ours:.0%}",
-            ]
-        )
-    head = ("cell", "mode", "M operations", "MB of W_hh", "MB otherwise", "time that follows", "measured", "quotient")
+        amounts = (sum(work.operations.values()), work.weight_bytes, work.streamed_bytes)
+        line = [row.cell, row.mode, *(f"{amount / 1e6:.1f}" for amount in amounts), show(row.ours, row.unit)]
+        if peaks:
+            limit = bound(work, peaks)
+            line += [f"{limit.seconds * 1e3:.3f} ms, {limit.by}", f"{limit.seconds / row.ours:.0%}"]
+        lines.append(line)
     return _table(head, lines)
 
 
@@ -216,12 +229,11 @@ def _measurements(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Reads the report, measures the peaks on as many threads, writes the page."""
+    """Reads the report, writes the page."""
     source = Path(arguments[0]) if arguments else RESULTS
     page = Path(arguments[1]) if len(arguments) > 1 else document(source, ".md")
     report = json.loads(source.read_text(encoding="utf-8"))
-    torch.set_num_threads(int(report["machine"]["threads"]))
-    page.write_text(render(report, measure_peaks(), page.with_suffix(".png").name), encoding="utf-8")
+    page.write_text(render(report, find_peaks(report), page.with_suffix(".png").name), encoding="utf-8")
     print(f"written: {page}")
 
 

@@ -85,7 +85,7 @@ struct LstmBackward {
   const T* h0;                          // (D, B, P)
   const T* c0;                          // (D, B, H)
   Accumulator<T>* grad_gates;           // (D, R, 4H), before their non-linearity; with an index: zero before, added to.
-                                        // Null beside x alone, and where an index and x have nothing that needs it
+                                        // Null beside x alone, and with an index where nothing needs it
   Accumulator<T>* grad_w_hh;            // (D, 4H, P); null where it is not needed
   T* grad_h0;                           // (D, B, P)
   T* grad_c0;                           // (D, B, H)

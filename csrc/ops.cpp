@@ -59,12 +59,12 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
 
   // Gradients of lstm_training; an undefined incoming gradient is zero and costs nothing.  grad_cells (D, N, H): of the
   // cell states, where something was made of them.
-  //   -> grad_gates (D, R, 4H), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0 (D, B, H), grad_w_hr
-  //   (D, P, H; empty unless need_w_hr)
+  //   -> grad_gates (D, R, 4H; empty unless need_gates), grad_w_hh (D, 4H, H; empty unless need_w_hh), grad_h0, grad_c0
+  //   (D, B, H), grad_w_hr (D, P, H; empty unless need_w_hr)
   m.def(
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
       "Tensor output, Tensor? index, SymInt gate_rows, Tensor batch_sizes, Tensor w_hh, Tensor h0, Tensor c0, "
-      "bool need_w_hh, Tensor? grad_cells=None, Tensor? w_hr=None, bool need_w_hr=False) "
+      "bool need_w_hh, Tensor? grad_cells=None, Tensor? w_hr=None, bool need_w_hr=False, bool need_gates=True) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // A layer whose input the kernels project themselves, so that no gates go through memory: on the CPU, float32 or
@@ -85,7 +85,8 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   m.def(
       "lstm_layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor cells, "
       "Tensor output, Tensor x, Tensor? index, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor h0, Tensor c0, "
-      "bool need_x, bool need_w_ih, bool need_w_hh, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "bool need_x, bool need_w_ih, bool need_w_hh, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)");
 
   // W_hh, W_hr where h is projected, and W_ih for lstm_layer_inference, in the order in which the CPU's forward reads
   // them, for the chosen instruction set: opaque, valid in this process.
@@ -111,6 +112,17 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   m.def(
       "packed_layout(Tensor lengths, SymInt steps, SymInt step_stride, SymInt row_stride) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+
+  // The same on CUDA tensors alone, without a look at the lengths from the host: what is not known is as large as it
+  // may be.
+  //   lengths (B) int64; those outside of 1 .. steps have no positions but -1. Strides (B, 1) or, batch-first,
+  //   (1, steps); steps * B below 2^31
+  //   -> positions (steps * B) int64, -1 at the end; places (steps * B) int64: the packed position of each place of the
+  //   batch, -1 past the lengths; batch_sizes (steps) int64, zero at the end; sorted_indices, unsorted_indices (B)
+  //   int64
+  m.def(
+      "layout_in_place(Tensor lengths, SymInt steps, SymInt step_stride, SymInt row_stride) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // The rows of an embedding among `ids` that have not had all of the first `steps` steps of Adam, each once.
   //   ids (any shape) int64; done (V) int64: how many steps each row has had -> rows (U) int64, in order of appearance

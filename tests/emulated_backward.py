@@ -38,6 +38,7 @@ class BackwardProblem(EmulatedProblem):
     directions: int = 1
     given: tuple[str, ...] = GRADIENTS
     states: bool = True
+    gates: bool = True  # whether their gradients are asked for
     arrays: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class BackwardProblem(EmulatedProblem):
         sizes = self.batch_sizes
         ragged = len(set(sizes)) > 1
         header = [PRECISIONS.index(self.precision), len(self.lengths), self.hidden, self.directions, len(sizes)]
-        header += [sum(sizes), ragged, self.states, *(name in self.given for name in GRADIENTS)]
+        header += [sum(sizes), ragged, self.states, *(name in self.given for name in GRADIENTS), self.gates]
         arrays = [torch.tensor(header), *([torch.tensor(sizes)] if ragged else [])]
         arrays += [self.arrays[name] for name in ("w_hh", "activations", "cells")]
         arrays += [self.arrays["c0"]] if self.states else []
@@ -80,11 +81,12 @@ class BackwardProblem(EmulatedProblem):
     def read(self, path: Path, schedules: int) -> list[dict[str, Tensor]]:
         """One set of results a schedule."""
         d, rows, h, n = self.directions, len(self.lengths), self.hidden, sum(self.lengths)
-        shapes = [torch.Size((d, n, 4 * h)), torch.Size((d, rows, h)), torch.Size((d, rows, h))]
+        shapes = [torch.Size((d, n, 4 * h))] * self.gates + [torch.Size((d, rows, h))] * 2
+        names, count = NAMES[-len(shapes) :], len(shapes)
         numbers = torch.frombuffer(bytearray(path.read_bytes()), dtype=NUMBERS[self.precision])
         pieces = numbers.split([shape.numel() for shape in shapes] * schedules)
-        views = [piece.view(shapes[k % 3]) for k, piece in enumerate(pieces)]
-        return [dict(zip(NAMES, views[k : k + 3], strict=True)) for k in range(0, len(views), 3)]
+        views = [piece.view(shapes[k % count]) for k, piece in enumerate(pieces)]
+        return [dict(zip(names, views[k : k + count], strict=True)) for k in range(0, len(views), count)]
 
     def expected(self) -> dict[str, Tensor]:
         """In float64, but for W_hh and the gates' gradients that it is multiplied by, which are rounded alike."""

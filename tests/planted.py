@@ -11,7 +11,7 @@ from emulated_problem import EmulatedProblem
 
 # By name: the file in csrc/, what stands there, what the bug makes of it; BUG is whether it is at work.
 Bugs = Mapping[str, tuple[str, str, str]]
-_OPTIONS = ("-include", str(emulated.ROOT / "tests" / "emulator" / "planted.h"))
+OPTIONS = ("-include", str(emulated.ROOT / "tests" / "emulator" / "planted.h"))
 
 
 def plant(folder: Path, bugs: Bugs) -> Path:
@@ -37,7 +37,7 @@ def seen(
 ) -> str | None:
     """What a run on this copy makes known of the bug; None if nothing."""
     number = str(list(bugs).index(bug) + 1 if bug else 0)
-    said, results = problem.run(flavour, family, team, 1, schedules, _OPTIONS, csrc, PLANTED=number)
+    said, results = problem.run(flavour, family, team, 1, schedules, OPTIONS, csrc, PLANTED=number)
     if not results:
         return said
     return None if problem.is_right(results) else "wrong numbers"

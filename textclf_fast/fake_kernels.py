@@ -107,9 +107,11 @@ def _(
     grad_cells: Tensor | None = None,
     w_hr: Tensor | None = None,
     need_w_hr: bool = False,
+    need_gates: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gates = (activations.size(0), gate_rows, activations.size(2)) if need_gates else (0,)
     return (
-        activations.new_empty(activations.size(0), gate_rows, activations.size(2), dtype=gates_dtype(w_hh.dtype)),
+        activations.new_empty(gates, dtype=gates_dtype(w_hh.dtype)),
         activations.new_empty(w_hh.shape if need_w_hh else (0,)),
         activations.new_empty(h0.shape),
         activations.new_empty(c0.shape),
@@ -221,6 +223,18 @@ def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[T
         lengths.new_empty(longest),
         lengths.new_empty(lengths.size(0)),
         lengths.new_empty(lengths.size(0)),
+    )
+
+
+@torch.library.register_fake("textclf_fast::layout_in_place")
+def _(lengths: Tensor, steps: int, step_stride: int, row_stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows = lengths.size(0)
+    return (
+        lengths.new_empty(steps * rows),
+        lengths.new_empty(steps * rows),
+        lengths.new_empty(steps),
+        lengths.new_empty(rows),
+        lengths.new_empty(rows),
     )
 
 

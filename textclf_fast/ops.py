@@ -16,6 +16,7 @@ from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
 from textclf_fast.reference import gates_dtype as gates_dtype
 from textclf_fast.reference import (
     gather_rows_reference,
+    layout_in_place_reference,
     lstm_cells_reference,
     lstm_layer_reference,
     lstm_reference,
@@ -276,6 +277,42 @@ def packed_layout(
     return _ops.packed_layout(lengths, steps, step_stride, row_stride)
 
 
+# The kernel compares rows with all rows and steps: at 4,096 of them and T = 256 some 18 million pairs, of ten integer
+# instructions each; an H100 has 132 * 64 lanes for those: 21,000 cycles, some 12 us. Its time grows with the square,
+# that of a sort does not. (Arithmetic, not measured.)
+_MOST_ROWS_IN_PLACE = 4096
+
+
+def layout_in_place(
+    lengths: Tensor, steps: int, step_stride: int, row_stride: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Where the positions of a padded batch are in packed order, without a look at the lengths from the host.
+
+    On a GPU these are two launches, where the library has them. With more than 4,096 rows, or 2^31 positions, it is
+    plain PyTorch, some 20 launches, as on any other device.
+
+    Args:
+        lengths: (B,) int64, on any device. Rows whose length is outside of ``1 .. steps`` have no positions but -1.
+        steps: T of the padded batch.
+        step_stride: distance between a row's steps in the flattened batch: B, or 1 where it is batch-first.
+        row_stride: distance between rows: 1, or T where it is batch-first.
+
+    Returns:
+        All int64, on the device of lengths: positions (T * B,), the place of each packed position in the flattened
+        batch, then -1; places (T * B,), the packed position of each place, -1 past the lengths; batch_sizes (T,), with
+        zeros at the end; sorted_indices (B,) and unsorted_indices (B,).
+    """
+    rows = lengths.size(0)
+    if (
+        lengths.is_cuda
+        and rows <= _MOST_ROWS_IN_PLACE
+        and rows * steps < 2**31
+        and _libraries.cuda_has("layout_in_place")
+    ):
+        return _ops.layout_in_place(lengths, steps, step_stride, row_stride)
+    return layout_in_place_reference(lengths, steps, step_stride, row_stride)
+
+
 def stale_rows(ids: Tensor, done: Tensor, steps: int) -> Tensor:
     """The rows among ``ids`` that have not had all of the first ``steps`` steps, each once, in order of appearance.
 
@@ -358,14 +395,15 @@ def _backward(ctx: Any, saved: Any, *grads: Tensor | None) -> tuple[Tensor | Non
     if _differentiated_in_turn():
         return _differentiable_backward(ctx.needs_input_grad, grads, *inputs)
     gates, index, batch_sizes, w_hh, h0, c0, w_hr = inputs
-    need_w_hh, need_w_hr = ctx.needs_input_grad[3], w_hr is not None and ctx.needs_input_grad[6]
+    need_gates, need_w_hh = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+    need_w_hr = w_hr is not None and ctx.needs_input_grad[6]
     grad_cells = grads[3] if len(grads) > 3 else None
-    rest = need_w_hh, grad_cells, w_hr, need_w_hr
+    rest = need_w_hh, grad_cells, w_hr, need_w_hr, need_gates
     grad_gates, grad_w_hh, grad_h0, grad_c0, grad_w_hr = _ops.lstm_backward(
         *grads[:3], activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, *rest
     )
     grad_w_hh, grad_w_hr = grad_w_hh if need_w_hh else None, grad_w_hr if need_w_hr else None
-    return grad_gates, None, None, grad_w_hh, grad_h0, grad_c0, grad_w_hr
+    return grad_gates if need_gates else None, None, None, grad_w_hh, grad_h0, grad_c0, grad_w_hr
 
 
 def _differentiated_in_turn() -> bool:

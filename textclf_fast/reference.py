@@ -1,4 +1,4 @@
-"""The LSTM layer in plain PyTorch: short enough to believe at a glance, differentiable any number of times, slow."""
+"""The ops in plain PyTorch: short enough to believe at a glance, differentiable any number of times, slow."""
 
 from __future__ import annotations
 
@@ -125,3 +125,25 @@ def _walk(
         states_c.append(c)
         cells.append(torch.cat(step_cells))
     return torch.cat(outputs, dim=1), torch.stack(states_h), torch.stack(states_c), torch.stack(cells)
+
+
+def layout_in_place_reference(
+    lengths: Tensor, steps: int, step_stride: int, row_stride: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`textclf_fast.ops.layout_in_place` computes; same arguments and results."""
+    rows, total, device = lengths.size(0), lengths.size(0) * steps, lengths.device
+    row, step = torch.arange(rows, device=device), torch.arange(steps, device=device).unsqueeze(1)
+    own, order = lengths.clamp(1, steps).sort(descending=True, stable=True)
+    inverse = torch.empty_like(order).scatter_(0, order, row)
+    alive = own > step  # (T, B), rows in packed order, as what follows
+    batch_sizes = alive.sum(1)
+    position = (batch_sizes.cumsum(0) - batch_sizes).unsqueeze(1) + row
+    place = step * step_stride + order * row_stride
+    given = lengths.index_select(0, order)
+    known = torch.where((given >= 1) & (given <= steps), place, -1)
+    # What is not alive goes to one more position, which is cut off.
+    positions = lengths.new_full((total + 1,), -1)
+    positions.scatter_(0, torch.where(alive, position, total).flatten(), torch.where(alive, known, -1).flatten())
+    positions = positions.narrow(0, 0, total)
+    places = torch.empty_like(positions).scatter_(0, place.flatten(), torch.where(alive, position, -1).flatten())
+    return positions, places, batch_sizes, order, inverse

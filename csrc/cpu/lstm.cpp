@@ -105,7 +105,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
     const std::optional<Tensor>& grad_c_n, const Tensor& activations, const Tensor& cells, const Tensor& output,
     const std::optional<Tensor>& index, int64_t gate_rows, const Tensor& batch_sizes, const Tensor& w_hh,
     const Tensor& h0, const Tensor& c0, bool need_w_hh, const std::optional<Tensor>& grad_cells,
-    const std::optional<Tensor>& w_hr, bool need_w_hr) {
+    const std::optional<Tensor>& w_hr, bool need_w_hr, bool need_gates) {
   STD_TORCH_CHECK(gate_rows >= 0, "gate_rows: expected at least 0, got ", gate_rows);
   STD_TORCH_CHECK(w_hr || !need_w_hr, "need_w_hr: expected False without w_hr, got True");
   const auto checked = check_layer(activations, index, gate_rows, batch_sizes, w_hh, h0, c0, w_hr);
@@ -119,10 +119,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   check_like(output, "output", activations);
   if (computes_as_float(w_hh, w_hr)) {
     constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
-    const auto [gates, weight, h, c, projection] =
-        lstm_backward(as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations),
-                      as(kFloat, cells), as(kFloat, output), index, gate_rows, batch_sizes, as(kFloat, w_hh),
-                      as(kFloat, h0), as(kFloat, c0), need_w_hh, as(kFloat, grad_cells), as(kFloat, w_hr), need_w_hr);
+    const auto [gates, weight, h, c, projection] = lstm_backward(
+        as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations), as(kFloat, cells),
+        as(kFloat, output), index, gate_rows, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), need_w_hh,
+        as(kFloat, grad_cells), as(kFloat, w_hr), need_w_hr, need_gates);
     return {gates, as(kBFloat16, weight), as(kBFloat16, h), as(kBFloat16, c), as(kBFloat16, projection)};
   }
   const auto checked_grad = [&](const std::optional<Tensor>& grad, const char* name,
@@ -142,7 +142,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   // Sums are made, and the gates' gradients given out, in the type that they are summed in.
   const ScalarType given = activations.scalar_type();
   const auto summed = given == ScalarType::BFloat16 ? ScalarType::Float : given;
-  Tensor grad_gates = new_passing(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed);
+  // (Without an index they may be where the kernels keep them for the rest.)
+  const bool keeps_gates = need_gates || !index_c;
+  Tensor grad_gates = keeps_gates ? new_passing(activations, {s.directions, s.gate_rows, 4 * s.hidden}, summed)
+                                  : uninitialized({0}, summed);
   Tensor grad_w_hh = need_w_hh ? new_passing(activations, {s.directions, 4 * s.hidden, s.width()}, summed)
                                : uninitialized({0}, summed);
   Tensor grad_w_hr =
@@ -155,11 +158,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
     using A = Accumulator<T>;
     run_backward<T>({s, data<T>(grad_output_c), data<T>(grad_h_n_c), data<T>(grad_c_n_c), data<T>(grad_cells_c),
                      data<T>(activations_c), data<T>(cells_c), data<T>(output_c), data<int64_t>(index_c),
-                     data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c), mutable_data<A>(grad_gates),
+                     data<T>(w_hh_c), data<T>(h0_c), data<T>(c0_c), keeps_gates ? mutable_data<A>(grad_gates) : nullptr,
                      need_w_hh ? mutable_data<A>(grad_w_hh) : nullptr, mutable_data<T>(grad_h0),
                      mutable_data<T>(grad_c0), data<T>(w_hr_c), need_w_hr ? mutable_data<A>(grad_w_hr) : nullptr});
   });
   if (summed != given) grad_w_hh = as(given, grad_w_hh), grad_w_hr = as(given, grad_w_hr);
+  if (!need_gates) grad_gates = uninitialized({0}, summed);
   return {grad_gates, grad_w_hh, grad_h0, grad_c0, grad_w_hr};
 }
 

@@ -120,6 +120,7 @@ struct OwnCells {
       c[k] = saved[k].before;
       publish(gates, reinterpret_cast<uint4*>(image + row(k) * p.tiles.row_bytes() +
                                               (place[k] & 0xffff) * int(4 * sizeof(Number))));
+      if (!p.grad_gates) continue;
       Number* to = p.grad_gates + gate_at(at, k);
 #pragma unroll
       for (int q = 0; q < 4; ++q, to += p.hidden) store_pair(to, Pair::of(gates[q][0], gates[q][1]), k);

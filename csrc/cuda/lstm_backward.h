@@ -24,7 +24,7 @@ struct PersistentBackward {
   const Number* grad_h_n;     // (D, B, H)
   const Number* grad_c_n;     // (D, B, H)
   const Number* grad_cells;   // (D, N, H)
-  Number* grad_gates;         // (D, N, 4H), of every position's gates before their non-linearity
+  Number* grad_gates;         // (D, N, 4H), of every position's gates before their non-linearity; null: nobody asks
   Number* grad_h0;            // (D, B, H)
   Number* grad_c0;            // (D, B, H)
   GridWorkspace workspace;

@@ -42,14 +42,10 @@ void run_persistent(const Plan& plan, const Inputs& in, const std::optional<Tens
   forward.activations = pointer_to_write<Number>(results.activations);
   forward.cells = pointer_to_write<Number>(results.cells);
 
-  std::optional<Tensor> workspace;  // of the grid's teams: images, then counters
+  std::optional<Tensor> memory;
   if (plan.family == Family::kGrid) {
-    const int64_t teams = plan.slices * shape.directions, images = teams * 2 * plan.tiles.image_bytes();
-    const int64_t bytes = images + teams * int64_t(sizeof(uint32_t));
-    workspace = torch::stable::new_empty(in.gates, {bytes}, ScalarType::Byte);
-    auto* memory = pointer_to_write<unsigned char>(*workspace);
-    STD_CUDA_CHECK(cudaMemsetAsync(memory, 0, size_t(bytes), stream));
-    forward.workspace = {reinterpret_cast<uint32_t*>(memory + images), memory};
+    const int64_t teams = plan.slices * shape.directions;
+    memory = grid_memory(teams, teams * 2 * plan.tiles.image_bytes(), true, in.gates, stream, &forward.workspace);
   }
   STD_CUDA_CHECK(launch_persistent<Product>(plan, forward, int(shape.directions), stream));
 }

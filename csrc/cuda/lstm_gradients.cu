@@ -20,7 +20,9 @@ struct Layer {
   GivenGradients given;
   Tensor activations, cells, output, w_hh, h0, c0;
   std::optional<Tensor> index, offsets;
-  Tensor grad_gates, grad_h0, grad_c0;
+  std::optional<Tensor>
+      grad_gates;  // none where nobody asks: not for the GEMM of a step, of W_hh's gradient, or the sums
+  Tensor grad_h0, grad_c0;
 };
 
 template <class Product>
@@ -45,14 +47,10 @@ void run_persistent(const BackwardPlan& plan, const Layer& in, cudaStream_t stre
   backward.grad_h0 = pointer_to_write<Number>(in.grad_h0);
   backward.grad_c0 = pointer_to_write<Number>(in.grad_c0);
 
-  std::optional<Tensor> workspace;  // of the grid's teams: sums, then counters
+  std::optional<Tensor> memory;
   if (plan.family == Family::kGrid) {
     const int64_t teams = plan.slices * shape.directions, sums = 2 * teams * plan.tiles.team * plan.tiles.sums_bytes();
-    const size_t counters = size_t(teams) * sizeof(uint32_t);
-    workspace = torch::stable::new_empty(in.w_hh, {sums + int64_t(counters)}, ScalarType::Byte);
-    auto* memory = pointer_to_write<unsigned char>(*workspace);
-    STD_CUDA_CHECK(cudaMemsetAsync(memory + sums, 0, counters, stream));
-    backward.workspace = {reinterpret_cast<uint32_t*>(memory + sums), memory};
+    memory = grid_memory(teams, sums, false, in.w_hh, stream, &backward.workspace);
   }
   STD_CUDA_CHECK(launch_backward<Product>(plan, backward, int(shape.directions), stream));
 }
@@ -74,7 +72,7 @@ void run_stepwise(const Layer& in, cudaStream_t stream) {
   const Tensor grad_h = states_to_overwrite(in.given.grad_h_n, in.h0, type, stream);
   const Tensor grad_c = states_to_overwrite(in.given.grad_c_n, in.c0, type, stream);
   const auto multiply = [&](int64_t d, int64_t at, int64_t rows) {
-    Tensor all = torch::stable::select(in.grad_gates, 0, d), states = torch::stable::select(grad_h, 0, d);
+    Tensor all = torch::stable::select(*in.grad_gates, 0, d), states = torch::stable::select(grad_h, 0, d);
     const Tensor gates = torch::stable::narrow(all, 0, at, rows), h = torch::stable::narrow(states, 0, 0, rows);
     const Tensor w = torch::stable::select(in.w_hh, 0, d);  // (4H, H)
     STABLE_TORCH_ERROR_CODE_CHECK(
@@ -112,7 +110,7 @@ Tensor sum_w_hh(const Layer& in, cudaStream_t stream) {
                                           .positions = int(shape.positions)},
                                          int(shape.directions), stream));
   const Tensor grad_w_hh = torch::stable::new_empty(in.w_hh, in.w_hh.sizes());
-  const Tensor gates = torch::stable::transpose(in.grad_gates, 1, 2);
+  const Tensor gates = torch::stable::transpose(*in.grad_gates, 1, 2);
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(grad_w_hh.get(), gates.get(), previous.get()));
   return grad_w_hh;
 }
@@ -127,7 +125,7 @@ Tensor sum_tokens(const Layer& in, ScalarType type, cudaStream_t stream) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_sort_stable(in.index->get(), &stable, 0, 0, &sorted, &places));
   const Tensor tokens(sorted), order(places);
   const int64_t width = 4 * shape.hidden;
-  const Tensor sums = torch::stable::new_zeros(in.grad_gates, {shape.directions, shape.gate_rows, width}, type);
+  const Tensor sums = torch::stable::new_zeros(*in.grad_gates, {shape.directions, shape.gate_rows, width}, type);
   TokenSums<Number> p{.tokens = pointer<int64_t>(tokens),
                       .order = pointer<int64_t>(order),
                       .values = pointer<Number>(in.grad_gates),
@@ -156,7 +154,7 @@ std::optional<Tensor> checked_gradient(const std::optional<Tensor>& gradient, co
 Gradients backward_layer(const GivenGradients& given, const Tensor& activations, const Tensor& cells,
                          const Tensor& output, const std::optional<Tensor>& index, int64_t gate_rows,
                          const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0,
-                         bool need_w_hh) {
+                         bool need_w_hh, bool need_gates) {
   STD_TORCH_CHECK(gate_rows >= 0, "gate_rows: expected at least 0, got ", gate_rows);
   STD_TORCH_CHECK(activations.is_cuda(), "activations: expected a CUDA tensor, as the others are");
   CheckedShape checked = check_cuda_layer(activations, index, batch_sizes, w_hh, h0, c0);
@@ -186,7 +184,8 @@ Gradients backward_layer(const GivenGradients& given, const Tensor& activations,
   // Gates' gradients are given out in the type of the gates.
   const ScalarType type = precision == Precision::kFloat64 ? ScalarType::Double : ScalarType::Float;
   if (shape.rows == 0)
-    return {torch::stable::new_zeros(activations, {directions, gate_rows, 4 * hidden}, type),
+    return {need_gates ? torch::stable::new_zeros(activations, {directions, gate_rows, 4 * hidden}, type)
+                       : torch::stable::new_empty(activations, {0}, type),
             torch::stable::new_zeros(w_hh, need_w_hh ? w_hh.sizes() : torch::headeronly::IntHeaderOnlyArrayRef({0})),
             torch::stable::new_empty(h0, h0.sizes()), torch::stable::new_empty(c0, c0.sizes())};
 
@@ -206,11 +205,13 @@ Gradients backward_layer(const GivenGradients& given, const Tensor& activations,
               dense(c0),
               dense(index),
               stepwise && !need_w_hh ? std::nullopt : step_offsets(checked, activations, stream),
-              torch::stable::new_empty(activations, activations.sizes()),
+              need_gates || need_w_hh || stepwise
+                  ? std::optional(torch::stable::new_empty(activations, activations.sizes()))
+                  : std::nullopt,
               torch::stable::new_empty(h0, h0.sizes()),
               torch::stable::new_empty(c0, c0.sizes())};
   // Batch sizes that nobody has seen may add up to less than N.
-  if (batch_sizes.is_cuda()) torch::stable::zero_(layer.grad_gates);
+  if (batch_sizes.is_cuda() && layer.grad_gates) torch::stable::zero_(*layer.grad_gates);
 
   const auto with_number = [&](auto run) {
     switch (precision) {
@@ -239,7 +240,8 @@ Gradients backward_layer(const GivenGradients& given, const Tensor& activations,
     return number_bytes(precision) == 4 ? sum_w_hh<uint32_t>(layer, stream) : sum_w_hh<uint16_t>(layer, stream);
   };
   const auto sum_gates = [&] {
-    if (!index) return torch::stable::to(layer.grad_gates, type);  // the very tensor where that is its type
+    if (!need_gates) return torch::stable::new_empty(activations, {0}, type);
+    if (!index) return torch::stable::to(*layer.grad_gates, type);  // the very tensor where that is its type
     return with_number([&](auto number) { return sum_tokens<decltype(number)>(layer, type, stream); });
   };
   const Tensor grad_w_hh = sum_weights();

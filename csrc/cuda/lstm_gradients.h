@@ -24,6 +24,6 @@ struct Gradients {
 Gradients backward_layer(const GivenGradients& given, const Tensor& activations, const Tensor& cells,
                          const Tensor& output, const std::optional<Tensor>& index, int64_t gate_rows,
                          const Tensor& batch_sizes, const Tensor& w_hh, const Tensor& h0, const Tensor& c0,
-                         bool need_w_hh);
+                         bool need_w_hh, bool need_gates);
 
 }  // namespace textclf_fast::cuda

@@ -111,6 +111,16 @@ std::optional<Tensor> step_offsets(const CheckedShape& checked, const Tensor& ga
   return offsets;
 }
 
+Tensor grid_memory(int64_t teams, int64_t bytes, bool zero, const Tensor& like, cudaStream_t stream,
+                   GridWorkspace* workspace) {
+  const int64_t counters = teams * int64_t(sizeof(uint32_t)), begin = zero ? 0 : bytes;
+  const Tensor memory = torch::stable::new_empty(like, {bytes + counters}, ScalarType::Byte);
+  auto* at = pointer_to_write<unsigned char>(memory);
+  STD_CUDA_CHECK(cudaMemsetAsync(at + begin, 0, size_t(bytes + counters - begin), stream));
+  *workspace = {reinterpret_cast<uint32_t*>(at + bytes), at};
+  return memory;
+}
+
 }  // namespace textclf_fast::cuda
 
 // For Python: the function to ask whether float32 may be rounded to tf32, from any thread; null: it may not.

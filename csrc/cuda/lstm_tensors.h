@@ -10,6 +10,7 @@
 
 #include "../tensor_checks.h"
 #include "lstm_plan.h"
+#include "teams.h"
 
 namespace textclf_fast::cuda {
 
@@ -50,5 +51,10 @@ CheckedShape check_cuda_layer(const Tensor& gates, const std::optional<Tensor>& 
 
 // Where steps begin, (T + 1) int32 on the device: nothing where all rows are of one length.
 std::optional<Tensor> step_offsets(const CheckedShape& checked, const Tensor& gates, cudaStream_t stream);
+
+// What the teams of a grid need in global memory: so many bytes that go round, zero where asked for, then their
+// counters. On the device of `like`; to be kept until the launch.
+Tensor grid_memory(int64_t teams, int64_t bytes, bool zero, const Tensor& like, cudaStream_t stream,
+                   GridWorkspace* workspace);
 
 }  // namespace textclf_fast::cuda

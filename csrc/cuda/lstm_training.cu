@@ -27,12 +27,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
     const std::optional<Tensor>& grad_c_n, const Tensor& activations, const Tensor& cells, const Tensor& output,
     const std::optional<Tensor>& index, int64_t gate_rows, const Tensor& batch_sizes, const Tensor& w_hh,
     const Tensor& h0, const Tensor& c0, bool need_w_hh, const std::optional<Tensor>& grad_cells,
-    const std::optional<Tensor>& w_hr, bool need_w_hr) {
+    const std::optional<Tensor>& w_hr, bool need_w_hr, bool need_gates) {
   STD_TORCH_CHECK(!w_hr, "w_hr: expected None on CUDA tensors, whose kernel does not project");
   STD_TORCH_CHECK(!need_w_hr, "need_w_hr: expected False without w_hr, got True");
   const Gradients g =
       backward_layer({.grad_output = grad_output, .grad_h_n = grad_h_n, .grad_c_n = grad_c_n, .grad_cells = grad_cells},
-                     activations, cells, output, index, gate_rows, batch_sizes, w_hh, h0, c0, need_w_hh);
+                     activations, cells, output, index, gate_rows, batch_sizes, w_hh, h0, c0, need_w_hh, need_gates);
   return {g.gates, g.w_hh, g.h0, g.c0, torch::stable::new_empty(g.gates, {0})};
 }
 

@@ -78,7 +78,7 @@ def test_int8_makes_w_hh_a_quarter_and_leaves_the_rest(kernels: str, share: floa
 )
 def test_the_longest_of_the_three_times_bounds(operations: float, cache: float, by: str, seconds: float) -> None:
     work = count_work(TINY, False, 4, 3, "avx2")  # 128 + 1,424 operations, 192 bytes of W_hh
-    peaks = Peaks(1, {"float32": operations}, {64: cache, 2**20: 1e9}, 1e9)
+    peaks = Peaks(1, {"float32": operations}, {64: cache, 2**20: 1e9}, 1e9, "")
     limit = bound(work, peaks)
     assert limit.by == by
     assert limit.seconds == pytest.approx(seconds)
@@ -86,11 +86,11 @@ def test_the_longest_of_the_three_times_bounds(operations: float, cache: float, 
 
 def test_each_dtype_has_its_own_peak() -> None:
     work = Work({"float32": 100.0, "bfloat16": 300.0}, 0, 1, 0)
-    assert bound(work, Peaks(1, {"float32": 100.0, "bfloat16": 200.0}, {64: 1.0}, 1.0)).seconds == 2.5
+    assert bound(work, Peaks(1, {"float32": 100.0, "bfloat16": 200.0}, {64: 1.0}, 1.0, "")).seconds == 2.5
 
 
 def test_a_cache_is_the_smallest_that_holds_it() -> None:
-    peaks = Peaks(1, {}, {64: 3.0, 256: 2.0}, 1.0)
+    peaks = Peaks(1, {}, {64: 3.0, 256: 2.0}, 1.0, "")
     assert [peaks.cache_rate(size) for size in (64, 65, 1000)] == [3.0, 2.0, 2.0]
 
 

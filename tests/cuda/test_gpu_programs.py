@@ -14,6 +14,7 @@ PROGRAMS = {
     "run_stepwise": "NUMBER=BFloat16",
     "run_backward_stepwise": "NUMBER=Half",
     "run_weight_sums": "",
+    "run_layout": "",
 }
 
 

@@ -13,6 +13,7 @@ import torch
 from textclf_fast import _libraries
 
 _OPS = ["lstm_inference", "lstm_cells_inference", "lstm_training", "lstm_training_forward", "lstm_backward"]
+_OPS += ["layout_in_place"]
 _LOAD = """
 import ctypes, sys, torch
 from textclf_fast import _libraries

@@ -52,6 +52,17 @@ def test_the_plan_of_an_h100_is_right_too() -> None:
     assert problem.is_right(results), problem.errors(results)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("flavour", ["asan", *ON_BOTH])
+def test_gradients_of_gates_that_nobody_asks_for_are_not_written(flavour: str, family: str) -> None:
+    for hidden in (20, 13):  # in pairs, and not
+        problem = BackwardProblem("bfloat16", [4, 4, 3, 1], hidden, 2, gates=False)
+        said, results = problem.run(flavour, family, TEAMS[family])
+        assert results, said
+        assert set(results[0]) == {"grad_h0", "grad_c0"}
+        assert problem.is_right(results), (said, problem.errors(results))
+
+
 @pytest.mark.parametrize("given", [*((name,) for name in GRADIENTS), ()], ids=[*GRADIENTS, "none"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_gradients_that_are_not_there_are_zero(precision: str, given: tuple[str, ...]) -> None:

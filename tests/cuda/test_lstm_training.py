@@ -33,12 +33,12 @@ def _narrow(problem: list[Tensor | None], dtype: torch.dtype, device: str) -> li
     return [gates.to(device, wide), index, batch_sizes, *(t.to(device, dtype) for t in rest)]
 
 
-def _gradients(problem: list[Tensor | None], need_w_hh: bool = True) -> list[Tensor]:
+def _gradients(problem: list[Tensor | None], need_w_hh: bool = True, need_gates: bool = True) -> list[Tensor]:
     gates, index, batch_sizes, w_hh, h0, c0 = problem
     output, h_n, c_n, activations, cells = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0)
     given = [(t.double() * 3).sin().to(t.dtype) for t in (output, h_n, c_n)]
     saved = (activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, need_w_hh)
-    return list(_ops.lstm_backward(*given, *saved))[: len(NAMES)]
+    return list(_ops.lstm_backward(*given, *saved, need_gates=need_gates))[: len(NAMES)]
 
 
 # Of the largest number; every family of an H100.
@@ -56,6 +56,16 @@ def test_equals_float64(dtype: torch.dtype, tolerance: float, directions: int, h
     for name, mine, expected in zip(NAMES, ours, theirs, strict=True):
         error = (mine.cpu().double() - expected).abs().max() / expected.abs().max()
         assert error <= tolerance, (name, error)
+
+
+@pytest.mark.parametrize("need_w_hh", [False, True])
+@pytest.mark.parametrize("hidden", [128, 256, 1024])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_gradients_of_gates_are_left_out_where_nobody_asks(indexed: bool, hidden: int, need_w_hh: bool) -> None:
+    problem = _narrow(_problem(2, hidden, indexed), torch.bfloat16, "cuda")
+    expected, others = _gradients(problem, need_w_hh), _gradients(problem, need_w_hh, need_gates=False)
+    assert others[0].shape == (0,)
+    assert all(torch.equal(a, b) for a, b in zip(others[1:], expected[1:], strict=True))
 
 
 @pytest.mark.parametrize("hidden", [128, 256, 1024])

@@ -7,7 +7,7 @@ namespace emulator {
 
 struct BackwardHeader {
   int64_t precision, rows, hidden, directions, steps, positions;
-  int64_t ragged, with_c0, with_output, with_h_n, with_c_n, with_cells;
+  int64_t ragged, with_c0, with_output, with_h_n, with_c_n, with_cells, need_gates;
 };
 
 template <class Number>

@@ -1,6 +1,6 @@
 // The persistent backward on the emulator: `run_backward PROBLEM RESULT FAMILY TEAM ROW_TILES SCHEDULE...`, as
-// run_lstm.cpp. RESULT gets grad_gates, grad_h0 and grad_c0, one set a schedule. tests/emulated_backward.py is the
-// other end. PRODUCT is the one of cuda/products.h that the program is for.
+// run_lstm.cpp. RESULT gets grad_gates (where asked for), grad_h0 and grad_c0, one set a schedule.
+// tests/emulated_backward.py is the other end. PRODUCT is the one of cuda/products.h that the program is for.
 #include <cstdio>
 #include <cstdlib>
 
@@ -23,7 +23,7 @@ void run(const BackwardArrays<typename Product::Number>& a, const BackwardPlan& 
     emulator::schedule = schedule;
     auto offsets = result<int32_t>(h.steps + 1, h.ragged);
     if (h.ragged) check(launch_step_offsets({a.batch_sizes.data(), offsets.data(), int(h.steps)}, nullptr));
-    auto grad_gates = result<Number>(4 * a.outputs()), grad_h0 = result<Number>(a.states()),
+    auto grad_gates = result<Number>(4 * a.outputs(), h.need_gates), grad_h0 = result<Number>(a.states()),
          grad_c0 = result<Number>(a.states());
     const int64_t teams = plan.slices * h.directions, sums = 2 * teams * plan.tiles.team * plan.tiles.sums_bytes();
     auto memory = result<uint4>(plan.family == Family::kGrid ? sums / 16 : 0);

@@ -41,9 +41,14 @@ def _differentiable(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _backward_arguments(
-    directions: int, with_index: bool, need_weights: bool = True, projected: bool = False
+    directions: int,
+    with_index: bool,
+    need_weights: bool = True,
+    projected: bool = False,
+    dtype: torch.dtype = torch.float64,
 ) -> dict[str, Any]:
-    a = _arguments(directions, with_index, projected=projected)
+    a = _arguments(directions, with_index, dtype, projected)
+    a["gates"] = a["gates"].to(ops.gates_dtype(dtype))
     output, h_n, c_n, activations, cells = OPS.lstm_training(**a)
     return {
         "grad_output": torch.randn_like(output),
@@ -91,8 +96,38 @@ def test_opcheck_forward(name: str, directions: int, with_index: bool, projected
 def test_opcheck_backward(directions: int, with_index: bool, projected: bool, need_weights: bool) -> None:
     arguments = _backward_arguments(directions, with_index, need_weights, projected)
     torch.library.opcheck(OPS.lstm_backward.default, tuple(arguments.values()))
-    arguments.update(grad_output=None, grad_c_n=None)
+    arguments.update(grad_output=None, grad_c_n=None, need_gates=False)
     torch.library.opcheck(OPS.lstm_backward.default, tuple(arguments.values()))
+
+
+@both_directions
+@with_and_without_index
+@with_and_without_projection
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.usefixtures("_poisoned")
+def test_gradients_of_gates_are_left_out_where_nobody_asks(
+    isa: str, directions: int, with_index: bool, projected: bool, dtype: torch.dtype
+) -> None:
+    arguments = _backward_arguments(directions, with_index, True, projected, dtype)
+    all_of_them, others = OPS.lstm_backward(**arguments), OPS.lstm_backward(**arguments, need_gates=False)
+    assert others[0].shape == (0,)
+    for ours, expected in zip(others[1:], all_of_them[1:], strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_autograd_asks_for_gradients_of_gates_where_they_are_needed(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = _differentiable(_arguments(1, True))
+    arguments["gates"].requires_grad_(asked)
+    found: list[Tensor] = []
+    backward = OPS.lstm_backward
+    monkeypatch.setattr(OPS, "lstm_backward", lambda *given: found.extend(backward(*given)) or found)
+    ops.lstm(**arguments)[0].sum().backward()
+    assert found[0].numel() == (V * 4 * H if asked else 0)
+    assert (arguments["gates"].grad is not None) == asked
+    assert arguments["w_hh"].grad is not None
 
 
 def test_opcheck_layout_ops() -> None:

@@ -84,24 +84,10 @@ def layout_in_place(lengths: Tensor, steps: int, step_stride: int, row_stride: i
 
     Args:
         lengths: (B,) int64.
-        steps, step_stride, row_stride: as in :func:`textclf_fast.ops.packed_layout`.
+        steps, step_stride, row_stride: as in :func:`textclf_fast.ops.layout_in_place`.
     """
-    rows, total, device = lengths.size(0), lengths.size(0) * steps, lengths.device
-    row, step = torch.arange(rows, device=device), torch.arange(steps, device=device).unsqueeze(1)
-    own, order = lengths.clamp(1, steps).sort(descending=True, stable=True)
-    inverse = torch.empty_like(order).scatter_(0, order, row)
-    alive = own > step  # (T, B), rows in packed order, as what follows
-    batch_sizes = alive.sum(1)
-    position = (batch_sizes.cumsum(0) - batch_sizes).unsqueeze(1) + row
-    place = step * step_stride + order * row_stride
-    given = lengths.index_select(0, order)
-    known = torch.where((given >= 1) & (given <= steps), place, -1)
-    # What is not alive goes to one more position, which is cut off.
-    positions = lengths.new_full((total + 1,), -1)
-    positions.scatter_(0, torch.where(alive, position, total).flatten(), torch.where(alive, known, -1).flatten())
-    positions = positions.narrow(0, 0, total)
-    places = torch.empty_like(positions).scatter_(0, place.flatten(), torch.where(alive, position, -1).flatten())
-    return PackedLayout(batch_sizes, rows, order, inverse, positions, places)
+    positions, places, batch_sizes, order, inverse = ops.layout_in_place(lengths, steps, step_stride, row_stride)
+    return PackedLayout(batch_sizes, lengths.size(0), order, inverse, positions, places)
 
 
 def _integer_vector(lengths: Tensor | Sequence[int], device: torch.device | None) -> Tensor:
