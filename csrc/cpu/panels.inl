@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tiles.inl"
+#include "transpose.inl"
 
 // A panel is a group of up to kGroup vectors in streams of up to kTileVectors, see multiply_add, each of these
 // (depth / kPair, vectors, kLanes, kPair).
@@ -14,16 +15,14 @@ static TEXTCLF_INLINE void pack_rows(const T* rows, int64_t count, int64_t depth
                                      T* panel, int64_t panel_depth, int64_t first) {
   constexpr int64_t L = Simd<T>::kLanes, kPair = Product<T>::kPair;
   const int64_t stream = vector / kTileVectors * kTileVectors, width = smaller(kTileVectors, vectors - stream) * L;
-  const T* from[L];  // those of lanes past the last row are within the matrix too, and not used
-  for (int64_t lane = 0; lane < L; ++lane) from[lane] = rows + smaller(lane, count - 1) * depth;
-  // Whole lines are written: across the lanes first.
-  T* const start = panel + stream * panel_depth * L + first / kPair * kPair * width;
-  for (int64_t k = 0; k < depth; ++k) {
-    T* to = start + k / kPair * kPair * width + (vector - stream) * L * kPair + k % kPair;
-    if (count == L)
-      for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = from[lane][k];
-    else
-      for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = lane < count ? from[lane][k] : T{};
+  T* const start = panel + stream * panel_depth * L + first / kPair * kPair * width + (vector - stream) * L * kPair;
+  int64_t k = 0;
+  if (count == L)  // what stays together is a pair of numbers, or one
+    for (; k + L * kPair <= depth; k += L * kPair)
+      transpose<T, kPair>(rows + k, depth, start + k * width, width * kPair);
+  for (; k < depth; ++k) {
+    T* to = start + k / kPair * kPair * width + k % kPair;
+    for (int64_t lane = 0; lane < L; ++lane) to[lane * kPair] = lane < count ? rows[lane * depth + k] : T{};
   }
 }
 
