@@ -13,6 +13,7 @@ struct Team {
   int64_t parts = 1;
   int64_t* claimed = nullptr;    // (parts), a cache line apart: the phase that is to be claimed next
   int64_t* done = nullptr;       // parts finished, of all phases
+  bool exceeds_cache = false;    // W_hh is more than a core's cache holds
   bool units_fit_cache = false;  // a part's share of W_hh, by units, fits a core's cache; all of W_hh does not
 
   static constexpr int64_t kStride = 64 / sizeof(int64_t);
