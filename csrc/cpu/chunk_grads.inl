@@ -31,10 +31,23 @@ static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t dire
 template <class T>
 struct Chunk {
   int64_t t, first, end;
-  T* grad_gates;  // 4H each
+  T* grad_gates;  // 4H each, gates_stride apart
   T* grad_h;      // P each, where h is projected
   T* m;           // H each, the cells' output, where h is projected
+  int64_t gates_stride;
 };
+
+// Rows a power of two apart share a few sets of a cache.  How far apart those of a buffer are that do not: whole lines,
+// and one more.
+template <class T>
+static TEXTCLF_INLINE int64_t spread_stride(int64_t numbers) {
+  return (line_bytes<T>(numbers) + 64) / int64_t(sizeof(T));
+}
+// Whether more than eight of them would share a set of a first-level cache, whose sets repeat after 4 kB.
+template <class T>
+static TEXTCLF_INLINE bool share_sets(int64_t stride) {
+  return stride * int64_t(sizeof(T)) % 512 == 0;
+}
 
 // The most that a position has of what is packed: of h, of m where h is projected, of x where that is.
 static TEXTCLF_INLINE int64_t chunk_columns(const LstmShape& s) { return larger(larger(s.hidden, s.width()), s.input); }
@@ -43,10 +56,10 @@ static int64_t chunk_scratch_bytes(int64_t columns) {
   return line_bytes<T>(kRun * padded<T>(columns)) + (kHasMatrixUnit<T> ? 2 : 1) * line_bytes<T>(kRun * kStrip);
 }
 
-// acc = sum over `count` positions of a (R numbers) x b (NV vectors): both lie position after position, kStrip numbers
-// and NV vectors, kPair positions beside each other.
+// acc = sum over `count` positions of a (R numbers) x b (NV vectors): both lie position after position, a_stride
+// numbers and NV vectors, kPair positions beside each other.
 template <class T, int R, int NV>
-static TEXTCLF_INLINE void sum_positions(const T* a, const T* b, int64_t count,
+static TEXTCLF_INLINE void sum_positions(const T* a, int64_t a_stride, const T* b, int64_t count,
                                          typename Simd<Accumulator<T>>::V (&acc)[R][NV]) {
   using M = Product<T>;
   using S = Simd<Accumulator<T>>;
@@ -54,7 +67,7 @@ static TEXTCLF_INLINE void sum_positions(const T* a, const T* b, int64_t count,
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) acc[r][v] = typename S::V{};
-  for (int64_t n = 0; n < count; n += M::kPair, a += kStrip * M::kPair, b += NV * S::kLanes * M::kPair) {
+  for (int64_t n = 0; n < count; n += M::kPair, a += a_stride * M::kPair, b += NV * S::kLanes * M::kPair) {
     decltype(M::weights(b)) w[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) w[v] = M::weights(b + v * S::kLanes * M::kPair);
@@ -70,8 +83,8 @@ static TEXTCLF_INLINE void sum_positions(const T* a, const T* b, int64_t count,
 // to (R rows, of the matrix unit's `in_tile`, NV vectors; rows are `width` apart) = or += that sum.  For the matrix
 // unit a row of `a` has the numbers of kRun positions.
 template <class T, int R, int NV>
-static void weight_grad_tile(const T* a, const T* b, int64_t count, int64_t in_tile, int64_t width, int64_t columns,
-                             bool set, Accumulator<T>* to) {
+static void weight_grad_tile(const T* a, int64_t a_stride, const T* b, int64_t count, int64_t in_tile, int64_t width,
+                             int64_t columns, bool set, Accumulator<T>* to) {
   using S = Simd<Accumulator<T>>;
   const int64_t rows = kHasMatrixUnit<T> ? in_tile : R;
   if (!set) {
@@ -84,7 +97,7 @@ static void weight_grad_tile(const T* a, const T* b, int64_t count, int64_t in_t
   if constexpr (kHasMatrixUnit<T>)
     MatrixUnit<T>::multiply(acc, a, kRun, b, divide_up(count, kGradStep<T>) * kGradStep<T>);
   else
-    sum_positions<T, R, NV>(a, b, count, acc);
+    sum_positions<T, R, NV>(a, a_stride, b, count, acc);
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
@@ -178,17 +191,19 @@ static void turn_strip(const T* strip, int64_t count, T* turned) {
 }
 
 // Rows [begin, end) of the gradient of a direction's weight (rows, columns), of y = W x: the sum over positions of
-// grad_y, the chunk's (positions, rows), times the x that `pack` packs.  Set by the first chunk, added to by the
-// others.
+// grad_y, the chunk's (positions, rows; y_stride apart), times the x that `pack` packs.  Set by the first chunk, added
+// to by the others.
 template <class T>
-static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, const T* grad_y,
-                        int64_t rows_in_all, decltype(&pack_h<T>) pack, int64_t columns, int64_t begin, int64_t end,
-                        bool set, Accumulator<T>* grad, char* scratch) {
+static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, const T* grad_y, int64_t y_stride,
+                        decltype(&pack_h<T>) pack, int64_t columns, int64_t begin, int64_t end, bool set,
+                        Accumulator<T>* grad, char* scratch) {
   constexpr int64_t L = Simd<T>::kLanes;
   const int64_t stride = padded<T>(columns);
   T* x = take<T>(scratch, kRun * stride);
   T* strip = take<T>(scratch, kRun * kStrip);
   T* const turned = kHasMatrixUnit<T> ? take<T>(scratch, kRun * kStrip) : nullptr;
+  // Read where they are, unless pairs have to be made of them or they would fall out of the cache.
+  const bool strips = kHasMatrixUnit<T> || Product<T>::kPair > 1 || share_sets<T>(y_stride);
   // As many rows at a time as stay in the second-level cache from run to run: 512 kB.
   const int64_t rows_at_once =
       larger(1, (int64_t(1) << 19) / (kStrip * stride * int64_t(sizeof(Accumulator<T>)))) * kStrip;
@@ -200,14 +215,16 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
       pack(p, d, chunk, start, count, t, x);
       for (int64_t row = begin; row < stop; row += kStrip) {
         const int64_t rows = smaller(kStrip, stop - row);
-        pack_strip(grad_y + (start - chunk.first) * rows_in_all + row, rows_in_all, count, rows, strip);
+        const T* const y = grad_y + (start - chunk.first) * y_stride + row;
+        if (strips) pack_strip(y, y_stride, count, rows, strip);
         if constexpr (kHasMatrixUnit<T>) turn_strip(strip, count, turned);
         for (int64_t column = 0; column < stride; column += kTileVectors * L) {
           const auto tile = [&]<int R>(int64_t r, int64_t in_tile) {
-            const T* const a = kHasMatrixUnit<T> ? turned + r * kRun : strip + r * Product<T>::kPair;
+            const T* const a = kHasMatrixUnit<T> ? turned + r * kRun : strips ? strip + r * Product<T>::kPair : y + r;
             with_vectors<T, kTileVectors>(stride - column, [&]<int NV>() {
-              weight_grad_tile<T, R, NV>(a, x + column * kRun, count, in_tile, columns, columns - column,
-                                         set && start == chunk.first, grad + (row + r) * columns + column);
+              weight_grad_tile<T, R, NV>(a, strips ? kStrip : y_stride, x + column * kRun, count, in_tile, columns,
+                                         columns - column, set && start == chunk.first,
+                                         grad + (row + r) * columns + column);
             });
           };
           if constexpr (kHasMatrixUnit<T>) {
@@ -234,7 +251,7 @@ static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chun
   for (int64_t n = chunk.first; n < chunk.end; ++n) {
     if (p.index && n + 2 < chunk.end)  // rows come from anywhere
       for (int64_t j = begin; j < end; j += 64 / int64_t(sizeof(*p.grad_gates))) __builtin_prefetch(row(n + 2) + j, 1);
-    const T* from = chunk.grad_gates + (n - chunk.first) * columns;
+    const T* from = chunk.grad_gates + (n - chunk.first) * chunk.gates_stride;
     Accumulator<T>* to = row(n);
     for (int64_t j = begin; j < end; j += A::kLanes) {
       const int64_t count = smaller(A::kLanes, end - j);
@@ -252,16 +269,16 @@ static void input_grads(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
   constexpr int64_t L = S::kLanes;
   const int64_t I = p.shape.input, rows = kGates * p.shape.hidden;
   if (p.grad_w_ih)
-    weight_grad<T>(p, d, chunk, chunk.grad_gates, rows, pack_x<T>, I, begin, end, set, p.grad_w_ih + d * rows * I,
-                   scratch);
+    weight_grad<T>(p, d, chunk, chunk.grad_gates, chunk.gates_stride, pack_x<T>, I, begin, end, set,
+                   p.grad_w_ih + d * rows * I, scratch);
   if (p.grad_bias)
     for (int64_t j = begin; j < end; j += L) {
       const int64_t count = smaller(L, end - j);
       typename S::V sum = {};
       for (int64_t start = chunk.first; start < chunk.end; start += kRun) {
-        const T* from = chunk.grad_gates + (start - chunk.first) * rows + j;
+        const T* from = chunk.grad_gates + (start - chunk.first) * chunk.gates_stride + j;
         typename S::V part[4] = {};  // sums under way, and shorter ones
-        for (int64_t n = 0; n < smaller(kRun, chunk.end - start); ++n, from += rows)
+        for (int64_t n = 0; n < smaller(kRun, chunk.end - start); ++n, from += chunk.gates_stride)
           part[n % 4] += S::load_first(from, count);
         sum += (part[0] + part[1]) + (part[2] + part[3]);
       }
@@ -269,8 +286,9 @@ static void input_grads(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
       S::store_first(to, set ? sum : S::load_first(to, count) + sum, count);
     }
   if (p.grad_x)
-    multiply_groups<T, kGates>(chunk.grad_gates + first * rows, rows, rows, panels, I, last - first, 0,
-                               column_groups<T>(I), p.grad_x + (d * p.shape.gate_rows + chunk.first + first) * I, I);
+    multiply_groups<T, kGates>(chunk.grad_gates + first * chunk.gates_stride, chunk.gates_stride, rows, panels, I,
+                               last - first, 0, column_groups<T>(I),
+                               p.grad_x + (d * p.shape.gate_rows + chunk.first + first) * I, I);
 }
 
 // A part's share of the same where positions read rows of x by index, once all have been added to the rows' gates: some
@@ -281,7 +299,13 @@ static void shared_input_grads(const LstmBackward<T>& p, int64_t d, const T* pan
   const int64_t R = p.shape.gate_rows, size = chunk_size(p.shape.hidden);
   for (int64_t row = 0; row < R; row += size) {
     const int64_t count = smaller(size, R - row);
-    const Chunk<T> chunk{0, row, row + count, p.grad_gates + (d * R + row) * kGates * p.shape.hidden, nullptr, nullptr};
+    const Chunk<T> chunk{0,
+                         row,
+                         row + count,
+                         p.grad_gates + (d * R + row) * kGates * p.shape.hidden,
+                         nullptr,
+                         nullptr,
+                         kGates * p.shape.hidden};
     input_grads(p, d, chunk, panels, begin, end, row == 0, count * part / parts, count * (part + 1) / parts, scratch);
   }
 }

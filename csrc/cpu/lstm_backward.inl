@@ -56,9 +56,10 @@ template <class T>
 static int64_t backward_scratch_bytes(const LstmShape& s, int64_t parts, bool has_index) {
   using A = Accumulator<T>;
   const int64_t positions = chunk_rows<T>(s), state = s.rows * padded<T>(s.hidden);
-  const int64_t bytes = line_bytes<A>(state) + line_bytes<A>(2 * parts * s.rows * padded<T>(s.width())) +
-                        line_bytes<T>(buffers_chunk<T>(s, has_index) ? positions * kGates * s.hidden : 0) +
-                        parts * chunk_scratch_bytes<T>(chunk_columns(s));
+  const int64_t bytes =
+      line_bytes<A>(state) + line_bytes<A>(2 * parts * s.rows * padded<T>(s.width())) +
+      line_bytes<T>(buffers_chunk<T>(s, has_index) ? positions * spread_stride<T>(kGates * s.hidden) : 0) +
+      parts * chunk_scratch_bytes<T>(chunk_columns(s));
   if (!s.projected) return bytes;
   return bytes + line_bytes<A>(state) + line_bytes<T>(parts * positions * s.projected) +
          line_bytes<T>(positions * s.hidden);
@@ -108,6 +109,27 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
   }
 }
 
+// Asks for what the cells of rows [row, row_end) will read at t, of the units [first, end).  The forward has left it in
+// the third-level cache or in memory; the second-level one (2) takes it while the step before multiplies.
+template <class T>
+static TEXTCLF_INLINE void prefetch_cells(const LstmBackward<T>& p, int64_t direction, int64_t t, int64_t row,
+                                          int64_t row_end, int64_t first, int64_t end) {
+  const LstmShape& s = p.shape;
+  const int64_t H = s.hidden;
+  const T* const cells = p.cells + direction * s.positions * H;
+  const T* const grad_output = s.projected ? nullptr : p.grad_output;
+  for (row_end = smaller(row_end, s.batch_sizes[t]); row < row_end; ++row) {
+    const int64_t position = s.offsets[t] + row, before = previous_position(s, direction, t, row);
+    const T* const saved = p.activations + (direction * s.positions + position) * kGates * H;
+    for (int64_t unit = first; unit < end; unit += 64 / int64_t(sizeof(T))) {
+#pragma GCC unroll 4
+      for (int64_t gate = 0; gate < kGates; ++gate) __builtin_prefetch(saved + gate * H + unit, 0, 2);
+      if (before >= 0) __builtin_prefetch(cells + before * H + unit, 0, 2);
+      if (grad_output) __builtin_prefetch(grad_output + (position * s.directions + direction) * H + unit, 0, 2);
+    }
+  }
+}
+
 // Of rows [share.row, share.row_end) of a step: the gradient of h, to grad_h (rows, P), and from it that of the cells'
 // output m, of the units in the groups [share.block, share.block_end).
 template <class T>
@@ -140,8 +162,8 @@ static void backward_projection(const LstmBackward<T>& p, int64_t direction, int
 // W_hh over the units [first, end), a gate at a time: four sums of H terms each round less than one of 4H.  The matrix
 // unit takes all units in one sum: its terms are products of bfloat16, which have 8 bits each.
 template <class T, int R, int NV>
-static void backward_tile(const T* grad_gates, int64_t in_tile, const T* panel, int64_t hidden, int64_t first,
-                          int64_t end, bool backwards, Accumulator<T>* grad_h, int64_t stride) {
+static void backward_tile(const T* grad_gates, int64_t gates_stride, int64_t in_tile, const T* panel, int64_t hidden,
+                          int64_t first, int64_t end, bool backwards, Accumulator<T>* grad_h, int64_t stride) {
   using S = Simd<Accumulator<T>>;
   constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
   const bool at_once = kMatrix && end - first == hidden;
@@ -149,7 +171,7 @@ static void backward_tile(const T* grad_gates, int64_t in_tile, const T* panel, 
   for (int64_t k = 0; k < (at_once ? 1 : kGates); ++k) {
     const int64_t start = at_once ? 0 : (backwards ? kGates - 1 - k : k) * hidden + first;
     typename S::V acc[R][NV];
-    multiply<T>(acc, grad_gates + start, kGates * hidden, {panel, kGates * hidden, start, count}, backwards);
+    multiply<T>(acc, grad_gates + start, gates_stride, {panel, kGates * hidden, start, count}, backwards);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
@@ -201,7 +223,8 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
   BackwardState<T> state{s.rows, stride, h_stride, grad_c, grad_m, sums, team.parts};
   const bool buffered = buffers_chunk<T>(s, p.index);
   const int64_t most_positions = chunk_rows<T>(s);
-  T* const gates_buffer = take<T>(scratch, buffered ? most_positions * kGates * H : 0);
+  const int64_t gates_stride = buffered ? spread_stride<T>(kGates * H) : kGates * H;
+  T* const gates_buffer = take<T>(scratch, buffered ? most_positions * gates_stride : 0);
   T* const h_buffer = take<T>(scratch, kProjected ? team.parts * most_positions * P : 0);
   T* const m_buffer = take<T>(scratch, kProjected ? most_positions * H : 0);
   char* own_scratch = scratch;  // of each part
@@ -221,6 +244,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     chunk.t = direction ? step : time(chunk_end - 1);
     chunk.first = s.offsets[chunk.t];
     chunk.end = s.offsets[chunk.t + chunk_end - step];
+    chunk.gates_stride = gates_stride;
     chunk.grad_gates = gates_buffer;
     if constexpr (sizeof(T) == sizeof(A))
       if (!buffered) chunk.grad_gates = p.grad_gates + (direction * s.positions + chunk.first) * kGates * H;
@@ -236,7 +260,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       const Share share = share_step(team, part, alive, blocks);
       const int64_t unit = share.block * block_units, unit_end = smaller(share.block_end * block_units, H);
       const int64_t in_chunk = position - chunk.first;
-      T* const gates = chunk.grad_gates + in_chunk * kGates * H;
+      T* const gates = chunk.grad_gates + in_chunk * gates_stride;
       // Each part that has some of the units needs all of h's gradient, and sums it up for itself: into rows of its
       // own, those of the first being the chunk's.
       if constexpr (kProjected)
@@ -245,13 +269,19 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       for (int64_t r = share.row; r < share.row_end; ++r) {
         const int64_t before = previous_position(s, direction, t, r);
         backward_cell<T, kProjected>(p, direction, position + r, r, before, state, unit, unit_end,
-                                     gates + r * kGates * H, chunk.m + (in_chunk + r) * H);
+                                     gates + r * gates_stride, chunk.m + (in_chunk + r) * H);
       }
       const int64_t rows = share.row_end - share.row;
       const auto tile = [&]<int R, int NV>(int64_t r, int64_t in_tile, int64_t column) {
         r += share.row;
-        backward_tile<T, R, NV>(gates + r * kGates * H, in_tile, panels + column * kGates * H, H, unit, unit_end,
-                                backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column, h_stride);
+        if (step + 1 < s.steps) {  // each group of columns has the rows of its tile ask for as large a share of them
+          const auto ask_until = [&](int64_t c) { return unit + divide_up((unit_end - unit) * c / h_stride, L) * L; };
+          prefetch_cells(p, direction, time(step + 1), r, r + in_tile, ask_until(column),
+                         smaller(ask_until(column + NV * L), unit_end));
+        }
+        backward_tile<T, R, NV>(gates + r * gates_stride, gates_stride, in_tile, panels + column * kGates * H, H, unit,
+                                unit_end, backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column,
+                                h_stride);
       };
       // What the matrix unit's tiles have to fill: all units of all gates, or where those of a part lie in each gate.
       const int64_t depth = unit_end - unit == H ? kGates * H : H | unit | unit_end;
@@ -285,7 +315,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       char* const own = own_scratch + part * chunk_scratch_bytes<T>(chunk_columns(s));
       const int64_t R = kGradRows<T>, rows = kGates * H;
       if (p.grad_w_hh)
-        weight_grad<T>(p, direction, chunk, chunk.grad_gates, rows, pack_h<T>, P, share(rows, R, part),
+        weight_grad<T>(p, direction, chunk, chunk.grad_gates, gates_stride, pack_h<T>, P, share(rows, R, part),
                        share(rows, R, part + 1), first_chunk, p.grad_w_hh + direction * rows * P, own);
       if (kProjected && p.grad_w_hr)
         weight_grad<T>(p, direction, chunk, chunk.grad_h, P, pack_m<T>, H, share(P, R, part), share(P, R, part + 1),
