@@ -30,8 +30,6 @@ class Contest:
         others: peers in a process of their own, if there are any; to be closed.
         positions: N, the sum of the lengths.
         distinct: how many tokens of the vocabulary the batch has; 0 where the input is not tokens.
-        cold: whether what fits a cache for one call would be measured after another has emptied it: each call is made
-            ready before it is timed then (`timing.ready`), as always beside others.
     """
 
     ours: Call
@@ -39,7 +37,6 @@ class Contest:
     positions: int
     distinct: int
     others: PeerProcess | None = None
-    cold: bool = False
 
 
 def make_contest(cell: Cell, training: bool, others: bool = True) -> Contest:
@@ -74,7 +71,6 @@ def _on_tokens(cell: Cell, training: bool, others: bool) -> Contest:
     if dtype != torch.float32 or cell.int8:
         contest.peers["our float32"] = fused(torch.float32)
     if cell.int8:
-        contest.cold = True
         quantized = _dynamic_int8(lstm)
         contest.peers["PyTorch int8"] = _timed(lambda: quantized(embedding(ids)), quantized, None, training)
     if others and not training and not cell.int8:

@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.calls import Contest, make_contest
 from benchmarks.cells import BF16, FLOAT_CELLS, INT8_CELLS, PACKED_CELLS, TEXT_CELLS, Cell
 from benchmarks.report import Record, Row
-from benchmarks.timing import ready, seconds
+from benchmarks.timing import ready, seconds, warm
 
 # For a cell and mode, ours and its peers together.
 SECONDS = {"text": 3.0, "bf16": 3.0, "int8": 3.0, "float": 1.2, "packed": 1.2}
@@ -38,7 +38,7 @@ def test_speed(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: st
 
 def _time(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: str, contest: Contest) -> None:
     others = {name: partial(contest.others.seconds, name) for name in contest.others.names} if contest.others else {}
-    pause = contest.cold or bool(others)
+    prepare, pause = (ready, 1e-2) if others else (warm, 5e-3)  # some seconds for each call
     once: dict[str, float] = {}
     for name, call in [("ours", contest.ours), *contest.peers.items()]:
         ready(call, 0)
@@ -46,20 +46,17 @@ def _time(benchmark: BenchmarkFixture, record: Record, cell: Cell, mode: str, co
         once[name] = min(seconds(call) for _ in range(3))
     for name, timed in others.items():
         once[name] = min(timed() for _ in range(3))
-    # A round with pauses has some 10 ms of them for each call: see `ready`.
-    cost = sum(value + 1e-2 if pause else value for value in once.values())
+    cost = sum(value + pause for value in once.values())
     rounds = int(min(max(SECONDS[cell.section] / cost, MIN_ROUNDS), MAX_ROUNDS))
     times: dict[str, list[float]] = {name: [] for name in [*contest.peers, *others]}
 
     def run_peers() -> None:
         for name, peer in contest.peers.items():
-            if pause:
-                ready(peer, once[name])
+            prepare(peer, once[name])
             times[name].append(seconds(peer))
         for name, timed in others.items():
             times[name].append(timed())
-        if pause:
-            ready(contest.ours, once["ours"])
+        prepare(contest.ours, once["ours"])
 
     # The peers run in the set-up of each round of ours, timed by ourselves.
     benchmark.pedantic(contest.ours, setup=run_peers, rounds=rounds, iterations=1)
