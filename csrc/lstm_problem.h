@@ -6,8 +6,8 @@
 // order is PyTorch's: i, f, g, o.  Direction 1 walks t downwards over the same positions.
 //
 // The input half of the gates is given: a table of it, or a row for each position.  Or the input itself is, beside W_ih
-// (CPU alone): I numbers a position, when a step multiplies both x and h, and no gates go through memory; or R rows
-// that the positions read by index, each of which is multiplied once, into a table of gates.
+// (CPU alone): R rows of I numbers, each of which is multiplied once, into a table of gates; or, without an index, when
+// a step multiplies both x and h, and no gates go through memory.
 //
 // P is H, unless h is projected (Sak, Senior and Beaufays, Long Short-Term Memory Based Recurrent Neural Network
 // Architectures for Large Vocabulary Speech Recognition, 2014): h = W_hr m, where m = o * tanh(c) is the cell's output.
@@ -66,8 +66,9 @@ struct LstmForward {
   const T* w_hr = nullptr;      // (D, P, H); null where h is not projected
   const T* x = nullptr;         // (R, I); null where the gates are given
   const T* w_ih = nullptr;      // (D, 4H, I), beside x
-  const T* bias = nullptr;      // (D, 4H), both biases, beside x; or null for none
-  Accumulator<T>* projected_x = nullptr;  // beside x and an index: `gates`, for the kernels to write first
+  const Accumulator<T>* bias = nullptr;   // (D, 4H), both biases, beside x; or null for none
+  Accumulator<T>* projected_x = nullptr;  // beside x: `gates`, for the kernels to write first; null: each step
+                                          // multiplies its own positions' x, where there is no index
 };
 
 template <class T>
@@ -94,8 +95,8 @@ struct LstmBackward {
   const T* x = nullptr;                 // (R, I), as in the forward
   const T* w_ih = nullptr;              // (D, 4H, I)
   T* grad_x = nullptr;                  // (D, R, I), a share from each direction; null where it is not needed
-  T* grad_w_ih = nullptr;               // (D, 4H, I); null where it is not needed
-  T* grad_bias = nullptr;               // (D, 4H); null where it is not needed
+  Accumulator<T>* grad_w_ih = nullptr;  // (D, 4H, I); null where it is not needed
+  Accumulator<T>* grad_bias = nullptr;  // (D, 4H); null where it is not needed
 };
 
 }  // namespace textclf_fast

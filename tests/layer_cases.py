@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from textclf_fast import ops
-from textclf_fast.reference import lstm_layer_reference, lstm_reference
+from textclf_fast.reference import lstm_reference
 
 RESULTS = ("output", "h_n", "c_n")
 _V = 11  # few gate rows, so that each is read, and its gradient added to, many times
@@ -86,7 +87,7 @@ class Layer:
         if self.projected:
             inputs["w_hr"] = numbers(D, P, H) * H**-0.5
         grads = [numbers(N, D * P), numbers(D, B, P), numbers(D, B, H)]
-        dtypes = {"gates": gates_dtype or dtype}
+        dtypes = dict.fromkeys(("gates", "bias"), gates_dtype or dtype)
         leaves = {name: t.to(dtypes.get(name, dtype)).requires_grad_() for name, t in inputs.items()}
         results = layer(batch_sizes=batch_sizes, index=index, **leaves)
         torch.autograd.backward(results, [g.to(dtype) for g in grads])
@@ -95,9 +96,8 @@ class Layer:
 
     def run_ours(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Results and gradients of our kernels."""
-        if self.input:
-            return self.run(ops.lstm_layer, dtype)
-        return self.run(ops.lstm, dtype, torch.float32 if dtype == torch.bfloat16 else None)
+        layer = ops.lstm_layer if self.input else ops.lstm
+        return self.run(layer, dtype, torch.float32 if dtype == torch.bfloat16 else None)
 
     def check(self, ours: dict[str, Tensor]) -> None:
         """Fails where results and gradients are not those of the reference.
@@ -158,7 +158,13 @@ def _mean_square(t: Tensor) -> float:
 
 @functools.cache  # the same layer on every instruction set; of all tests' layers together some 200 MB
 def _reference(layer: Layer, dtype: torch.dtype) -> dict[str, Tensor]:
-    return layer.run(lstm_layer_reference if layer.input else lstm_reference, dtype)
+    return layer.run(_layer_in_its_dtype if layer.input else lstm_reference, dtype)
+
+
+def _layer_in_its_dtype(x: Tensor, w_ih: Tensor, bias: Tensor, **others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """lstm_layer_reference, which would compute the gates of bfloat16, and all that follows, in float32."""
+    gates = x @ w_ih.transpose(1, 2) + bias.unsqueeze(1)
+    return lstm_reference(gates, **others)
 
 
 def equal_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -182,7 +182,7 @@ def _(
         x.new_empty((w_hh.size(0), *x.shape) if need_x else (0,)),
         x.new_empty(w_ih.shape if need_w_ih else (0,)),
         x.new_empty(w_hh.shape if need_w_hh else (0,)),
-        x.new_empty(w_hh.shape[:2] if need_bias else (0,)),
+        x.new_empty(w_hh.shape[:2] if need_bias else (0,), dtype=gates_dtype(x.dtype)),
         x.new_empty(h0.shape),
         x.new_empty(c0.shape),
     )

@@ -111,17 +111,17 @@ def lstm_layer(
     panels: Tensor | None = None,
     need_output: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`lstm` from the layer's input: the kernels project it themselves, so that no gates go through memory.
+    """:func:`lstm` from the layer's input: the kernels project it themselves.
 
     Not under torch.compile, nor under a transform of torch.func or in forward mode.
 
     Args:
-        x: (R, I) float32 or float64 on the CPU; the other floats are like it.
+        x: (R, I) float32, float64 or bfloat16 on the CPU; the other floats are like it.
         index: (N,) int64, the row of ``x`` that each position reads, or None where R is N. Each row is projected once.
         batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
         w_ih: (D, 4H, I).
         w_hh: (D, 4H, H).
-        bias: (D, 4H), the sum of both biases, or None for none.
+        bias: (D, 4H), the sum of both biases, or None for none; float32 beside bfloat16.
         h0, c0: (D, B, H), rows in packed order.
         panels: what :func:`pack_recurrent` made of w_hh and w_ih; spares inference the packing.
         need_output: False lets inference leave the output out: it is (0, D * H) then.

@@ -39,7 +39,8 @@ def lstm_layer_reference(
     c0: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`textclf_fast.ops.lstm_layer` computes; same arguments and results."""
-    gates = x @ w_ih.transpose(1, 2)
+    dtype = gates_dtype(x.dtype)
+    gates = x.to(dtype) @ w_ih.to(dtype).transpose(1, 2)
     gates = gates if bias is None else gates + bias.unsqueeze(1)
     return lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
 

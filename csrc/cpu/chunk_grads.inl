@@ -282,8 +282,9 @@ static void input_grads(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
           part[n % 4] += S::load_first(from, count);
         sum += (part[0] + part[1]) + (part[2] + part[3]);
       }
-      T* const to = p.grad_bias + d * rows + j;
-      S::store_first(to, set ? sum : S::load_first(to, count) + sum, count);
+      using A = Simd<Accumulator<T>>;
+      Accumulator<T>* const to = p.grad_bias + d * rows + j;
+      A::store_first(to, set ? sum : A::load_first(to, count) + sum, count);
     }
   if (p.grad_x)
     multiply_groups<T, kGates>(chunk.grad_gates + first * chunk.gates_stride, chunk.gates_stride, rows, panels, I,
@@ -291,21 +292,31 @@ static void input_grads(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
                                p.grad_x + (d * p.shape.gate_rows + chunk.first + first) * I, I);
 }
 
-// A part's share of the same where positions read rows of x by index, once all have been added to the rows' gates: some
-// rows at a time, whose 4H gradients are read for all three while they are in the cache.
+// Where positions read rows of x by index, all have been added to the rows' gates before W_ih's gradient is made of
+// them.  Rows in a wider type are narrowed first, each in its place: [row, end).
+template <class T>
+static constexpr int64_t kTableNumbers = sizeof(Accumulator<T>) / sizeof(T);  // of T in the place of one
+template <class T>
+static TEXTCLF_INLINE T* table_row(const LstmBackward<T>& p, int64_t d, int64_t row) {
+  return reinterpret_cast<T*>(p.grad_gates + (d * p.shape.gate_rows + row) * kGates * p.shape.hidden);
+}
+template <class T>
+static void narrow_table(const LstmBackward<T>& p, int64_t d, int64_t row, int64_t end) {
+  using A = Accumulator<T>;
+  const int64_t columns = kGates * p.shape.hidden;
+  for (; row < end; ++row)  // a vector is read before its half of the place is written
+    convert_rows(reinterpret_cast<const A*>(table_row(p, d, row)), columns, table_row(p, d, row), columns, 1, columns);
+}
+
+// A part's share of those gradients: some rows at a time, whose 4H numbers are read for all three while they are in the
+// cache.
 template <class T>
 static void shared_input_grads(const LstmBackward<T>& p, int64_t d, const T* panels, int64_t begin, int64_t end,
                                int64_t part, int64_t parts, char* scratch) {
   const int64_t R = p.shape.gate_rows, size = chunk_size(p.shape.hidden);
   for (int64_t row = 0; row < R; row += size) {
-    const int64_t count = smaller(size, R - row);
-    const Chunk<T> chunk{0,
-                         row,
-                         row + count,
-                         p.grad_gates + (d * R + row) * kGates * p.shape.hidden,
-                         nullptr,
-                         nullptr,
-                         kGates * p.shape.hidden};
+    const int64_t count = smaller(size, R - row), stride = kGates * p.shape.hidden * kTableNumbers<T>;
+    const Chunk<T> chunk{0, row, row + count, table_row(p, d, row), nullptr, nullptr, stride};
     input_grads(p, d, chunk, panels, begin, end, row == 0, count * part / parts, count * (part + 1) / parts, scratch);
   }
 }

@@ -14,6 +14,9 @@ int64_t panels_size(int64_t directions, const WeightSizes& sizes);
 template <class T>
 void pack_panels(const Weights<T>& weights, int64_t directions, const WeightSizes& sizes, T* panels);
 
+// Whether a layer without an index had better multiply all of its input first, see LstmForward::projected_x.
+bool projects_first(const LstmShape& shape, int64_t number_bytes);
+
 // `panels`, of panels_size, are used where they are of the chosen instruction set; null, or others: packed for this
 // call.
 template <class T>

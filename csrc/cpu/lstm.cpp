@@ -82,14 +82,15 @@ Tensor pack_recurrent(const Tensor& w_hh, const std::optional<Tensor>& w_hr, con
   const auto [directions, hidden] = check_recurrent(w_hh, w_hr);
   WeightSizes sizes{hidden, w_hr ? w_hh.size(2) : 0};
   if (w_ih) {
-    STD_TORCH_CHECK(!w_hr && w_hh.scalar_type() != ScalarType::BFloat16,
-                    "w_ih: expected None beside w_hr or a bfloat16 w_hh");
+    STD_TORCH_CHECK(!w_hr, "w_ih: expected None beside w_hr");
     sizes.input = w_ih->dim() == 3 ? w_ih->size(2) : 0;
     check_shape(*w_ih, "w_ih", {directions, 4 * hidden, sizes.input});
     STD_TORCH_CHECK(sizes.input > 0, "w_ih: expected I > 0, got 0");
     check_like(*w_ih, "w_ih", w_hh, "w_hh");
   }
-  if (computes_as_float(w_hh, w_hr)) return uninitialized(w_hh, {panels_size<BFloat16>(directions, sizes)});
+  // (Numbers of x are multiplied in pairs, too, where they are bfloat16.)
+  if (computes_as_float(w_hh, w_hr) || (w_hh.scalar_type() == ScalarType::BFloat16 && sizes.input % 2 != 0))
+    return uninitialized(w_hh, {panels_size<BFloat16>(directions, sizes)});
   const Tensor w_hh_c = dense(w_hh);
   const auto w_hr_c = dense(w_hr), w_ih_c = dense(w_ih);
   Tensor panels;

@@ -320,7 +320,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       if (kProjected && p.grad_w_hr)
         weight_grad<T>(p, direction, chunk, chunk.grad_h, P, pack_m<T>, H, share(P, R, part), share(P, R, part + 1),
                        first_chunk, p.grad_w_hr + direction * P * H, own);
-      if constexpr (!kProjected && sizeof(T) == sizeof(A))
+      if constexpr (!kProjected)
         if (p.x && !p.index) {
           const int64_t count = chunk.end - chunk.first;
           input_grads(p, direction, chunk, w_ih_panels, share(rows, R, part), share(rows, R, part + 1), first_chunk,
@@ -330,10 +330,16 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       if (buffered && p.grad_gates) table_grad(p, direction, chunk, share(rows, L, part), share(rows, L, part + 1));
     });
   }
+  const bool shared_input = !kProjected && p.x && p.index && p.grad_gates;
+  if constexpr (kTableNumbers<T> > 1)
+    if (shared_input)
+      run_phase(team, member, phase++, [&](int64_t part) {
+        narrow_table(p, direction, s.gate_rows * part / team.parts, s.gate_rows * (part + 1) / team.parts);
+      });
   run_phase(team, member, phase++, [&](int64_t part) {
     finish_rows(p, direction, state, 0, state.walked, part, team.parts);
-    if constexpr (!kProjected && sizeof(T) == sizeof(A))
-      if (p.x && p.index && p.grad_gates)
+    if constexpr (!kProjected)
+      if (shared_input)
         shared_input_grads(p, direction, w_ih_panels, share(kGates * H, kGradRows<T>, part),
                            share(kGates * H, kGradRows<T>, part + 1), part, team.parts,
                            own_scratch + part * chunk_scratch_bytes<T>(chunk_columns(s)));

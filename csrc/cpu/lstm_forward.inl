@@ -32,11 +32,12 @@ static TEXTCLF_INLINE void multiply_input(typename Simd<T>::V (&sum)[R][NV], con
   }
 }
 
-// Rows [row, row_end) of the table of gates that positions read by index, from those of x.  A block's panel of W_ih, at
+// Rows [row, row_end) of the table of gates, from those of x.  A block's panel of W_ih, at
 // I = 100 and 8 lanes 13 kB, is read for some tiles of rows while it is in the first-level cache.
 template <class T>
 static void project_input(const LstmForward<T>& p, int64_t direction, const T* panels, int64_t row, int64_t row_end) {
   using S = Simd<T>;
+  using A = Accumulator<T>;
   const int64_t H = p.shape.hidden, I = p.shape.input, depth = H + I;
   constexpr int64_t kRows = 4 * kTileRows;
   for (; row < row_end; row += kRows)
@@ -50,10 +51,10 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
 #pragma GCC unroll 4
           for (int g = 0; g < kTileVectors; ++g) {
             typename S::V bias = {};
-            if (p.bias) bias = S::load_first(p.bias + (direction * kGates + gate + g) * H + unit, count);
-            T* const to = p.projected_x + ((direction * p.shape.gate_rows + row + r) * kGates + gate + g) * H + unit;
+            if (p.bias) bias = Simd<A>::load_first(p.bias + (direction * kGates + gate + g) * H + unit, count);
+            A* const to = p.projected_x + ((direction * p.shape.gate_rows + row + r) * kGates + gate + g) * H + unit;
 #pragma GCC unroll 8
-            for (int i = 0; i < R; ++i) S::store_first(to + i * kGates * H, acc[i][g] + bias, count);
+            for (int i = 0; i < R; ++i) Simd<A>::store_first(to + i * kGates * H, acc[i][g] + bias, count);
           }
         }
       });
@@ -171,7 +172,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   const int64_t groups = column_groups<T>(P);
   int64_t phase = 0;
   run_phase(team, member, phase++, [&](int64_t part) {
-    if constexpr (!kProjected && sizeof(T) == sizeof(Accumulator<T>))
+    if constexpr (!kProjected)
       if (p.projected_x)
         project_input(p, direction, panels, s.gate_rows * part / team.parts, s.gate_rows * (part + 1) / team.parts);
     if (part > 0) return;
@@ -246,6 +247,6 @@ static void forward(const LstmForward<T>& p, int64_t direction, const T* panels,
   [[maybe_unused]] const typename MatrixUnit<T>::Use matrix_unit;
   auto* steps = p.shape.projected ? forward_steps<T, true, false> : forward_steps<T, false, false>;
   if constexpr (sizeof(T) == sizeof(Accumulator<T>))
-    if (p.x && !p.index) steps = forward_steps<T, false, true>;  // no projection of h beside it
+    if (p.x && !p.projected_x) steps = forward_steps<T, false, true>;  // no projection of h beside it
   steps(p, direction, panels, scratch, team, member);
 }

@@ -1,4 +1,4 @@
-// A layer whose input the kernels project themselves, on CPU tensors: no gates go through memory.
+// A layer whose input the kernels project themselves, on CPU tensors.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -13,19 +13,23 @@ namespace {
 
 using Maybe = std::optional<Tensor>;
 
-// x (R, I), w_ih (D, 4H, I), bias (D, 4H), h0 and c0 (D, B, H), all of one dtype.
+// x (R, I), w_ih (D, 4H, I), h0 and c0 (D, B, H), all of one dtype; bias (D, 4H), which is float32 beside bfloat16.
 CheckedShape check_with_input(const Tensor& x, const Maybe& index, const Tensor& batch_sizes, const Tensor& w_ih,
                               const Tensor& w_hh, const Maybe& bias, const Tensor& h0, const Tensor& c0) {
   const auto [directions, hidden] = check_recurrent(w_hh);
-  const auto dtype = x.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "x: expected dtype float32 or float64");
   STD_TORCH_CHECK(x.dim() == 2 && x.size(1) > 0, "x: expected shape (R, I) with I > 0, got ", shape_text(x));
   STD_TORCH_CHECK(h0.dim() == 3, "h0: expected shape (D, B, H), got ", shape_text(h0));
   const int64_t rows = h0.size(1);
   check_shape(w_ih, "w_ih", {directions, 4 * hidden, x.size(1)});
   check_shape(h0, "h0", {directions, rows, hidden});
   check_shape(c0, "c0", {directions, rows, hidden});
-  if (bias) check_shape(*bias, "bias", {directions, 4 * hidden}), check_like(*bias, "bias", x, "x");
+  if (bias) {
+    check_shape(*bias, "bias", {directions, 4 * hidden});
+    if (x.scalar_type() == ScalarType::BFloat16)
+      check_gates_dtype(*bias, "bias", w_hh);
+    else
+      check_like(*bias, "bias", x, "x");
+  }
   check_like(w_ih, "w_ih", x, "x");
   check_like(w_hh, "w_hh", x, "x");
   check_like(h0, "h0", x, "x");
@@ -41,6 +45,12 @@ CheckedShape check_with_input(const Tensor& x, const Maybe& index, const Tensor&
   return checked;
 }
 
+// As computes_as_float: the input's numbers are multiplied in pairs, too.
+bool layer_computes_as_float(const Tensor& w_ih, const Tensor& w_hh) {
+  return computes_as_float(w_hh) || (w_hh.scalar_type() == ScalarType::BFloat16 && w_ih.size(2) % 2 != 0);
+}
+constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
+
 struct Results {
   Tensor output, h_n, c_n;
   Maybe activations, cells;
@@ -51,10 +61,18 @@ Results forward(const Tensor& x, const Maybe& index, const Tensor& batch_sizes, 
                 bool trains) {
   const auto checked = check_with_input(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0);
   const LstmShape& s = checked.shape;
+  if (layer_computes_as_float(w_ih, w_hh)) {
+    const Results r = forward(as(kFloat, x), index, batch_sizes, as(kFloat, w_ih), as(kFloat, w_hh), bias,
+                              as(kFloat, h0), as(kFloat, c0), std::nullopt, need_output, trains);
+    return {as(kBFloat16, r.output), as(kBFloat16, r.h_n), as(kBFloat16, r.c_n), as(kBFloat16, r.activations),
+            as(kBFloat16, r.cells)};
+  }
   const Tensor x_c = dense(x), w_ih_c = dense(w_ih), w_hh_c = dense(w_hh), h0_c = dense(h0), c0_c = dense(c0);
   const Maybe bias_c = dense(bias), index_c = dense(index);
+  const bool narrow = x.scalar_type() == kBFloat16;  // its gates are float32: no step multiplies x then
   Maybe gates;
-  if (index) gates = new_passing(x, {s.directions, s.gate_rows, 4 * s.hidden});
+  if (index || narrow || projects_first(s, x.element_size()))
+    gates = new_passing(x, {s.directions, s.gate_rows, 4 * s.hidden}, narrow ? kFloat : x.scalar_type());
   Results r{new_output(x, {need_output ? s.positions : 0, s.directions * s.hidden}),
             uninitialized(x, {s.directions, s.rows, s.hidden}), uninitialized(x, {s.directions, s.rows, s.hidden}),
             std::nullopt, std::nullopt};
@@ -63,19 +81,18 @@ Results forward(const Tensor& x, const Maybe& index, const Tensor& batch_sizes, 
     r.cells = new_passing(x, {s.directions, s.positions, s.hidden});
   }
   dispatch(x, "x", [&]<class T>(T) {
-    if constexpr (sizeof(T) >= sizeof(float)) {
-      if (panels) check_panels<T>(*panels, x, s.directions, {s.hidden, 0, s.input});
-      LstmForward<T> p{};
-      p.shape = s;
-      p.w_hh = data<T>(w_hh_c), p.h0 = data<T>(h0_c), p.c0 = data<T>(c0_c);
-      p.output = need_output ? mutable_data<T>(r.output) : nullptr;
-      p.h_n = mutable_data<T>(r.h_n), p.c_n = mutable_data<T>(r.c_n);
-      if (trains) p.activations = mutable_data<T>(*r.activations), p.cells = mutable_data<T>(*r.cells);
-      p.x = data<T>(x_c), p.w_ih = data<T>(w_ih_c), p.bias = data<T>(bias_c);
-      p.index = data<int64_t>(index_c);
-      if (gates) p.gates = p.projected_x = mutable_data<T>(*gates);
-      run_forward<T>(p, data<T>(panels));
-    }
+    using A = Accumulator<T>;
+    if (panels) check_panels<T>(*panels, x, s.directions, {s.hidden, 0, s.input});
+    LstmForward<T> p{};
+    p.shape = s;
+    p.w_hh = data<T>(w_hh_c), p.h0 = data<T>(h0_c), p.c0 = data<T>(c0_c);
+    p.output = need_output ? mutable_data<T>(r.output) : nullptr;
+    p.h_n = mutable_data<T>(r.h_n), p.c_n = mutable_data<T>(r.c_n);
+    if (trains) p.activations = mutable_data<T>(*r.activations), p.cells = mutable_data<T>(*r.cells);
+    p.x = data<T>(x_c), p.w_ih = data<T>(w_ih_c), p.bias = data<A>(bias_c);
+    p.index = data<int64_t>(index_c);
+    if (gates) p.gates = p.projected_x = mutable_data<A>(*gates);
+    run_forward<T>(p, data<T>(panels));
   });
   return r;
 }
@@ -108,6 +125,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_backward(
     if (t) check_shape(*t, name, shape), check_like(*t, name, x, "x");
     return dense(t);
   };
+  if (layer_computes_as_float(w_ih, w_hh)) {
+    const auto [x_, w_ih_, w_hh_, bias_, h0_, c0_] = lstm_layer_backward(
+        as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations), as(kFloat, cells),
+        as(kFloat, output), as(kFloat, x), index, batch_sizes, as(kFloat, w_ih), as(kFloat, w_hh), as(kFloat, h0),
+        as(kFloat, c0), need_x, need_w_ih, need_w_hh, need_bias);
+    return {as(kBFloat16, x_),  as(kBFloat16, w_ih_), as(kBFloat16, w_hh_), bias_,
+            as(kBFloat16, h0_), as(kBFloat16, c0_)};
+  }
   const Maybe activations_c = checked_like(activations, "activations", {D, N, 4 * H});
   const Maybe cells_c = checked_like(cells, "cells", {D, N, H});
   const Maybe output_c = checked_like(output, "output", {N, D * H});
@@ -115,37 +140,38 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_backward(
   const Maybe grad_h_n_c = checked_like(grad_h_n, "grad_h_n", {D, B, H});
   const Maybe grad_c_n_c = checked_like(grad_c_n, "grad_c_n", {D, B, H});
   const Tensor x_c = dense(x), w_ih_c = dense(w_ih), w_hh_c = dense(w_hh), h0_c = dense(h0), c0_c = dense(c0);
-  const auto wanted = [&](bool need, const std::vector<int64_t>& shape) {
-    Tensor t = need ? new_passing(x, shape) : uninitialized(x, {0});
+  const ScalarType given = x.scalar_type(), summed = given == kBFloat16 ? kFloat : given;
+  const auto wanted = [&](bool need, const std::vector<int64_t>& shape, ScalarType dtype) {
+    Tensor t = need ? new_passing(x, shape, dtype) : uninitialized({0}, dtype);
     if (B == 0) torch::stable::zero_(t);  // no step sets it
     return t;
   };
-  Tensor grad_x = wanted(need_x, {D, R, s.input}), grad_w_ih = wanted(need_w_ih, {D, 4 * H, s.input});
-  Tensor grad_w_hh = wanted(need_w_hh, {D, 4 * H, H}), grad_bias = wanted(need_bias, {D, 4 * H});
+  Tensor grad_x = wanted(need_x, {D, R, s.input}, given), grad_w_ih = wanted(need_w_ih, {D, 4 * H, s.input}, summed);
+  Tensor grad_w_hh = wanted(need_w_hh, {D, 4 * H, H}, summed), grad_bias = wanted(need_bias, {D, 4 * H}, summed);
   Tensor grad_h0 = uninitialized(x, {D, B, H}), grad_c0 = uninitialized(x, {D, B, H});
   const Maybe index_c = dense(index);
   Maybe grad_gates;
   if (index && (need_x || need_w_ih || need_bias)) {
-    grad_gates = new_passing(x, {D, R, 4 * H});
+    grad_gates = new_passing(x, {D, R, 4 * H}, summed);
     torch::stable::zero_(*grad_gates);  // sums over positions are added to it
   }
   dispatch(x, "x", [&]<class T>(T) {
-    if constexpr (sizeof(T) >= sizeof(float)) {
-      LstmBackward<T> p{};
-      p.shape = s;
-      p.grad_output = data<T>(grad_output_c), p.grad_h_n = data<T>(grad_h_n_c), p.grad_c_n = data<T>(grad_c_n_c);
-      p.activations = data<T>(activations_c), p.cells = data<T>(cells_c), p.output = data<T>(output_c);
-      p.w_hh = data<T>(w_hh_c), p.h0 = data<T>(h0_c), p.c0 = data<T>(c0_c);
-      p.grad_h0 = mutable_data<T>(grad_h0), p.grad_c0 = mutable_data<T>(grad_c0);
-      p.x = data<T>(x_c), p.w_ih = data<T>(w_ih_c), p.index = data<int64_t>(index_c);
-      if (grad_gates) p.grad_gates = mutable_data<T>(*grad_gates);
-      if (need_x) p.grad_x = mutable_data<T>(grad_x);
-      if (need_w_ih) p.grad_w_ih = mutable_data<T>(grad_w_ih);
-      if (need_w_hh) p.grad_w_hh = mutable_data<T>(grad_w_hh);
-      if (need_bias) p.grad_bias = mutable_data<T>(grad_bias);
-      run_backward<T>(p);
-    }
+    using A = Accumulator<T>;
+    LstmBackward<T> p{};
+    p.shape = s;
+    p.grad_output = data<T>(grad_output_c), p.grad_h_n = data<T>(grad_h_n_c), p.grad_c_n = data<T>(grad_c_n_c);
+    p.activations = data<T>(activations_c), p.cells = data<T>(cells_c), p.output = data<T>(output_c);
+    p.w_hh = data<T>(w_hh_c), p.h0 = data<T>(h0_c), p.c0 = data<T>(c0_c);
+    p.grad_h0 = mutable_data<T>(grad_h0), p.grad_c0 = mutable_data<T>(grad_c0);
+    p.x = data<T>(x_c), p.w_ih = data<T>(w_ih_c), p.index = data<int64_t>(index_c);
+    if (grad_gates) p.grad_gates = mutable_data<A>(*grad_gates);
+    if (need_x) p.grad_x = mutable_data<T>(grad_x);
+    if (need_w_ih) p.grad_w_ih = mutable_data<A>(grad_w_ih);
+    if (need_w_hh) p.grad_w_hh = mutable_data<A>(grad_w_hh);
+    if (need_bias) p.grad_bias = mutable_data<A>(grad_bias);
+    run_backward<T>(p);
   });
+  if (summed != given) grad_w_ih = as(given, grad_w_ih), grad_w_hh = as(given, grad_w_hh);
   return {grad_x, grad_w_ih, grad_w_hh, grad_bias, grad_h0, grad_c0};
 }
 

@@ -37,7 +37,7 @@ static void multiply_groups(const T* a, int64_t a_stride, int64_t depth, const T
     if (rows == 1)
       with_vectors<T, kOneRowGroups * kGroup>(end - column, [&]<int NV>() { tile.template operator()<1, NV>(0, 1); });
     else
-      for_product_tiles<T>(rows, depth, [&]<int R>(int64_t r, int64_t n) {
+      for_product_tiles<T>(rows, depth / kSums, [&]<int R>(int64_t r, int64_t n) {
         with_vectors<T>(end - column, [&]<int NV>() { tile.template operator()<R, NV>(r, n); });
       });
   }

@@ -27,8 +27,9 @@ HIDDEN = (32, 40, 64, 66, 96, 160)
 def test_numerics_and_bits(isa: str, hidden: int, lengths: str) -> None:
     if isa not in BFLOAT16_ISAS:
         pytest.skip("computes bfloat16 as float32")
-    for projected in (0, 32, 64):
-        layer = Layer(hidden, LENGTHS[lengths], 1 + hidden // 32 % 2, len(lengths) % 2 == 0, projected)
+    others = [{}, {"projected": 32}, {"projected": 64}, {"input": 32}, {"input": 66}]
+    for i, other in enumerate(others):
+        layer = Layer(hidden, LENGTHS[lengths], 1 + hidden // 32 % 2, (len(lengths) + i) % 2 == 0, **other)
         with threads(1):
             alone = layer.run_ours(torch.bfloat16)
         layer.check(alone)

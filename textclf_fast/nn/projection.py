@@ -93,20 +93,28 @@ def kernels_project(lstm: nn.LSTM, rows: Tensor) -> bool:
     in training; T = 64, B = 1, I = H = 32: 1.4 and 4 times. Of the rows of distinct tokens, read by index, it makes a
     table as PyTorch's product does, and as fast: what is spared are a dozen nodes and as many calls, 5 % of a training
     step at B = 1, T = 64.
+
+    bfloat16 where that is multiplied as vectors, in pairs of numbers: PyTorch's product with float32 sums would be one
+    of float32. T = 256, B = 32, I = 100, H = 128: 1.12 times as fast in training. (AMX's tiles were not tried.)
     """
     return (
         rows.is_cpu
-        and rows.dtype in (torch.float32, torch.float64)
+        and (rows.dtype in (torch.float32, torch.float64) or _multiplies_narrow(lstm, rows))
         and rows.dtype == lstm._flat_weights[0].dtype  # type: ignore[union-attr]  # not that which autocast lowers it to
         and lstm.proj_size == 0
         and not (torch.compiler.is_compiling() or ops.transformed())
     )
 
 
+def _multiplies_narrow(lstm: nn.LSTM, rows: Tensor) -> bool:
+    even = rows.size(1) % 2 == 0 and lstm.hidden_size % 2 == 0
+    return rows.dtype == torch.bfloat16 and even and cpu_isa() == "avx512_bf16"
+
+
 def layer_input_weights(lstm: nn.LSTM, layer: int) -> tuple[Tensor, Tensor | None]:
     """What :func:`textclf_fast.ops.lstm_layer` takes: W_ih (D, 4H, I), and the sum of both biases (D, 4H) or None."""
     w_ih = layer_weights(lstm, layer, 0)
-    biases = _summed_biases(lstm, layer, w_ih[0].dtype)
+    biases = _summed_biases(lstm, layer, ops.gates_dtype(w_ih[0].dtype))
     return joined(w_ih), joined(biases) if biases else None
 
 
