@@ -31,7 +31,7 @@ DATA = {
 }
 SERVICE = {
     "predictor": ("Predictor", "loading, latency of one sentence, throughput"),
-    "serve": ("Serve", "64 connections for 30 s on loopback"),
+    "serve": ("Serve", "64 connections on loopback, the median of rounds of 30 s"),
 }
 # Of the 60 languages each has its own words: they are told apart by characters.
 BASELINE_OPTIONS = {"langid60": " --tokenizer character"}
