@@ -249,6 +249,27 @@ def gather_rows(table: Tensor, rows: Tensor, no_grad: int = -1) -> Tensor:
     return _ops.gather_rows(table, rows, no_grad)
 
 
+def scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Rows put into a table of zeros: the other way round than :func:`gather_rows`; differentiable any number of times.
+
+    Args:
+        values: (U, E) on the CPU.
+        rows: (U,) int64, distinct, each in ``0 .. count - 1``: where they go.
+        count: of the table's rows.
+
+    Returns:
+        (count, E), in memory that is kept from step to step: for what does not outlive one.
+
+    Raises:
+        RuntimeError: a row out of range; the message names it.
+    """
+    if transformed():
+        return scatter_rows_reference(values, rows, count, -1)
+    if torch.is_grad_enabled() and values.requires_grad and not torch.compiler.is_compiling():
+        return _ScatterRows.apply(values, rows, count)
+    return _ops.scatter_rows(values, rows, count, -1)
+
+
 def new_passing(like: Tensor, size: list[int]) -> Tensor:
     """An uninitialized tensor like this one, on the CPU, for what does not outlive a training step.
 
@@ -572,3 +593,18 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return _gather_rows_backward(ctx, grad)
+
+
+class _ScatterRows(torch.autograd.Function):
+    """scatter_rows, from which no row is left out."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.set_materialize_grads(False)
+        return _ops.scatter_rows(values, rows, count, -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        (rows,) = ctx.saved_tensors
+        return None if grad is None else gather_rows(grad, rows), None, None

@@ -57,8 +57,10 @@ Tensor scatter_rows(const Tensor& values, const Tensor& rows, int64_t count, int
   torch::stable::parallel_for(0, count, grain(bytes), [&](int64_t begin, int64_t end) {
     std::memset(to + begin * bytes, 0, size_t((end - begin) * bytes));
   });
-  for (int64_t u = 0; u < rows.size(0); ++u)
-    if (row[u] != skip) std::memcpy(to + row[u] * bytes, from + u * bytes, size_t(bytes));
+  torch::stable::parallel_for(0, rows.size(0), grain(bytes), [&](int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; ++u)
+      if (row[u] != skip) std::memcpy(to + row[u] * bytes, from + u * bytes, size_t(bytes));
+  });
   return table;
 }
 

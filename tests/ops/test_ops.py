@@ -392,51 +392,6 @@ def test_bad_packed_layout(lengths: list[int], message: str) -> None:
         ops.packed_layout(torch.tensor(lengths, dtype=torch.int64), 4, len(lengths), 1)
 
 
-# ---- Rows of a table -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("padding", [-1, 3])
-def test_rows_are_those_of_an_embedding(padding: int) -> None:
-    weight = torch.randn(V, H, dtype=torch.float64)
-    rows, grad = torch.tensor([3, 0, 7]), torch.randn(3, H, dtype=torch.float64)
-    tables = [weight.clone().requires_grad_() for _ in range(2)]
-    embedded = torch.nn.functional.embedding(rows, tables[0], padding_idx=padding if padding >= 0 else None)
-    gathered = ops.gather_rows(tables[1], rows, padding)
-    assert torch.equal(gathered, embedded)
-    for values in (embedded, gathered):
-        values.backward(grad)
-    assert torch.equal(tables[0].grad, tables[1].grad)
-
-
-def test_opcheck_rows() -> None:
-    table = torch.randn(V, H, dtype=torch.float64, requires_grad=True)
-    values = torch.randn(3, H, dtype=torch.float64)
-    rows = torch.tensor([3, 0, 7])
-    torch.library.opcheck(OPS.gather_rows, (table, rows, 3))
-    torch.library.opcheck(OPS.scatter_rows, (values, rows, V, 3))
-    assert torch.autograd.gradcheck(lambda t: OPS.gather_rows(t, rows, -1), table)
-    assert torch.autograd.gradgradcheck(lambda t: OPS.gather_rows(t, rows, 3).square(), table)
-
-
-def test_large_gradients_of_rows() -> None:
-    """In kept memory, which holds what was there before: all that is not a row is zero again."""
-    rows, values = torch.tensor([1, 4000, 2999]), torch.randn(3, 100)
-    for _ in range(3):
-        table = OPS.scatter_rows(values, rows, 5000, -1)
-        want = torch.zeros(5000, 100)
-        want[rows] = values
-        assert torch.equal(table, want)
-        table.fill_(torch.nan)
-
-
-@pytest.mark.parametrize("row", [-1, V])
-def test_rows_out_of_range(row: int) -> None:
-    with pytest.raises(RuntimeError, match=rf"rows: rows\[1\] = {row}, expected 0 <= row < {V}"):
-        OPS.gather_rows(torch.zeros(V, H), torch.tensor([0, row]), -1)
-    with pytest.raises(RuntimeError, match=rf"rows: rows\[1\] = {row}, expected 0 <= row < {V}"):
-        OPS.scatter_rows(torch.zeros(2, H), torch.tensor([0, row]), V, -1)
-
-
 def test_new_passing() -> None:
     for size in ([0], [2, 3], [1000, 1000]):
         tensor = ops.new_passing(torch.zeros(1), size)
