@@ -40,8 +40,16 @@ struct Product<BFloat16> {
   static TEXTCLF_INLINE V multiply_add(__m512i w, __m512i x, V sum) {
     return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x);
   }
+  static TEXTCLF_INLINE __m512i halves(const BFloat16* p) {  // 16 numbers, each in the lower half of a lane
+    return _mm512_maskz_cvtepu16_epi32(-1, _mm256_loadu_si256((const __m256i*)p));
+  }
   static TEXTCLF_INLINE void interleave(const BFloat16* a, const BFloat16* b, int64_t count, BFloat16* to) {
-    for (int64_t j = 0; j < count; ++j) {
+    int64_t j = 0;
+    for (; j + 16 <= count; j += 16) {
+      const __m512i second = b ? halves(b + j) : __m512i{};
+      _mm512_storeu_si512(to + 2 * j, halves(a + j) | _mm512_maskz_slli_epi32(-1, second, 16));
+    }
+    for (; j < count; ++j) {
       to[2 * j] = a[j];
       to[2 * j + 1] = b ? b[j] : BFloat16{0};
     }
