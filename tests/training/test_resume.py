@@ -286,10 +286,12 @@ def test_of_another_training(tmp_path: Path, toy: Any) -> None:
     ):
         with pytest.raises(DataError, match=message):
             train(toy, options, Checkpoints(path, resume=True), **changed)
-    data = EncodedTexts(toy.data.tokens, 1 - toy.data.labels)
-    model = toy.model(dropout=0.3, sparse=True)
-    with pytest.raises(DataError, match="is of a training on other texts or labels"):
-        fit(model, data, data, options, checkpoints=Checkpoints(path, resume=True))
+    tokens, labels = toy.data.tokens, toy.data.labels
+    weights = torch.ones(len(tokens), dtype=torch.float64)
+    for data in (EncodedTexts(tokens, 1 - labels), EncodedTexts(tokens, labels, weights)):
+        model = toy.model(dropout=0.3, sparse=True)
+        with pytest.raises(DataError, match="is of a training on other texts, labels or weights"):
+            fit(model, data, data, options, checkpoints=Checkpoints(path, resume=True))
 
 
 def test_bad_interval(tmp_path: Path) -> None:

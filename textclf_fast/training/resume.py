@@ -139,11 +139,13 @@ class Checkpoints:
 
 
 def fingerprint(*data: EncodedTexts) -> str:
-    """A hash of texts and labels."""
+    """A hash of texts, labels and weights."""
     digest = hashlib.sha256()
     for part in data:
         for array in (part.tokens.offsets, part.tokens.values, part.labels.numpy()):
             digest.update(array.tobytes())
+        if part.weights is not None:
+            digest.update(part.weights.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -241,7 +243,7 @@ def _check_about(path: Path, found: Any, expected: Mapping[str, Any]) -> None:
     for name in [*expected, *found]:
         if found.get(name) != expected.get(name):
             if name == "data":
-                raise DataError(f"{path}: is of a training on other texts or labels, or with another vocabulary")
+                raise DataError(f"{path}: is of a training on other texts, labels or weights, or another vocabulary")
             raise DataError(
                 f"{path}: is of a training with {name} {found.get(name)}, not {expected.get(name)}: a training goes on "
                 "with the options that it began with"
