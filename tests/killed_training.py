@@ -52,9 +52,6 @@ def _written(checkpoint: Path) -> int:
 
 
 def _main(folder: Path) -> None:
-    # Once for all: the first of PyTorch's optimizers imports it.
-    import torch._dynamo  # noqa: F401
-
     import textclf_fast.cli.training_run  # noqa: F401
 
     statuses = [_status(_start(folder / "once"))]
