@@ -69,6 +69,11 @@ def run(
         EncodedTexts.from_texts(data.select(rows), data.classes, vocabulary, tokenizer)
         for rows in (range(30), range(30, 39))
     )
+    if options is OPTIONS["everything"]:
+        train, held_out = (
+            EncodedTexts(part.tokens, part.labels, 1 + torch.arange(len(part)).double() % 3)
+            for part in (train, held_out)
+        )
     torch.manual_seed(1)
     model = TextClassifier(len(vocabulary), 5, 6, 2, sparse=True, dropout=dropout).double()
     steps = 0

@@ -42,10 +42,10 @@ def _small(**options: Any) -> TextLSTMClassifier:
 class Numbers(TextLSTMClassifier):
     """The estimator on matrices, whose numbers it reads as words: of texts scikit-learn checks nothing but copies."""
 
-    def fit(self, X: Any, y: Any) -> Numbers:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Numbers:
         """As of the class above; y of None is refused there."""
         X = validate_data(self, X, dtype=float) if y is None else validate_data(self, X, y, dtype=float)[0]
-        return super().fit(self._words(X), y)
+        return super().fit(self._words(X), y, sample_weight)
 
     def predict_proba(self, X: Any) -> Any:
         """As of the class above."""
@@ -65,7 +65,14 @@ class Numbers(TextLSTMClassifier):
 CHECKED = Numbers("mlp", embedding_dim=None, hidden_dim=8, epochs=10, learning_rate=4e-2, random_state=0)
 
 
-@parametrize_with_checks([CHECKED])
+def _known_failures(estimator: Any) -> dict[str, str]:
+    return {
+        "check_sample_weight_equivalence_on_dense_data": "the vocabulary counts texts, not their weights: its order, "
+        "and so the initial weights, are others where texts are repeated"
+    }
+
+
+@parametrize_with_checks([CHECKED], expected_failed_checks=_known_failures)
 def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -137,6 +144,90 @@ def test_in_a_search_and_a_pipeline(toy: Any) -> None:
     assert search.best_score_ > 0.6
     assert search.score(texts, labels) > 0.8
     assert len(cross_val_score(_small(epochs=1), texts, labels, cv=3)) == 3
+
+
+# ---- Weights of texts ----------------------------------------------------------------------------
+
+
+def test_only_proportions_of_weights_matter(toy: Any) -> None:
+    weights = 1.0 + np.arange(200) % 3
+
+    def proba(sample_weight: Any) -> Any:
+        estimator = _small(epochs=2, validation_fraction=0.2).fit(toy.texts, toy.labels, sample_weight=sample_weight)
+        return estimator.predict_proba(toy.texts)
+
+    want = proba(weights)
+    assert np.array_equal(proba(weights * 2.0**40), want)
+    assert np.array_equal(proba(list(weights / 2**40)), want)
+    assert proba(weights * 5e307) == pytest.approx(want, abs=1e-3)
+    assert np.abs(proba(None) - want).max() > 1e-2
+    assert proba(np.full(200, 3)) == pytest.approx(proba(None), abs=1e-3)
+    assert np.array_equal(proba(3), proba(np.full(200, 3)))
+
+
+@pytest.mark.parametrize("validation_fraction", [None, 0.2])
+def test_texts_of_weight_0_are_not_there(toy: Any, validation_fraction: Any) -> None:
+    """Not in the vocabulary, the batches or the classes."""
+    weights = np.arange(200) % 4
+    labels = [label if weight else "neither" for label, weight in zip(toy.labels, weights, strict=True)]
+    texts = [text if weight else "none such" for text, weight in zip(toy.texts, weights, strict=True)]
+    rows = np.flatnonzero(weights)
+    options = {"epochs": 2, "validation_fraction": validation_fraction}
+    whole = _small(**options).fit(texts, labels, weights)
+    part = _small(**options).fit([texts[row] for row in rows], [labels[row] for row in rows], weights[rows])
+    assert whole.classes_.tolist() == ["negative", "positive"]
+    assert np.array_equal(whole.predict_proba(toy.texts), part.predict_proba(toy.texts))
+
+
+def test_weights_turn_a_contradiction() -> None:
+    """Of texts that are there with both labels, the heavier one is learned."""
+    texts, labels = ["a b", "a b", "c d", "c d"] * 5, [0, 1, 0, 1] * 5
+    estimator = _small(epochs=10).fit(texts, labels, sample_weight=[4, 1, 1, 4] * 5)
+    assert estimator.predict(["a b", "c d"]).tolist() == [0, 1]
+    assert estimator.predict_proba(["a b", "c d"])[:, 1] == pytest.approx([0.2, 0.8], abs=0.1)
+
+
+def test_weights_in_a_search_and_a_pipeline(toy: Any) -> None:
+    """As fit's arguments, and by metadata routing: each text is there with both labels, the wrong one is heavier."""
+    texts = np.repeat(toy.texts[:80], 2)
+    other = {"negative": "positive", "positive": "negative"}
+    labels = np.array([name for label in toy.labels[:80] for name in (label, other[label])])
+    weights = np.tile([1e-3, 1.0], 80)
+
+    def learned(search: Any) -> None:
+        assert (search.predict(texts[1::2]) == labels[1::2]).mean() > 0.9
+
+    small = _small(model="mlp")
+    plain = {"cv": 2, "error_score": "raise"}
+    learned(GridSearchCV(small, {"hidden_dim": [16]}, **plain).fit(texts, labels, sample_weight=weights))
+    pipeline = make_pipeline(FunctionTransformer(list), small)
+    grid = {"textlstmclassifier__hidden_dim": [16]}
+    given = {"textlstmclassifier__sample_weight": weights}
+    learned(GridSearchCV(pipeline, grid, **plain).fit(texts, labels, **given))
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = make_pipeline(FunctionTransformer(list), clone(small).set_fit_request(sample_weight=True))
+        asking.steps[-1][1].set_score_request(sample_weight=True)
+        search = GridSearchCV(asking, grid, **plain).fit(texts, labels, sample_weight=weights)
+        learned(search)
+        assert search.best_score_ > 0.6, "the scores are weighted, too"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], r"sample_weight: expected shape \(2,\), one for each text, got \(1,\)"),
+        ([[1.0, 1.0]], r"sample_weight: expected shape \(2,\), one for each text, got \(1, 2\)"),
+        ([1.0, -2.0], "sample_weight: expected finite numbers of 0 or more, got -2.0 at place 1"),
+        ([float("nan"), 1.0], "sample_weight: expected finite numbers of 0 or more, got nan at place 0"),
+        ([1.0, float("inf")], "sample_weight: expected finite numbers of 0 or more, got inf at place 1"),
+        ([0, 0], "sample_weight: expected at least one number above 0, got 2 that are zero"),
+        (["heavy", "light"], r"sample_weight: expected numbers, got \['heavy', 'light'\]"),
+        ([1, 0], "y: expected at least two classes, got one class"),
+    ],
+)
+def test_bad_weights(weights: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _small().fit(["a", "b"], [0, 1], sample_weight=weights)
 
 
 def test_parameters() -> None:

@@ -102,12 +102,22 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
-    def fit(self, X: Sequence[str], y: Any) -> TextLSTMClassifier:
+    def fit(self, X: Sequence[str], y: Any, sample_weight: Any = None) -> TextLSTMClassifier:
         """Trains on n texts and their labels.
+
+        Args:
+            X, y: as above.
+            sample_weight: (n,) numbers of 0 or more, or one for all; None: all texts count alike. A batch's loss is the
+                mean of its texts' with these weights, so that only their proportions matter, and a text of weight 2
+                counts in it as if it were there twice. (It is still one text of the batch, and one to the vocabulary.)
+                What is held out by ``validation_fraction`` is weighted as well, where the best epoch is chosen. Which
+                texts these are does not depend on the weights, except that a text of weight 0 is as if it were not
+                there at all.
 
         Raises:
             TypeError: X is one str, or holds something else than str.
-            ValueError: an argument out of range, X and y of different lengths, or fewer than two classes.
+            ValueError: an argument out of range, X, y and sample_weight of different lengths, or fewer than two classes
+                (with a weight above 0).
         """
         texts = _as_texts(X)
         if y is None:
@@ -115,6 +125,10 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         y = column_or_1d(y, warn=True)
         check_consistent_length(texts, y)
         check_classification_targets(y)
+        weights = None if sample_weight is None else _as_weights(sample_weight, len(texts))
+        if weights is not None and not weights.all():
+            kept = np.flatnonzero(weights)
+            texts, y, weights = [texts[row] for row in kept], y[kept], weights[kept]
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: expected at least two classes, got one class, {self.classes_.tolist()}")
@@ -128,7 +142,7 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         )
         tokens = encode_texts(texts, self.tokenizer_, self.vocabulary_)
         labels = torch.from_numpy(numbers.astype(np.int64))
-        train, held_out = (_select(tokens, labels, rows) for rows in (train_rows, held_out_rows))
+        train, held_out = (_select(tokens, labels, weights, rows) for rows in (train_rows, held_out_rows))
         options = TrainingOptions(self.epochs, self.batch_size, self.learning_rate, seed)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay what they were
             torch.manual_seed(seed)
@@ -271,5 +285,30 @@ def _as_texts(X: Any) -> list[str]:
     return texts
 
 
-def _select(tokens: RaggedTokens, labels: torch.Tensor, rows: NDArray[np.int64]) -> EncodedTexts:
-    return EncodedTexts(RaggedTokens.from_lists(tokens[int(row)] for row in rows), labels[torch.from_numpy(rows)])
+def _as_weights(sample_weight: Any, count: int) -> NDArray[np.float64]:
+    """(count,), the largest of them 1; what is too small beside it for a float64 is 0."""
+    name = "sample_weight"
+    try:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers, got {sample_weight!r:.60}") from error
+    if weights.ndim == 0:
+        weights = np.full(count, weights)
+    if weights.shape != (count,):
+        raise ValueError(f"{name}: expected shape ({count},), one for each text, got {weights.shape}")
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
+        raise ValueError(f"{name}: expected finite numbers of 0 or more, got {weights[bad[0]]} at place {bad[0]}")
+    if not weights.any():
+        raise ValueError(f"{name}: expected at least one number above 0, got {count} that are zero")
+    return weights / weights.max()
+
+
+def _select(
+    tokens: RaggedTokens, labels: torch.Tensor, weights: NDArray[np.float64] | None, rows: NDArray[np.int64]
+) -> EncodedTexts:
+    return EncodedTexts(
+        RaggedTokens.from_lists(tokens[int(row)] for row in rows),
+        labels[torch.from_numpy(rows)],
+        None if weights is None else torch.from_numpy(weights[rows]),
+    )

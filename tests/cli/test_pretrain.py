@@ -68,15 +68,26 @@ def test_stopped_by_ctrl_c_it_is_of_use_and_goes_on(run: Run, tmp_path: Path, mo
         patch.setattr(pretraining, "_step", interrupted)
         ran = run(*args, "--out", "lm", *SMALL)
     assert (ran.status, calls) == (130, 3)
-    assert ran.err.splitlines()[0] == "note: stopped; pretrain --from lm goes on"
+    assert ran.err.splitlines()[0] == "note: stopped; the same command with --resume goes on"
     first = load_language_model(tmp_path / "lm")
     assert [epoch["tokens"] for epoch in first.extra["epochs"]] == [3 * 4 * 10]
+    ran = run(*args, "--out", "lm", "--overwrite", "--resume", "--seed", 1, *SMALL)
+    assert ran.status == 2
+    assert "lm.training/checkpoint.safetensors: is of a training with seed 0, not 1" in ran.err
     ran = run(*args, "--out", "whole", "--from", "lm", "--batch-size", 4, "--steps", 10, "--lr", 0.001)
     assert ran.status == 0
     second = load_language_model(tmp_path / "whole")
     assert (second.model.config, second.vocabulary) == (first.model.config, first.vocabulary)
     perplexities = [saved.extra["epochs"][-1]["perplexity"] for saved in (first, second)]
     assert perplexities[1] < perplexities[0]
+    ran = run(*args, "--out", "lm", "--resume", *SMALL)
+    assert ran.status == 0
+    assert "goes on in epoch 1, after step 3\n" in ran.out
+    assert not (tmp_path / "lm.training").exists()
+    run(*args, "--out", "never stopped", *SMALL)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("lm", "never stopped")]
+    assert weights[0] == weights[1]
+    assert run(*args, "--out", "lm", "--resume", *SMALL).out == "lm: the training is over\n"
     ran = run(*args, "--out", "other", "--from", "lm", "--hidden-dim", 3)
     assert ran.status == 2
     assert "'--hidden-dim': comes from the language model with --from" in ran.err

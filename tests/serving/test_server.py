@@ -131,6 +131,14 @@ def test_a_body_that_does_not_come(start: Callable[..., Any]) -> None:
     assert 'textclf_requests_total{status="408"} 2\n' in server.get("/metrics")
 
 
+def test_a_head_that_is_too_large(start: Callable[..., Any]) -> None:
+    server = start("--max-head", "1000")
+    with connect(server) as connection:
+        connection.sendall(head(f"content-length: {len(BODY)}\r\nx: " + "a" * 2**20) + BODY)
+        assert answered(connection) == (431, {"error": "head: expected at most 1000 bytes"})
+    assert server.predict({"text": "good"})[0] == 200
+
+
 def test_too_many_connections(start: Callable[..., Any]) -> None:
     server = start("--max-connections", "1")
     with connect(server) as first:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,22 @@ def test_batches_of_both_layouts_are_the_same_texts() -> None:
 def test_unknown_label() -> None:
     with pytest.raises(ValueError, match="label 'maybe' is none of"):
         EncodedTexts.from_texts(LabelledTexts(["a"], ["maybe"]), ["no", "yes"], VOCABULARY, str.split)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([1.0], ValueError, r"weights: expected shape \(2,\), one for each text, got \(1,\)"),
+        ([1, 1], TypeError, "weights: expected dtype float64, got torch.int64"),
+        ([1.0, 0.0], ValueError, "weights: expected finite numbers above 0, got 0.0 in row 1"),
+        ([math.nan, 1.0], ValueError, "weights: expected finite numbers above 0, got nan in row 0"),
+        ([1.0, math.inf], ValueError, "weights: expected finite numbers above 0, got inf in row 1"),
+    ],
+)
+def test_bad_weights(weights: list[float], error: type[Exception], message: str) -> None:
+    numbers = torch.tensor(weights, dtype=torch.float64 if isinstance(weights[0], float) else None)
+    with pytest.raises(error, match=message):
+        EncodedTexts(RaggedTokens.from_lists([[2], [3]]), torch.tensor([0, 1]), numbers)
 
 
 @pytest.mark.parametrize(

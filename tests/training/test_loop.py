@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,3 +235,21 @@ def test_no_data(toy: Any) -> None:
 def test_bad_options(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         TrainingOptions(**option)
+
+
+def test_training_does_not_import_the_compiler(tmp_path: Path) -> None:
+    """Which takes longer than many a training; torch's own optimizers do."""
+    code = """
+import sys, torch
+before = 'torch._dynamo' in sys.modules
+from textclf_fast import TextClassifier
+from textclf_fast.text import RaggedTokens
+from textclf_fast.training import EncodedTexts, TrainingOptions, fit
+data = EncodedTexts(RaggedTokens.from_lists([[2, 3], [4]]), torch.tensor([0, 1]))
+fit(TextClassifier(5, 4, 4, 2, sparse=True), data, data, TrainingOptions(epochs=1, clip_norm=1.0))
+print(before, 'torch._dynamo' in sys.modules)
+"""
+    # Elsewhere: in the project's folder it would import the sources.
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, after = run.stdout.split()
+    assert before == after

@@ -3,15 +3,19 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from textclf_fast.training import TrainingOptions, evaluate, fit, train_epochs
+from textclf_fast.text import RaggedTokens
+from textclf_fast.training import EncodedTexts, TrainingOptions, evaluate, fit, train_epochs
 from textclf_fast.training.objective import Objective, balanced_weights, clip_gradients
 
 LABELS = torch.tensor([0, 0, 0, 1, 3, 3])
+TWICE = torch.tensor([1, 2, 1, 3, 1, 2])  # how often each of them is there
+ROWS = torch.arange(6).repeat_interleave(TWICE)
 OPTIONS = [
     {},
     {"label_smoothing": 0.1},
@@ -24,6 +28,7 @@ def test_balanced_weights() -> None:
     weights = balanced_weights(LABELS, 5)
     assert weights.tolist() == pytest.approx([2 / 3, 2, 0, 1, 0])  # n / C is 2
     assert float(weights[LABELS].sum()) == pytest.approx(len(LABELS))  # the learning rate means what it meant
+    assert balanced_weights(LABELS, 5, TWICE.double()).tolist() == balanced_weights(LABELS[ROWS], 5).tolist()
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -38,6 +43,40 @@ def test_is_pytorchs_cross_entropy(options: dict[str, Any]) -> None:
     for parts in ([slice(0, 4), slice(4, 6)], [slice(0, 1), slice(1, 6)], [slice(0, 6, 2), slice(1, 6, 2)]):
         shares = [objective.of_part(logits[part], LABELS[part], LABELS) for part in parts]
         torch.testing.assert_close(sum(shares), want)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_weight_is_a_text_that_often(options: dict[str, Any]) -> None:
+    """By the definition, without weights; however small or large all of them are."""
+    logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    options = TrainingOptions(**options)
+    want = Objective(options, LABELS[ROWS])(logits[ROWS], LABELS[ROWS])
+    (gradient,) = torch.autograd.grad(want, logits)
+    for factor in (1, 0.1, 1e-300, 1e300):
+        weights = TWICE.double() * factor
+        objective = Objective(options, LABELS, weights)
+        loss = objective(logits, LABELS, weights)
+        torch.testing.assert_close(loss, want)
+        torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], gradient)
+        for parts in ([slice(0, 4), slice(4, 6)], [slice(0, 6, 2), slice(1, 6, 2)]):
+            shares = [objective.of_part(logits[p], LABELS[p], LABELS, weights[p], weights) for p in parts]
+            torch.testing.assert_close(sum(shares), want)
+
+
+def test_weights_of_texts_in_training_and_evaluation(toy: Any) -> None:
+    """In batches that hold all texts: those with weights, and those with the texts that often, take the same steps."""
+    times = 1 + torch.arange(200) % 3
+    rows = torch.arange(200).repeat_interleave(times)
+    often = EncodedTexts(RaggedTokens.from_lists(toy.data.tokens[int(row)] for row in rows), toy.data.labels[rows])
+    weighted = EncodedTexts(toy.data.tokens, toy.data.labels, times.double() / 7)
+    found = []
+    for data in (often, weighted, toy.data):
+        model = toy.model().double()
+        options = TrainingOptions(epochs=3, batch_size=len(data), learning_rate=0.05, class_weights="balanced")
+        history = fit(model, data, data, options)
+        found.append([(r.loss, r.held_out.loss, r.held_out.accuracy, r.held_out.macro_f1) for r in history.epochs])
+    assert np.array(found[1]) == pytest.approx(np.array(found[0]), rel=1e-6)
+    assert np.array(found[2]) != pytest.approx(np.array(found[0]), rel=1e-3)
 
 
 def test_wrong_number_of_class_weights(toy: Any) -> None:

@@ -286,10 +286,12 @@ def test_of_another_training(tmp_path: Path, toy: Any) -> None:
     ):
         with pytest.raises(DataError, match=message):
             train(toy, options, Checkpoints(path, resume=True), **changed)
-    data = EncodedTexts(toy.data.tokens, 1 - toy.data.labels)
-    model = toy.model(dropout=0.3, sparse=True)
-    with pytest.raises(DataError, match="is of a training on other texts or labels"):
-        fit(model, data, data, options, checkpoints=Checkpoints(path, resume=True))
+    tokens, labels = toy.data.tokens, toy.data.labels
+    weights = torch.ones(len(tokens), dtype=torch.float64)
+    for data in (EncodedTexts(tokens, 1 - labels), EncodedTexts(tokens, labels, weights)):
+        model = toy.model(dropout=0.3, sparse=True)
+        with pytest.raises(DataError, match="is of a training on other texts, labels or weights"):
+            fit(model, data, data, options, checkpoints=Checkpoints(path, resume=True))
 
 
 def test_bad_interval(tmp_path: Path) -> None:
@@ -300,11 +302,12 @@ def test_bad_interval(tmp_path: Path) -> None:
 # ---- kill -9 ----
 
 
-def test_killed_again_and_again(tmp_path: Path) -> None:
-    """`textclf-fast train`, killed at random moments, by SIGINT and by SIGTERM, goes on to the same files."""
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_killed_again_and_again(tmp_path: Path, command: str) -> None:
+    """The program, killed at random moments, by SIGINT and by SIGTERM, goes on to the same files."""
     path = os.pathsep.join([str(Path(textclf_fast.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, killed_training.__file__, str(tmp_path)],
+        [sys.executable, killed_training.__file__, str(tmp_path), command],
         capture_output=True,
         text=True,
         timeout=600,
@@ -313,15 +316,19 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     statuses = [int(word) for word in (tmp_path / "statuses").read_text().split()]
     assert statuses == [0, *[-signal.SIGKILL] * killed_training.KILLS, 130, 143, 0], done.stdout + done.stderr
-    assert done.stderr.count("note: the same command with --resume goes on from") == 2
+    assert done.stderr.count("the same command with --resume goes on") == 2
     assert done.stderr.count("error: interrupted\n") == 1
     once, often = tmp_path / "once", tmp_path / "often"
     assert (often / "model.safetensors").read_bytes() == (once / "model.safetensors").read_bytes()
-    first, second = (json.loads((folder / "config.json").read_bytes())["extra"] for folder in (once, often))
-    assert [(e["loss"], e["held_out"]) for e in second["epochs"]] == [
-        (e["loss"], e["held_out"]) for e in first["epochs"]
-    ]
+    found = []
+    for folder in (once, often):
+        epochs = json.loads((folder / "config.json").read_bytes())["extra"]["epochs"]
+        found.append([(epoch["loss"], epoch["held_out" if command == "train" else "perplexity"]) for epoch in epochs])
+    assert found[0] == found[1]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["often", "once", "statuses"]
+    if command == "pretrain":
+        assert done.stdout.count("goes on in epoch ") == len(statuses) - 2
+        return
     events = [json.loads(line)["event"] for line in (often / "log.jsonl").read_text().splitlines()]
     assert events.count("resume") == len(statuses) - 2
     assert events[-1] == "end"

@@ -36,7 +36,7 @@ def pretrain(
         typer.Option(
             "--from",
             metavar="LM",
-            help="Go on with a language model that this wrote, after Ctrl-C or not: its sizes and vocabulary hold.",
+            help="Begin a training with a language model that this wrote: its sizes and vocabulary hold.",
         ),
     ] = None,
     text: Annotated[str, typer.Option(help="Column of the texts, in files that have columns.")] = "text",
@@ -61,27 +61,45 @@ def pretrain(
         float, typer.Option(callback=share, help="Share of the texts to measure the perplexity on.")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and of what is drawn.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the training that was stopped or killed, with the same other options."
+        ),
+    ] = False,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints, beside that of each epoch.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the directory.")] = False,
 ) -> None:
     """Trains a language model: to guess each word from those before it, and each from those after it.
 
     The perplexity, on texts held out, is how many words the model is as good as choosing among. The texts are read one
     after the other, so they may be more than memory holds; their token ids lie in a temporary file meanwhile.
+
+    While it trains, the checkpoint is in OUT.training beside OUT. After a crash the same command with --resume goes on,
+    and ends with the same bits as if nothing had happened (without --minutes). So it does after Ctrl-C, which leaves a
+    model of what was learned by then in OUT.
     """
     import torch
     from rich.console import Console
 
+    from textclf_fast.cli.unfinished import UnfinishedTraining
     from textclf_fast.models import LanguageModel
     from textclf_fast.text import DataError, TokenFile, Vocabulary, tokenizer_for
-    from textclf_fast.training import check_target
     from textclf_fast.training.interrupts import StopSignals
     from textclf_fast.training.language_model_files import load_language_model, save_language_model
     from textclf_fast.training.pretraining import PretrainingOptions
     from textclf_fast.training.pretraining import pretrain as train_language_model
+    from textclf_fast.training.pretraining_resume import PretrainingCheckpoints
 
     if bidirectional and layers > 1:
         raise DataError(f"--layers: {layers} layers can read in one direction alone: add --forward")
-    check_target(out, overwrite)  # before the work, not after it
+    unfinished = UnfinishedTraining(out)
+    unfinished.check(overwrite, resume)  # before the work, not after it
+    if resume and unfinished.is_over:
+        print(f"{out}: the training is over")
+        return
     options = PretrainingOptions(
         epochs=epochs, minutes=minutes, batch_size=batch_size, steps=steps, learning_rate=lr, seed=seed
     )
@@ -127,6 +145,13 @@ def pretrain(
             f"vocabulary of {len(vocabulary):,}"
         )
         console = Console(highlight=False, soft_wrap=True)
+        unfinished.begin(resume)
+        checkpoints = PretrainingCheckpoints(
+            unfinished.checkpoint,
+            checkpoint_every,
+            resume,
+            lambda epoch, step: print(f"goes on in epoch {epoch + 1}, after step {step}"),
+        )
         with StopSignals() as signals, _Progress(console) as progress:
             records = train_language_model(
                 model,
@@ -136,6 +161,7 @@ def pretrain(
                 progress.on_step,
                 lambda result: console.print(_line(result), markup=False),
                 lambda: signals.asked,
+                checkpoints,
             )
     extra = {
         "texts": list(sources),
@@ -143,12 +169,13 @@ def pretrain(
         "options": dataclasses.asdict(options),
         "epochs": [dataclasses.asdict(record) for record in records],
     }
-    save_language_model(out, model, vocabulary, split, extra, overwrite)
+    save_language_model(out, model, vocabulary, split, extra, overwrite or resume)
     print(f"{out}: perplexity {records[-1].perplexity:,.1f} on the texts held out")
     print(f"To use it: textclf-fast train FILE --from {shlex.quote(str(out))} --out DIR")
     if signals.asked:
-        print(f"note: stopped; pretrain --from {shlex.quote(str(out))} goes on", file=sys.stderr)
+        print("note: stopped; the same command with --resume goes on", file=sys.stderr)
         signals.stop()
+    unfinished.remove()
 
 
 def _texts(sources: Sequence[str], column: str, share: float, held_out: bool) -> Iterator[str]:

@@ -18,7 +18,10 @@ def serve(
     int8: Annotated[
         bool, typer.Option("--int8", help="Recurrent weights in int8: faster for single texts, a little less exact.")
     ] = False,
-    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.", rich_help_panel=_LIMITS)] = 2**20,
+    max_head: Annotated[
+        int, typer.Option(min=1, help="Bytes of a request's first line and headers.", rich_help_panel=_LIMITS)
+    ] = 2**16,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.", rich_help_panel=_LIMITS)] = 2**20,
     max_texts: Annotated[int, typer.Option(min=1, help="Texts of a request.", rich_help_panel=_LIMITS)] = 256,
     max_characters: Annotated[int, typer.Option(min=1, help="Characters of a text.", rich_help_panel=_LIMITS)] = 20_000,
     max_queue: Annotated[
@@ -71,6 +74,7 @@ def serve(
 
     with blame("--max-queue"):
         limits = Limits(
+            head_bytes=max_head,
             body_bytes=max_body,
             texts=max_texts,
             text_characters=max_characters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,9 @@ class DeferredAdam(torch.optim.Adam):
         Raises:
             ValueError: eps of 0 or less, with which a weight without a gradient would become NaN.
         """
-        super().add_param_group(param_group)
+        # torch keeps its compiler out of this method, for which it imports all of it at the first call: 1.1 s. The
+        # function itself needs nothing of it.
+        inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
         group = self.param_groups[-1]
         if not group["eps"] > 0:
             raise ValueError(f"eps: expected a number above 0, got {group['eps']}")

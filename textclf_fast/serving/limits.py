@@ -11,6 +11,7 @@ class Limits:
     """How much is taken at once.
 
     Attributes:
+        head_bytes: of a request: its first line and its headers.
         body_bytes: of a request.
         texts: of a request.
         explained_texts: of a request that asks for the words that mattered: each costs as much as a training step.
@@ -25,6 +26,7 @@ class Limits:
         ValueError: a limit below 1, a window below 0 or without an end, or a queue that is too short for one request.
     """
 
+    head_bytes: int = 2**16
     body_bytes: int = 2**20
     texts: int = 256
     explained_texts: int = 8

@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
-from textclf_fast.serving.connection import connection_class
+from textclf_fast.serving.connection import connection_options
 from textclf_fast.serving.limits import Limits
 
 # A thread that wants the interpreter waits that long for one that is busy: Python's 5 ms, each time that the model's
@@ -66,7 +66,7 @@ def serve(app: Starlette, listener: socket.socket, limits: Limits) -> None:
     signal.signal(signal.SIGTERM, _leave)
     config = uvicorn.Config(
         app,
-        http=connection_class(limits),
+        **connection_options(limits),
         ws="none",  # which would be a connection without these limits
         log_level="warning",
         access_log=False,

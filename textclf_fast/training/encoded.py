@@ -23,14 +23,17 @@ class EncodedTexts:
     Attributes:
         tokens: n rows of token ids, none of them empty.
         labels: (n,) int64.
+        weights: (n,) float64, how much each text counts, in training as in evaluation; None: all alike. What counts is
+            one text's share of the sum.
 
     Raises:
-        TypeError: labels that are not int64.
-        ValueError: not one label a row, or a row without a token.
+        TypeError: labels that are not int64, or weights that are not float64.
+        ValueError: not one label or weight a row, a row without a token, or a weight that is not above 0.
     """
 
     tokens: RaggedTokens
     labels: Tensor
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != torch.int64:
@@ -39,9 +42,24 @@ class EncodedTexts:
             raise ValueError(
                 f"labels: expected shape ({len(self.tokens)},), one for each text, got {tuple(self.labels.shape)}"
             )
+        if self.weights is not None:
+            self._check_weights(self.weights)
         empty = np.flatnonzero(self.tokens.lengths == 0)
         if len(empty):
             raise ValueError(f"tokens: row {empty[0]} is empty, expected at least one token")
+
+    def _check_weights(self, weights: Tensor) -> None:
+        if weights.dtype != torch.float64:
+            raise TypeError(f"weights: expected dtype float64, got {weights.dtype}")
+        if weights.shape != (len(self.tokens),):
+            raise ValueError(
+                f"weights: expected shape ({len(self.tokens)},), one for each text, got {tuple(weights.shape)}"
+            )
+        # Of 0 there are none, so that no batch consists of such texts alone: its mean loss would be 0 / 0.
+        bad = (~(torch.isfinite(weights) & (weights > 0))).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            raise ValueError(f"weights: expected finite numbers above 0, got {float(weights[row])} in row {row}")
 
     @classmethod
     def from_texts(
@@ -83,3 +101,7 @@ class EncodedTexts:
             return (self.tokens.packed(rows).to(device),), labels  # type: ignore[arg-type]  # the hint lacks devices
         ids, lengths = self.tokens.padded(rows)
         return (ids.to(device), lengths), labels
+
+    def weights_of(self, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
+        """The weights (B,) of these rows; None where all texts count alike."""
+        return None if self.weights is None else self.weights[torch.from_numpy(rows)].to(device)

@@ -26,7 +26,7 @@ def evaluate(
 
     Args:
         model: as in `fit`.
-        data: what it is tested on.
+        data: what it is tested on; its weights, where it has any, are those of the mean loss and of the metrics.
         batch_size, layout: as in `TrainingOptions`.
         bucket: texts in the order of their lengths, instead of that of `data`: faster, and the same to a model that is
             indifferent to padding.
@@ -48,15 +48,20 @@ def evaluate(
     for rows in mine:
         inputs, labels = data.batch(rows, layout, device)
         logits = model(*inputs)
-        loss += share * functional.cross_entropy(logits, labels, reduction="sum").item()
-        part = share * confusion_matrix(labels, logits.argmax(1), logits.size(1))
+        weights = data.weights_of(rows, device)
+        if weights is None:
+            loss += share * functional.cross_entropy(logits, labels, reduction="sum").item()
+        else:
+            loss += share * float(functional.cross_entropy(logits, labels, reduction="none").double() @ weights)
+        part = share * confusion_matrix(labels, logits.argmax(1), logits.size(1), weights)
         counts = part if counts is None else counts + part
     model.train(was_training)
     assert counts is not None  # there is at least one batch
     if ranks.size > 1:
         sums = ranks.sum(torch.cat([torch.tensor([loss], dtype=torch.float64), counts.flatten().cpu().double()]))
-        loss, counts = float(sums[0]), sums[1:].round().long().view_as(counts)
-    return Evaluation(loss / len(data), accuracy(counts), macro_f1(counts))
+        loss, counts = float(sums[0]), sums[1:].view_as(counts)
+    total = len(data) if data.weights is None else float(data.weights.sum())
+    return Evaluation(loss / total, accuracy(counts), macro_f1(counts))
 
 
 def make_batches(data: EncodedTexts, batch_size: int, bucket: bool, shuffle: bool, seed: int = 0) -> Batches:

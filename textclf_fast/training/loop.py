@@ -155,7 +155,7 @@ class _Run:
         self._after_step = after_step
         self._device = device_of(state.model)
         self._batches = make_batches(train, options.batch_size, options.bucket, shuffle=True, seed=options.seed)
-        self._objective = Objective(options, train.labels)
+        self._objective = Objective(options, train.labels, train.weights)
         self._adversary = AdversarialWords(state.model, options.adversarial) if options.adversarial else None
         self._forward = ranks.wrap(state.model)
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
@@ -212,7 +212,7 @@ class _Run:
         if self._ranks.size == 1:
             inputs, labels = self._train.batch(rows, self._options.layout, self._device)
             with lowered:
-                loss = self._objective(self._forward(*inputs), labels)
+                loss = self._objective(self._forward(*inputs), labels, self._train.weights_of(rows, self._device))
             loss.backward()
         else:
             loss = self._loss_of_part(rows, lowered)
@@ -222,11 +222,14 @@ class _Run:
     def _loss_of_part(self, rows: np.ndarray, lowered: contextlib.AbstractContextManager[object]) -> torch.Tensor:
         mine = self._ranks.part(rows)
         share = 1 if len(mine) else 0  # without a row, a process computes on another's, and counts it as nothing
-        inputs, labels = self._train.batch(mine if share else rows[:1], self._options.layout, self._device)
+        some = mine if share else rows[:1]
+        train, device = self._train, self._device
+        inputs, labels = train.batch(some, self._options.layout, device)
         with lowered:
             logits = self._forward(*inputs)
-            whole = self._train.labels[torch.from_numpy(rows)].to(self._device)
-            return share * self._objective.of_part(logits, labels, whole)
+            whole = train.labels[torch.from_numpy(rows)].to(device)
+            weights = train.weights_of(some, device), train.weights_of(rows, device)
+            return share * self._objective.of_part(logits, labels, whole, *weights)
 
     def _set_rates(self, epoch: int) -> None:
         per_epoch = len(self._batches)

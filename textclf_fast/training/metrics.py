@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 
-def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
     """Counts each pair of classes.
 
     Args:
         truth, predicted: (n,) int64 in 0 .. num_classes - 1.
         num_classes: C.
+        weights: (n,) float64, what each one counts, instead of 1.
 
     Returns:
-        (C, C) int64: entry [i, j] counts what is of class i and was predicted to be j. Those of two parts add up.
+        (C, C) int64, with weights float64: entry [i, j] counts what is of class i and was predicted to be j. Those of
+        two parts add up.
 
     Raises:
         ValueError: shapes that differ, or a class out of range.
@@ -28,7 +30,8 @@ def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tens
             raise ValueError(
                 f"{name}: expected classes 0 .. {num_classes - 1}, got {int(classes.min())} .. {int(classes.max())}"
             )
-    return torch.bincount(truth * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+    pairs = truth * num_classes + predicted
+    return torch.bincount(pairs, weights, num_classes**2).view(num_classes, num_classes)
 
 
 def accuracy(counts: Tensor) -> float:

@@ -12,34 +12,53 @@ from textclf_fast.training.options import TrainingOptions
 
 
 class Objective:
-    """Cross-entropy with class weights and label smoothing.
+    """Cross-entropy with class weights, weights of texts, and label smoothing.
+
+    The mean is one of weights: the losses times their weights, divided by the sum of these, where the weight of a text
+    is its class's times its own.
 
     Args:
         options: what of it there is.
         labels: (n,) int64 of all texts to train on, which balanced weights count.
+        weights: (n,) float64 of these texts; None: all count alike.
 
     Raises:
         ValueError: when first called, class weights that are not one for each of the C classes.
     """
 
-    def __init__(self, options: TrainingOptions, labels: Tensor) -> None:
+    def __init__(self, options: TrainingOptions, labels: Tensor, weights: Tensor | None = None) -> None:
         self._smoothing = options.label_smoothing
         self._class_weights = options.class_weights
         self._labels = labels
+        self._weights = weights
         self._weight: Tensor | None = None
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of a batch: logits (B, C), labels (B,) int64 -> ()."""
+    def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The mean loss of a batch: logits (B, C), labels (B,) int64, the texts' weights (B,) float64 -> ()."""
+        if weights is not None:
+            return self.of_part(logits, labels, labels, weights, weights)
         return functional.cross_entropy(logits, labels, self._weight_for(logits), label_smoothing=self._smoothing)
 
-    def of_part(self, logits: Tensor, labels: Tensor, batch_labels: Tensor) -> Tensor:
+    def of_part(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        batch_labels: Tensor,
+        weights: Tensor | None = None,
+        batch_weights: Tensor | None = None,
+    ) -> Tensor:
         """A part's share of the mean loss of a batch, whose other parts are elsewhere; all shares add up to it.
 
         Args:
-            logits, labels: (P, C) and (P,), of the part.
-            batch_labels: (B,), of the whole batch.
+            logits, labels, weights: (P, C), (P,) and (P,), of the part.
+            batch_labels, batch_weights: (B,), of the whole batch.
         """
         weight = self._weight_for(logits)
+        if weights is not None and batch_weights is not None:
+            losses = functional.cross_entropy(logits, labels, weight, reduction="none", label_smoothing=self._smoothing)
+            whole = batch_weights if weight is None else batch_weights * weight[batch_labels]
+            # Divided in float64, in which no weight is too small or too large beside another.
+            return (losses * (weights / whole.sum()).to(losses.dtype)).sum()
         total = functional.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=self._smoothing)
         return total / (len(batch_labels) if weight is None else weight[batch_labels].sum())
 
@@ -48,7 +67,7 @@ class Objective:
             return self._weight
         classes = logits.size(1)
         if self._class_weights == "balanced":
-            weight = balanced_weights(self._labels, classes)
+            weight = balanced_weights(self._labels, classes, self._weights)
         elif len(self._class_weights) == classes:
             weight = torch.tensor(self._class_weights)
         else:
@@ -58,14 +77,14 @@ class Objective:
         return self._weight
 
 
-def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+def balanced_weights(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
     """n / (C n_c) for each class c of which there are n_c among n labels, (num_classes,); 0 where there is none.
 
-    C counts the classes that are there.
+    C counts the classes that are there. With weights (n,), n and n_c are sums of them.
     """
-    counts = torch.bincount(labels, minlength=num_classes).double()
+    counts = torch.bincount(labels, weights, num_classes).double()
     there = counts > 0
-    return torch.where(there, len(labels) / (there.sum() * counts.clamp(min=1)), 0.0)
+    return torch.where(there, counts.sum() / (there.sum() * torch.where(there, counts, 1.0)), 0.0)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,12 @@ from textclf_fast.models import LanguageModel
 from textclf_fast.models.sampled_softmax import Candidates
 from textclf_fast.nn.lstm import States
 from textclf_fast.text import END_ID, RaggedTokens, StreamBatches
+from textclf_fast.training.pretraining_resume import (
+    PretrainingCheckpoints,
+    PretrainingEpoch,
+    PretrainingState,
+    PretrainingStep,
+)
 from textclf_fast.training.schedules import Schedule
 
 # Held-out tokens that a perplexity is computed from: it takes all V scores of each, at V = 20,000 and I = 128 some 2.6
@@ -80,28 +86,6 @@ class PretrainingOptions:
                 raise ValueError(f"{name}: expected a positive number, got {number}")
 
 
-@dataclass(frozen=True)
-class PretrainingStep:
-    """One update: its epoch (from 0), how much of the training is over (0 to 1), loss, tokens, and seconds."""
-
-    epoch: int
-    done: float
-    loss: float
-    tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class PretrainingEpoch:
-    """An epoch (from 0), whole or cut short: mean loss, tokens and seconds; the perplexity on held-out texts."""
-
-    epoch: int
-    loss: float
-    tokens: int
-    seconds: float
-    perplexity: float | None
-
-
 def pretrain(
     model: LanguageModel,
     train: NDArray[Any],
@@ -110,6 +94,7 @@ def pretrain(
     on_step: Callable[[PretrainingStep], None] | None = None,
     on_epoch: Callable[[PretrainingEpoch], None] | None = None,
     should_stop: Callable[[], object] | None = None,
+    checkpoints: PretrainingCheckpoints | None = None,
 ) -> list[PretrainingEpoch]:
     """Trains a language model.
 
@@ -120,6 +105,7 @@ def pretrain(
         options: PretrainingOptions() by default.
         on_step, on_epoch: called after each step and each epoch.
         should_stop: asked after each step; training ends when the answer is true, in the middle of an epoch or not.
+        checkpoints: to go on after the process has ended, whatever ended it.
 
     Returns:
         the epochs; the last one may have been cut short.
@@ -127,20 +113,26 @@ def pretrain(
     Raises:
         ValueError: fewer than two tokens a row.
         FloatingPointError: the loss is no longer a finite number.
+        DataError, OSError: see `PretrainingCheckpoints`.
     """
     options = options or PretrainingOptions()
     batches = StreamBatches(train, options.batch_size, options.steps)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), fused=True)
-    epochs: list[PretrainingEpoch] = []
-    clock = _Clock(options, len(batches))
+    state = PretrainingState(model, optimizer)
+    if checkpoints is not None:
+        checkpoints.begin(state, asdict(options), (train, held_out))
+    clock = _Clock(options, len(batches), state)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
+        if state.rng is not None:
+            torch.set_rng_state(state.rng)
         stopped = False
         while clock.done < 1 and not stopped:
-            steps, stopped = _train_one_epoch(model, batches, optimizer, clock, options, on_step, should_stop)
-            epochs.append(
+            stopped = _train_one_epoch(state, batches, clock, options, on_step, should_stop, checkpoints)
+            steps, state.steps, state.states = state.steps, [], None
+            state.epochs.append(
                 PretrainingEpoch(
-                    len(epochs),
+                    len(state.epochs),
                     sum(step.loss for step in steps) / len(steps),
                     sum(step.tokens for step in steps),
                     sum(step.seconds for step in steps),
@@ -148,66 +140,70 @@ def pretrain(
                 )
             )
             if on_epoch is not None:
-                on_epoch(epochs[-1])
+                on_epoch(state.epochs[-1])
+            if checkpoints is not None and not stopped:  # where it was stopped, the epoch is to go on
+                checkpoints.write()
     model.eval()
-    return epochs
+    return state.epochs
 
 
 class _Clock:
     """How much of a training is over."""
 
-    def __init__(self, options: PretrainingOptions, steps_per_epoch: int) -> None:
+    def __init__(self, options: PretrainingOptions, steps_per_epoch: int, state: PretrainingState) -> None:
         self._seconds = math.inf if options.minutes is None else 60 * options.minutes
-        self._steps_per_epoch = steps_per_epoch
         self._all_steps = options.epochs * steps_per_epoch
-        self._start = time.perf_counter()
-        self._steps = 0
-        self.done = 0.0
+        self._start = time.perf_counter() - state.seconds
+        self._steps = len(state.epochs) * steps_per_epoch + len(state.steps)
+        self.done = self._share(state.seconds)
 
-    @property
-    def epoch(self) -> int:
-        return self._steps // self._steps_per_epoch
-
-    def take_step(self) -> None:
+    def take_step(self) -> float:
+        """The seconds since the beginning."""
         self._steps += 1
         elapsed = time.perf_counter() - self._start
-        self.done = min(1.0, max(self._steps / self._all_steps, elapsed / self._seconds))
+        self.done = self._share(elapsed)
+        return elapsed
+
+    def _share(self, elapsed: float) -> float:
+        return min(1.0, max(self._steps / self._all_steps, elapsed / self._seconds))
 
 
 def _train_one_epoch(
-    model: LanguageModel,
+    state: PretrainingState,
     batches: StreamBatches,
-    optimizer: torch.optim.Optimizer,
     clock: _Clock,
     options: PretrainingOptions,
     on_step: Callable[[PretrainingStep], None] | None,
     should_stop: Callable[[], object] | None,
-) -> tuple[list[PretrainingStep], bool]:
-    """The steps, and whether somebody has stopped them."""
+    checkpoints: PretrainingCheckpoints | None,
+) -> bool:
+    """Adds its steps to the state; those that are there already are over. Whether somebody has stopped them."""
+    model, optimizer = state.model, state.optimizer
     model.train()
-    epoch = clock.epoch
-    steps: list[PretrainingStep] = []
-    states: States | None = None
+    epoch = len(state.epochs)
     start = time.perf_counter()
-    for number in range(len(batches)):
+    for number in range(len(state.steps), len(batches)):
         ids, next_ids = batches[number]
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _SCHEDULE.factor(round(clock.done * _PARTS), _PARTS + 1)
-        loss, states = _step(model, optimizer, ids, next_ids, states, options)
+        loss, state.states = _step(model, optimizer, ids, next_ids, state.states, options)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss} in epoch {epoch + 1}, step {number + 1}: try a lower learning rate"
             )
-        clock.take_step()
-        steps.append(PretrainingStep(epoch, clock.done, loss, ids.numel(), time.perf_counter() - start))
+        state.seconds = clock.take_step()
+        state.steps.append(PretrainingStep(epoch, clock.done, loss, ids.numel(), time.perf_counter() - start))
         if on_step is not None:
-            on_step(steps[-1])
-        if should_stop is not None and should_stop():
-            return steps, True
+            on_step(state.steps[-1])
+        stop = should_stop is not None and bool(should_stop())
+        if checkpoints is not None:
+            checkpoints.after_step(stop)
+        if stop:
+            return True
         if clock.done >= 1:
             break
         start = time.perf_counter()
-    return steps, False
+    return False
 
 
 def _step(

@@ -15,15 +15,20 @@ from torch import Tensor, nn
 
 from textclf_fast.optim import DeferredAdam
 from textclf_fast.text import DataError
-from textclf_fast.text.files import whole_file
+from textclf_fast.training.checkpoint_file import (
+    capture_weights,
+    check_about,
+    part_of,
+    read_checkpoint,
+    restore_moments,
+    restore_weights,
+    write_checkpoint,
+)
 from textclf_fast.training.distributed import ALONE, Ranks
 from textclf_fast.training.encoded import EncodedTexts
 from textclf_fast.training.interrupts import StopSignals
 from textclf_fast.training.options import TrainingOptions
 from textclf_fast.training.results import EpochResult, Evaluation, History, Step
-
-_FORMAT = "textclf_fast checkpoint"
-_FORMAT_VERSION = "1"
 
 
 @dataclass
@@ -135,29 +140,24 @@ class Checkpoints:
         rng = self._ranks.gather(torch.get_rng_state())  # of each process
         if self._ranks.rank == 0:
             tensors, entries = _capture(self._state, rng)
-            _write(self.path, tensors, {**entries, "about": self._about})
+            write_checkpoint(self.path, tensors, {**entries, "about": self._about})
 
 
 def fingerprint(*data: EncodedTexts) -> str:
-    """A hash of texts and labels."""
+    """A hash of texts, labels and weights."""
     digest = hashlib.sha256()
     for part in data:
         for array in (part.tokens.offsets, part.tokens.values, part.labels.numpy()):
             digest.update(array.tobytes())
+        if part.weights is not None:
+            digest.update(part.weights.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers as they are: a state_dict would bring deferred rows up to date."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _capture(state: TrainingState, rng: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     names: dict[Tensor, str] = {parameter: name for name, parameter in state.model.named_parameters()}
-    tensors = {f"model.{name}": tensor for name, tensor in _own_tensors(state.model).items()}
+    tensors = capture_weights(state.model, state.optimizer)
     tensors.update({f"best.{name}": tensor for name, tensor in state.best.items()})
-    for parameter, moments in state.optimizer.state.items():
-        tensors.update({f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()})
     if isinstance(state.optimizer, DeferredAdam):
         for parameter, (history, done) in state.optimizer.backlog().items():
             tensors[f"backlog.{names[parameter]}.history"] = history
@@ -177,11 +177,11 @@ def _capture(state: TrainingState, rng: Tensor) -> tuple[dict[str, Tensor], dict
 
 
 def _restore(path: Path, state: TrainingState, about: Mapping[str, Any], ranks: Ranks) -> None:
-    tensors, entries = _read(path)
-    _check_about(path, entries.get("about"), about)
+    tensors, entries = read_checkpoint(path)
+    check_about(path, entries.get("about"), about)
     try:
-        _fill(_own_tensors(state.model), _part(tensors, "model."))
-        state.best = _part(tensors, "best.")
+        restore_weights(state.model, tensors)
+        state.best = part_of(tensors, "best.")
         _restore_optimizer(state, tensors)
         _restore_steps(state, tensors, entries)
         state.rng = tensors["rng"][ranks.rank].clone()
@@ -190,16 +190,7 @@ def _restore(path: Path, state: TrainingState, about: Mapping[str, Any], ranks: 
 
 
 def _restore_optimizer(state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
-    for name, parameter in state.model.named_parameters():
-        moments = {
-            key: _part(tensors, f"optimizer.{name}.")[key]
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"optimizer.{name}.{key}" in tensors
-        }
-        if moments:
-            if any(moments[key].shape != parameter.shape for key in ("exp_avg", "exp_avg_sq")):
-                raise ValueError(f"the moments of {name} are of shape {tuple(moments['exp_avg'].shape)}")
-            state.optimizer.state[parameter] = moments
+    restore_moments(state.model, state.optimizer, tensors)
     if isinstance(state.optimizer, DeferredAdam):
         parameters = dict(state.model.named_parameters())
         names = {key.split(".", 1)[1].rsplit(".", 1)[0] for key in tensors if key.startswith("backlog.")}
@@ -218,73 +209,3 @@ def _restore_steps(state: TrainingState, tensors: Mapping[str, Tensor], entries:
         state.history.epochs.append(EpochResult(epoch, steps, Evaluation(**entry["held_out"])))
     epoch = len(state.history.epochs)
     state.steps = [Step(epoch, place, *rest) for place, rest in enumerate(numbers)]
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Copies, in memory that is aligned as torch's: some kernels' sums depend on that."""
-    return {name.removeprefix(prefix): t.clone() for name, t in tensors.items() if name.startswith(prefix)}
-
-
-@torch.no_grad()
-def _fill(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> None:
-    if targets.keys() != sources.keys():
-        raise ValueError(f"expected weights {sorted(targets)}, got {sorted(sources)}")
-    for name, target in targets.items():
-        if target.shape != sources[name].shape:
-            raise ValueError(f"{name}: expected shape {tuple(target.shape)}, got {tuple(sources[name].shape)}")
-        target.copy_(sources[name])
-
-
-def _check_about(path: Path, found: Any, expected: Mapping[str, Any]) -> None:
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: not a checkpoint: there is no word of its training")
-    for name in [*expected, *found]:
-        if found.get(name) != expected.get(name):
-            if name == "data":
-                raise DataError(f"{path}: is of a training on other texts or labels, or with another vocabulary")
-            raise DataError(
-                f"{path}: is of a training with {name} {found.get(name)}, not {expected.get(name)}: a training goes on "
-                "with the options that it began with"
-            )
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], entries: Mapping[str, Any]) -> None:
-    from safetensors.torch import save
-
-    # Copies: safetensors refuses tensors that share memory, as some users tie weights.
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "entries": json.dumps(entries)}
-    content = save(copies, metadata)
-    try:
-        with whole_file(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise OSError(
-            f"{path}: this checkpoint could not be written ({error.strerror or error}); the one before it is whole"
-            if path.exists()
-            else f"{path}: this checkpoint could not be written ({error.strerror or error})"
-        ) from error
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise DataError(f"{path}: not a {_FORMAT}")
-            if metadata.get("format_version") != _FORMAT_VERSION:
-                raise DataError(
-                    f"{path}: is of format version {metadata.get('format_version')}, expected {_FORMAT_VERSION}: it "
-                    "needs another version of textclf_fast"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            entries = json.loads(metadata["entries"])
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read, or is cut short: {error}") from error
-    except (KeyError, ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: not a checkpoint: {error}") from error
-    return tensors, entries

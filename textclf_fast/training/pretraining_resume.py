@@ -1,0 +1,165 @@
+"""A pre-training that goes on after it was stopped or killed, to the same bits; and what there is of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textclf_fast.models import LanguageModel
+from textclf_fast.nn.lstm import States
+from textclf_fast.text import DataError
+from textclf_fast.training.checkpoint_file import (
+    capture_weights,
+    check_about,
+    read_checkpoint,
+    restore_moments,
+    restore_weights,
+    write_checkpoint,
+)
+
+
+@dataclass(frozen=True)
+class PretrainingStep:
+    """One update: its epoch (from 0), how much of the training is over (0 to 1), loss, tokens, and seconds."""
+
+    epoch: int
+    done: float
+    loss: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PretrainingEpoch:
+    """An epoch (from 0), whole or cut short: mean loss, tokens and seconds; the perplexity on held-out texts."""
+
+    epoch: int
+    loss: float
+    tokens: int
+    seconds: float
+    perplexity: float | None
+
+
+@dataclass
+class PretrainingState:
+    """All that changes while a language model is trained.
+
+    Attributes:
+        model, optimizer: what is trained, and by what.
+        epochs: those that are over.
+        steps: those of the epoch that has begun.
+        states: of the LSTM after the last of them.
+        seconds: since the training began, without the time between a stop and going on.
+        rng: the state of torch's generator, where a training is to go on.
+    """
+
+    model: LanguageModel
+    optimizer: torch.optim.Optimizer
+    epochs: list[PretrainingEpoch] = field(default_factory=list)
+    steps: list[PretrainingStep] = field(default_factory=list)
+    states: States | None = None
+    seconds: float = 0.0
+    rng: Tensor | None = None
+
+
+class PretrainingCheckpoints:
+    """Where `pretrain` writes what it needs to go on, and when: after each epoch, and when it is told to stop.
+
+    As :class:`textclf_fast.training.Checkpoints` of a classifier's training. What ends after some minutes ends
+    elsewhere each time, whether it was stopped or not.
+
+    Args:
+        path: the file.
+        every: also after so many steps.
+        resume: go on from the file, if it is there.
+        on_resume: is told the epoch and the step, both from 0, at which it goes on.
+
+    Raises:
+        ValueError: `every` below 1.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        every: int | None = None,
+        resume: bool = False,
+        on_resume: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if every is not None and every < 1:
+            raise ValueError(f"every: expected at least 1, got {every}")
+        self.path = path
+        self._every = every
+        self._resume = resume
+        self._on_resume = on_resume
+        self._state: PretrainingState
+        self._about: dict[str, Any] = {}
+
+    def begin(self, state: PretrainingState, options: Mapping[str, Any], data: tuple[NDArray[Any] | None, ...]) -> None:
+        """Binds them to a training, which goes on where the file says.
+
+        Raises:
+            DataError: the file cannot be read, or is of another training. The message says what differs.
+        """
+        self._state = state
+        digest = hashlib.sha256()
+        for part in data:
+            digest.update(b"" if part is None else np.ascontiguousarray(part).data)
+        self._about = {
+            **options,
+            **{f"model.{name}": value for name, value in json.loads(json.dumps(state.model.config)).items()},
+            "data": digest.hexdigest(),
+        }
+        if self._resume and self.path.exists():
+            _restore(self.path, state, self._about)
+            if self._on_resume is not None:
+                self._on_resume(len(state.epochs), len(state.steps))
+
+    def after_step(self, stop: bool) -> None:
+        """Writes one where it is time to, or training stops."""
+        if stop or (self._every is not None and len(self._state.steps) % self._every == 0):
+            self.write()
+
+    def write(self) -> None:
+        """Writes one now.
+
+        Raises:
+            OSError: the disk is full, or the like. The one before is there still.
+        """
+        state = self._state
+        tensors = capture_weights(state.model, state.optimizer)
+        tensors["rng"] = torch.get_rng_state()
+        if state.states is not None:
+            tensors["states.h"], tensors["states.c"] = state.states
+        entries = {
+            "epochs": [dataclasses.asdict(epoch) for epoch in state.epochs],
+            "steps": [dataclasses.astuple(step) for step in state.steps],
+            "seconds": state.seconds,
+            "about": self._about,
+        }
+        write_checkpoint(self.path, tensors, entries)
+
+
+def _restore(path: Path, state: PretrainingState, about: Mapping[str, Any]) -> None:
+    tensors, entries = read_checkpoint(path)
+    check_about(path, entries.get("about"), about)
+    try:
+        restore_weights(state.model, tensors)
+        restore_moments(state.model, state.optimizer, tensors)
+        state.epochs = [PretrainingEpoch(**epoch) for epoch in entries["epochs"]]
+        state.steps = [PretrainingStep(*step) for step in entries["steps"]]
+        if state.steps:
+            state.states = tensors["states.h"].clone(), tensors["states.c"].clone()
+        state.seconds = float(entries["seconds"])
+        state.rng = tensors["rng"].clone()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: is not a checkpoint of this language model: {error}") from error
