@@ -32,8 +32,8 @@ static TEXTCLF_INLINE void multiply_input(typename Simd<T>::V (&sum)[R][NV], con
   }
 }
 
-// Rows [row, row_end) of the table of gates, from those of x.  A block's panel of W_ih, at
-// I = 100 and 8 lanes 13 kB, is read for some tiles of rows while it is in the first-level cache.
+// Rows [row, row_end) of the table of gates, from those of x.  A block's panel of W_ih, at I = 100 and 8 lanes 13 kB,
+// is read for some tiles of rows while it is in the first-level cache.
 template <class T>
 static void project_input(const LstmForward<T>& p, int64_t direction, const T* panels, int64_t row, int64_t row_end) {
   using S = Simd<T>;
