@@ -1,4 +1,4 @@
-"""Python face of the ops: one function each, and autograd. (Fake kernels: fake_kernels.py.)
+"""Python face of the ops: one function each. (Their gradients: autograd.py; fake kernels: fake_kernels.py.)
 
 The schemas are in csrc/ops.cpp, the packed layout in csrc/lstm_problem.h.  Letters: T steps, B rows, N positions =
 sum of lengths, D directions, H hidden units, P numbers of h, R gate rows, V vocabulary.
@@ -6,36 +6,22 @@ sum of lengths, D directions, H hidden units, P numbers of h, R gate rows, V voc
 
 from __future__ import annotations
 
-from types import NoneType
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
+from textclf_fast.autograd import GatherRows, Lstm, LstmLayer, LstmWithCells, ScatterRows
+from textclf_fast.autograd import transformed as transformed
 from textclf_fast.reference import gates_dtype as gates_dtype
 from textclf_fast.reference import (
     gather_rows_reference,
     layout_in_place_reference,
     lstm_cells_reference,
-    lstm_layer_reference,
     lstm_reference,
     scatter_rows_reference,
 )
 
-_libraries.load()
 _ops = torch.ops.textclf_fast
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func or forward-mode differentiation is at work.
-
-    Ops with an autograd formula in Python have no rule for these, and drop a tangent without a word.
-    """
-    # Private names, pinned by a test: the levels of vmap, grad, jvp and the like; those of forward mode.
-    # (No comparison with None: torch.compile has a wrapper in its place.)
-    layers = torch._C._functorch.peek_interpreter_stack()
-    return not isinstance(layers, NoneType) or torch.autograd.forward_ad._current_level >= 0
 
 
 def exports_to_onnx() -> bool:
@@ -93,7 +79,7 @@ def lstm(
         return lstm_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
     if _recorded(gates, w_hh, h0, c0, w_hr):
         if not torch.compiler.is_compiling():
-            return _Lstm.apply(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
+            return Lstm.apply(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
         output, h_n, c_n, _, _ = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
         return output, h_n, c_n
     return _ops.lstm_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, need_output, w_hr)
@@ -134,7 +120,7 @@ def lstm_layer(
     """
     tensors = (x, w_ih, w_hh, h0, c0) if bias is None else (x, w_ih, w_hh, h0, c0, bias)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return _LstmLayer.apply(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0)
+        return LstmLayer.apply(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0)
     return _ops.lstm_layer_inference(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0, panels, need_output)
 
 
@@ -153,7 +139,7 @@ def lstm_with_cells(
         return lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
     if _recorded(gates, w_hh, h0, c0, w_hr):
         if not torch.compiler.is_compiling():
-            return _LstmWithCells.apply(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
+            return LstmWithCells.apply(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
         output, h_n, c_n, _, cells = _ops.lstm_training(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
         return output, h_n, c_n, cells
     return _ops.lstm_cells_inference(gates, index, batch_sizes, w_hh, h0, c0, panels, w_hr)
@@ -245,7 +231,7 @@ def gather_rows(table: Tensor, rows: Tensor, no_grad: int = -1) -> Tensor:
     if transformed():
         return gather_rows_reference(table, rows, no_grad)
     if torch.is_grad_enabled() and table.requires_grad and not torch.compiler.is_compiling():
-        return _GatherRows.apply(table, rows, no_grad)
+        return GatherRows.apply(table, rows, no_grad)
     return _ops.gather_rows(table, rows, no_grad)
 
 
@@ -266,7 +252,7 @@ def scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     if transformed():
         return scatter_rows_reference(values, rows, count, -1)
     if torch.is_grad_enabled() and values.requires_grad and not torch.compiler.is_compiling():
-        return _ScatterRows.apply(values, rows, count)
+        return ScatterRows.apply(values, rows, count)
     return _ops.scatter_rows(values, rows, count, -1)
 
 
@@ -382,229 +368,3 @@ def adam_rows_(
     with torch.no_grad():
         _ops.adam_rows_(param, exp_avg, exp_avg_sq, done, rows, grad, history, steps)
     torch.autograd.graph.increment_version((param, exp_avg, exp_avg_sq, done))
-
-
-# ---- Autograd ------------------------------------------------------------------------------------
-#
-# The formulas are registered with the ops, for torch.compile; eager calls take them by way of autograd.Function, which
-# costs some 40 us less for a training step.
-
-
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden_sequence, _, _, activations, cells = output
-    saved = (*inputs, hidden_sequence, activations, cells)
-    ctx.given = [t is not None for t in saved]
-    ctx.save_for_backward(*[t for t in saved if t is not None])  # AOTAutograd saves no None
-    ctx.mark_non_differentiable(activations)
-    ctx.set_materialize_grads(False)
-
-
-def _backward_of_training(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    output, h_n, c_n, _, cells = grads
-    saved = iter(ctx.saved_tensors)
-    return _backward(ctx, [next(saved) if given else None for given in ctx.given], output, h_n, c_n, cells)
-
-
-def _backward(ctx: Any, saved: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    """From the gradients of output, h_n, c_n and, where they were given out, of cells.
-
-    saved: the inputs, output, activations and cells.
-    """
-    if all(grad is None for grad in grads):
-        return (None,) * 7
-    *inputs, output, activations, cells = saved
-    if _differentiated_in_turn():
-        return _differentiable_backward(ctx.needs_input_grad, grads, *inputs)
-    gates, index, batch_sizes, w_hh, h0, c0, w_hr = inputs
-    need_gates, need_w_hh = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
-    need_w_hr = w_hr is not None and ctx.needs_input_grad[6]
-    grad_cells = grads[3] if len(grads) > 3 else None
-    rest = need_w_hh, grad_cells, w_hr, need_w_hr, need_gates
-    grad_gates, grad_w_hh, grad_h0, grad_c0, grad_w_hr = _ops.lstm_backward(
-        *grads[:3], activations, cells, output, index, gates.size(1), batch_sizes, w_hh, h0, c0, *rest
-    )
-    grad_w_hh, grad_w_hr = grad_w_hh if need_w_hh else None, grad_w_hr if need_w_hr else None
-    return grad_gates if need_gates else None, None, None, grad_w_hh, grad_h0, grad_c0, grad_w_hr
-
-
-def _differentiated_in_turn() -> bool:
-    """Whether the gradients that a backward computes are: by ``create_graph=True``, or by tangents in forward mode."""
-    return torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0
-
-
-def _differentiable_backward(
-    needs_grad: tuple[bool, ...],
-    grads: tuple[Tensor | None, ...],
-    gates: Tensor,
-    index: Tensor | None,
-    batch_sizes: Tensor,
-    w_hh: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    w_hr: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    """The same gradients by way of the plain-PyTorch reference, slower, with a graph and tangents of their own."""
-    used = [i for i, grad in enumerate(grads) if grad is not None]
-
-    def layer(gates: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, w_hr: Tensor | None = None) -> list[Tensor]:
-        outputs = lstm_cells_reference(gates, index, batch_sizes, w_hh, h0, c0, w_hr)
-        return [outputs[i] for i in used]
-
-    # Not torch.autograd.grad: the transforms that may be at work outside of this backward are nested around it.
-    inputs = (gates, w_hh, h0, c0) if w_hr is None else (gates, w_hh, h0, c0, w_hr)
-    found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
-    places = (found[0], None, None, *found[1:4], None if w_hr is None else found[4])  # among the arguments
-    needs_grad = (*needs_grad, False)[:7]  # in graphs a w_hr of None is no argument
-    return tuple(grad if needed else None for grad, needed in zip(places, needs_grad, strict=True))
-
-
-class _Lstm(torch.autograd.Function):
-    """lstm_training."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
-        ctx.save_for_backward(*inputs, output, activations, cells)
-        ctx.set_materialize_grads(False)
-        return output, h_n, c_n
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, ctx.saved_tensors, *grads)
-
-
-class _LstmLayer(torch.autograd.Function):
-    """lstm_layer_training."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output, h_n, c_n, activations, cells = _ops.lstm_layer_training(*inputs)
-        ctx.save_for_backward(*inputs, output, activations, cells)
-        ctx.set_materialize_grads(False)
-        return output, h_n, c_n
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if all(grad is None for grad in grads):
-            return (None,) * 8
-        *inputs, output, activations, cells = ctx.saved_tensors
-        if _differentiated_in_turn():
-            return _differentiable_layer_backward(ctx.needs_input_grad, grads, *inputs)
-        x, index, batch_sizes, w_ih, w_hh, _, h0, c0 = inputs
-        need_x, _, _, need_w_ih, need_w_hh, need_bias, _, _ = ctx.needs_input_grad
-        grad_x, grad_w_ih, grad_w_hh, grad_bias, grad_h0, grad_c0 = _ops.lstm_layer_backward(
-            *grads,
-            activations,
-            cells,
-            output,
-            x,
-            index,
-            batch_sizes,
-            w_ih,
-            w_hh,
-            h0,
-            c0,
-            need_x,
-            need_w_ih,
-            need_w_hh,
-            need_bias,
-        )
-        return (
-            _sum_of_directions(grad_x) if need_x else None,
-            None,
-            None,
-            grad_w_ih if need_w_ih else None,
-            grad_w_hh if need_w_hh else None,
-            grad_bias if need_bias else None,
-            grad_h0,
-            grad_c0,
-        )
-
-
-def _sum_of_directions(shares: Tensor) -> Tensor:
-    return shares.squeeze(0) if shares.size(0) == 1 else shares.sum(0)
-
-
-def _differentiable_layer_backward(
-    needs_grad: tuple[bool, ...],
-    grads: tuple[Tensor | None, ...],
-    x: Tensor,
-    index: Tensor | None,
-    batch_sizes: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    bias: Tensor | None,
-    h0: Tensor,
-    c0: Tensor,
-) -> tuple[Tensor | None, ...]:
-    """As :func:`_differentiable_backward`."""
-    used = [i for i, grad in enumerate(grads) if grad is not None]
-
-    def layer(x: Tensor, w_ih: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, bias: Tensor | None = None) -> Any:
-        outputs = lstm_layer_reference(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0)
-        return [outputs[i] for i in used]
-
-    inputs = (x, w_ih, w_hh, h0, c0) if bias is None else (x, w_ih, w_hh, h0, c0, bias)
-    found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
-    places = (found[0], None, None, found[1], found[2], None if bias is None else found[5], found[3], found[4])
-    return tuple(grad if needed else None for grad, needed in zip(places, needs_grad, strict=True))
-
-
-class _LstmWithCells(torch.autograd.Function):
-    """lstm_training, with the cell states for the caller."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        output, h_n, c_n, activations, cells = _ops.lstm_training_forward(*inputs)
-        ctx.save_for_backward(*inputs, output, activations, cells)
-        ctx.set_materialize_grads(False)
-        return output, h_n, c_n, cells
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, ctx.saved_tensors, *grads)
-
-
-torch.library.register_autograd("textclf_fast::lstm_training", _backward_of_training, setup_context=_save_for_backward)
-
-
-def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
-    ctx.size, ctx.skip = inputs[0].size(0), inputs[-1]
-
-
-def _gather_rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (rows,) = ctx.saved_tensors
-    scatter = scatter_rows_reference if _differentiated_in_turn() else _ops.scatter_rows
-    return scatter(grad, rows, ctx.size, ctx.skip), None, None
-
-
-torch.library.register_autograd("textclf_fast::gather_rows", _gather_rows_backward, setup_context=_save_rows)
-
-
-class _GatherRows(torch.autograd.Function):
-    """gather_rows."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor, no_grad: int) -> Tensor:
-        _save_rows(ctx, (table, rows, no_grad), table)
-        return _ops.gather_rows(table, rows, no_grad)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _gather_rows_backward(ctx, grad)
-
-
-class _ScatterRows(torch.autograd.Function):
-    """scatter_rows, from which no row is left out."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.set_materialize_grads(False)
-        return _ops.scatter_rows(values, rows, count, -1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        (rows,) = ctx.saved_tensors
-        return None if grad is None else gather_rows(grad, rows), None, None
