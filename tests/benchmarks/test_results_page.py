@@ -91,7 +91,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
         "Baselines: not measured, `textclf-fast baseline langid60 --tokenizer character --json > "
         "benchmarks/results/baseline-langid60.json`.",
         "Baselines: not measured, `textclf-fast baseline 20ng --json > benchmarks/results/baseline-20ng.json`.",
-        "64 connections for 30 s on loopback: not measured, `python -m benchmarks.serve`.",
+        "64 connections on loopback, the median of rounds of 30 s: not measured, `python -m benchmarks.serve`.",
     ):
         assert f"\n{line}\n" in page
     assert "![" not in page
