@@ -240,19 +240,32 @@ class GatherRows(torch.autograd.Function):
         return _gather_rows_backward(ctx, grad)
 
 
+def _save_places(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.skip = inputs[-1]
+    ctx.set_materialize_grads(False)
+
+
+def _scatter_rows_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return None, None, None, None
+    (rows,) = ctx.saved_tensors
+    gather = gather_rows_reference if _differentiated_in_turn() else _ops.gather_rows
+    found = gather(grad, rows, -1)
+    return found if ctx.skip < 0 else found.masked_fill((rows == ctx.skip).unsqueeze(1), 0), None, None, None
+
+
+torch.library.register_autograd("textclf_fast::scatter_rows", _scatter_rows_backward, setup_context=_save_places)
+
+
 class ScatterRows(torch.autograd.Function):
-    """scatter_rows, from which no row is left out."""
+    """scatter_rows."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.set_materialize_grads(False)
-        return _ops.scatter_rows(values, rows, count, -1)
+    def forward(ctx: Any, values: Tensor, rows: Tensor, count: int, skip: int) -> Tensor:
+        _save_places(ctx, (values, rows, count, skip), values)
+        return _ops.scatter_rows(values, rows, count, skip)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        (rows,) = ctx.saved_tensors
-        if grad is None:
-            return None, None, None
-        gather = gather_rows_reference if _differentiated_in_turn() else _ops.gather_rows
-        return gather(grad, rows, -1), None, None
+        return _scatter_rows_backward(ctx, grad)

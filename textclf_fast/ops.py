@@ -252,7 +252,7 @@ def scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     if transformed():
         return scatter_rows_reference(values, rows, count, -1)
     if torch.is_grad_enabled() and values.requires_grad and not torch.compiler.is_compiling():
-        return ScatterRows.apply(values, rows, count)
+        return ScatterRows.apply(values, rows, count, -1)
     return _ops.scatter_rows(values, rows, count, -1)
 
 

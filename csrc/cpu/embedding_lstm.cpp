@@ -20,7 +20,6 @@ Inferred embedding_lstm_inference(const Tensor& table, const Tensor& ids, const 
   check_gates_dtype(table, "table", w_hh);
   const int64_t projected = w_hr ? w_hh.size(2) : 0;
   if (computes_as_float(w_hh, w_hr)) {
-    constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
     const auto [output, h_n, c_n] = embedding_lstm_inference(table, ids, lengths, batch_first, as(kFloat, w_hh),
                                                              std::nullopt, need_output, as(kFloat, w_hr));
     return {as(kBFloat16, output), as(kBFloat16, h_n), as(kBFloat16, c_n)};

@@ -24,7 +24,6 @@ Results forward(const Tensor& gates, const std::optional<Tensor>& index, const T
   check_gates_dtype(gates, "gates", w_hh);
   check_index_range(index, s.gate_rows);
   if (computes_as_float(w_hh, w_hr)) {
-    constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
     const Results r = forward(gates, index, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), std::nullopt,
                               need_output, need_activations, need_cells, as(kFloat, w_hr));
     return {as(kBFloat16, r.output), as(kBFloat16, r.h_n), as(kBFloat16, r.c_n), as(kBFloat16, r.activations),
@@ -88,9 +87,7 @@ Tensor pack_recurrent(const Tensor& w_hh, const std::optional<Tensor>& w_hr, con
     STD_TORCH_CHECK(sizes.input > 0, "w_ih: expected I > 0, got 0");
     check_like(*w_ih, "w_ih", w_hh, "w_hh");
   }
-  // (Numbers of x are multiplied in pairs, too, where they are bfloat16.)
-  if (computes_as_float(w_hh, w_hr) || (w_hh.scalar_type() == ScalarType::BFloat16 && sizes.input % 2 != 0))
-    return uninitialized(w_hh, {panels_size<BFloat16>(directions, sizes)});
+  if (computes_as_float(w_hh, w_hr, w_ih)) return uninitialized(w_hh, {panels_size<BFloat16>(directions, sizes)});
   const Tensor w_hh_c = dense(w_hh);
   const auto w_hr_c = dense(w_hr), w_ih_c = dense(w_ih);
   Tensor panels;
@@ -119,7 +116,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   check_like(cells, "cells", activations);
   check_like(output, "output", activations);
   if (computes_as_float(w_hh, w_hr)) {
-    constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
     const auto [gates, weight, h, c, projection] = lstm_backward(
         as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations), as(kFloat, cells),
         as(kFloat, output), index, gate_rows, batch_sizes, as(kFloat, w_hh), as(kFloat, h0), as(kFloat, c0), need_w_hh,

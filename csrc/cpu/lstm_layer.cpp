@@ -45,12 +45,6 @@ CheckedShape check_with_input(const Tensor& x, const Maybe& index, const Tensor&
   return checked;
 }
 
-// As computes_as_float: the input's numbers are multiplied in pairs, too.
-bool layer_computes_as_float(const Tensor& w_ih, const Tensor& w_hh) {
-  return computes_as_float(w_hh) || (w_hh.scalar_type() == ScalarType::BFloat16 && w_ih.size(2) % 2 != 0);
-}
-constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
-
 struct Results {
   Tensor output, h_n, c_n;
   Maybe activations, cells;
@@ -61,7 +55,7 @@ Results forward(const Tensor& x, const Maybe& index, const Tensor& batch_sizes, 
                 bool trains) {
   const auto checked = check_with_input(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0);
   const LstmShape& s = checked.shape;
-  if (layer_computes_as_float(w_ih, w_hh)) {
+  if (computes_as_float(w_hh, std::nullopt, w_ih)) {
     const Results r = forward(as(kFloat, x), index, batch_sizes, as(kFloat, w_ih), as(kFloat, w_hh), bias,
                               as(kFloat, h0), as(kFloat, c0), std::nullopt, need_output, trains);
     return {as(kBFloat16, r.output), as(kBFloat16, r.h_n), as(kBFloat16, r.c_n), as(kBFloat16, r.activations),
@@ -125,7 +119,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_backward(
     if (t) check_shape(*t, name, shape), check_like(*t, name, x, "x");
     return dense(t);
   };
-  if (layer_computes_as_float(w_ih, w_hh)) {
+  const Maybe activations_c = checked_like(activations, "activations", {D, N, 4 * H});
+  const Maybe cells_c = checked_like(cells, "cells", {D, N, H});
+  const Maybe output_c = checked_like(output, "output", {N, D * H});
+  const Maybe grad_output_c = checked_like(grad_output, "grad_output", {N, D * H});
+  const Maybe grad_h_n_c = checked_like(grad_h_n, "grad_h_n", {D, B, H});
+  const Maybe grad_c_n_c = checked_like(grad_c_n, "grad_c_n", {D, B, H});
+  if (computes_as_float(w_hh, std::nullopt, w_ih)) {
     const auto [x_, w_ih_, w_hh_, bias_, h0_, c0_] = lstm_layer_backward(
         as(kFloat, grad_output), as(kFloat, grad_h_n), as(kFloat, grad_c_n), as(kFloat, activations), as(kFloat, cells),
         as(kFloat, output), as(kFloat, x), index, batch_sizes, as(kFloat, w_ih), as(kFloat, w_hh), as(kFloat, h0),
@@ -133,12 +133,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_layer_backward(
     return {as(kBFloat16, x_),  as(kBFloat16, w_ih_), as(kBFloat16, w_hh_), bias_,
             as(kBFloat16, h0_), as(kBFloat16, c0_)};
   }
-  const Maybe activations_c = checked_like(activations, "activations", {D, N, 4 * H});
-  const Maybe cells_c = checked_like(cells, "cells", {D, N, H});
-  const Maybe output_c = checked_like(output, "output", {N, D * H});
-  const Maybe grad_output_c = checked_like(grad_output, "grad_output", {N, D * H});
-  const Maybe grad_h_n_c = checked_like(grad_h_n, "grad_h_n", {D, B, H});
-  const Maybe grad_c_n_c = checked_like(grad_c_n, "grad_c_n", {D, B, H});
   const Tensor x_c = dense(x), w_ih_c = dense(w_ih), w_hh_c = dense(w_hh), h0_c = dense(h0), c0_c = dense(c0);
   const ScalarType given = x.scalar_type(), summed = given == kBFloat16 ? kFloat : given;
   const auto wanted = [&](bool need, const std::vector<int64_t>& shape, ScalarType dtype) {

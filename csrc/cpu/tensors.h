@@ -80,11 +80,15 @@ void dispatch(const Tensor& t, const char* name, const F& f) {
   }
 }
 
+constexpr auto kFloat = ScalarType::Float, kBFloat16 = ScalarType::BFloat16;
+
 // Whether a layer of bfloat16 has to be computed as one of float: sets that do not multiply bfloat16 store it and no
-// more; and pairs of numbers of h, or of units where those are projected, want an even number of them.
-inline bool computes_as_float(const Tensor& w_hh, const std::optional<Tensor>& w_hr = std::nullopt) {
-  const auto is_odd = [](const Tensor& w) { return w.size(w.dim() - 1) % 2 != 0; };
-  return w_hh.scalar_type() == ScalarType::BFloat16 && (!has_bfloat16() || is_odd(w_hh) || (w_hr && is_odd(*w_hr)));
+// more; and pairs of numbers of h, of units where those are projected, of x where that is, want an even number of them.
+inline bool computes_as_float(const Tensor& w_hh, const std::optional<Tensor>& w_hr = std::nullopt,
+                              const std::optional<Tensor>& w_ih = std::nullopt) {
+  const auto is_odd = [](const std::optional<Tensor>& w) { return w && w->size(w->dim() - 1) % 2 != 0; };
+  return w_hh.scalar_type() == ScalarType::BFloat16 &&
+         (!has_bfloat16() || is_odd(w_hh) || is_odd(w_hr) || is_odd(w_ih));
 }
 inline Tensor as(ScalarType dtype, const Tensor& t) { return torch::stable::to(t, dtype); }
 inline std::optional<Tensor> as(ScalarType dtype, const std::optional<Tensor>& t) {

@@ -27,12 +27,14 @@ def test_rows_are_those_of_an_embedding(padding: int) -> None:
 
 def test_opcheck_rows() -> None:
     table = torch.randn(V, H, dtype=torch.float64, requires_grad=True)
-    values = torch.randn(3, H, dtype=torch.float64)
+    values = torch.randn(3, H, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor([3, 0, 7])
     torch.library.opcheck(OPS.gather_rows, (table, rows, 3))
     torch.library.opcheck(OPS.scatter_rows, (values, rows, V, 3))
     assert torch.autograd.gradcheck(lambda t: OPS.gather_rows(t, rows, -1), table)
     assert torch.autograd.gradgradcheck(lambda t: OPS.gather_rows(t, rows, 3).square(), table)
+    for skip in (-1, 3):
+        assert torch.autograd.gradcheck(lambda v, skip=skip: OPS.scatter_rows(v, rows, V, skip), values)
 
 
 def test_large_gradients_of_rows() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,45 @@ from textclf_fast.text.files import whole_file
 
 _FORMAT = "textclf_fast checkpoint"
 _FORMAT_VERSION = "1"
+
+
+class CheckpointFile:
+    """Where a training writes what it needs to go on, how often, and whether it is to go on from there.
+
+    Args:
+        path: the file.
+        every: also after so many steps.
+        resume: go on from the file, if it is there.
+        on_resume: is told the epoch and the step, both from 0, at which it goes on.
+
+    Raises:
+        ValueError: `every` below 1.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        every: int | None = None,
+        resume: bool = False,
+        on_resume: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if every is not None and every < 1:
+            raise ValueError(f"every: expected at least 1, got {every}")
+        self.path = Path(path)
+        self._every = every
+        self._resume = resume
+        self._on_resume = on_resume
+        self._about: dict[str, Any] = {}  # the training: its options, model and data
+
+    def _goes_on(self) -> bool:
+        return self._resume and self.path.exists()
+
+    def _is_due(self, steps: int) -> bool:
+        return self._every is not None and steps % self._every == 0
+
+    def _tell(self, epoch: int, step: int) -> None:
+        if self._on_resume is not None:
+            self._on_resume(epoch, step)
 
 
 def capture_weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

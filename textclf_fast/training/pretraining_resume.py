@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from textclf_fast.models import LanguageModel
 from textclf_fast.nn.lstm import States
 from textclf_fast.text import DataError
 from textclf_fast.training.checkpoint_file import (
+    CheckpointFile,
     capture_weights,
     check_about,
     read_checkpoint,
@@ -72,37 +73,16 @@ class PretrainingState:
     rng: Tensor | None = None
 
 
-class PretrainingCheckpoints:
+class PretrainingCheckpoints(CheckpointFile):
     """Where `pretrain` writes what it needs to go on, and when: after each epoch, and when it is told to stop.
 
     As :class:`textclf_fast.training.Checkpoints` of a classifier's training. What ends after some minutes ends
     elsewhere each time, whether it was stopped or not.
 
-    Args:
-        path: the file.
-        every: also after so many steps.
-        resume: go on from the file, if it is there.
-        on_resume: is told the epoch and the step, both from 0, at which it goes on.
-
-    Raises:
-        ValueError: `every` below 1.
+    Its arguments are those of :class:`textclf_fast.training.checkpoint_file.CheckpointFile`.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        every: int | None = None,
-        resume: bool = False,
-        on_resume: Callable[[int, int], None] | None = None,
-    ) -> None:
-        if every is not None and every < 1:
-            raise ValueError(f"every: expected at least 1, got {every}")
-        self.path = path
-        self._every = every
-        self._resume = resume
-        self._on_resume = on_resume
-        self._state: PretrainingState
-        self._about: dict[str, Any] = {}
+    _state: PretrainingState  # from `begin` on
 
     def begin(self, state: PretrainingState, options: Mapping[str, Any], data: tuple[NDArray[Any] | None, ...]) -> None:
         """Binds them to a training, which goes on where the file says.
@@ -119,14 +99,13 @@ class PretrainingCheckpoints:
             **{f"model.{name}": value for name, value in json.loads(json.dumps(state.model.config)).items()},
             "data": digest.hexdigest(),
         }
-        if self._resume and self.path.exists():
+        if self._goes_on():
             _restore(self.path, state, self._about)
-            if self._on_resume is not None:
-                self._on_resume(len(state.epochs), len(state.steps))
+            self._tell(len(state.epochs), len(state.steps))
 
     def after_step(self, stop: bool) -> None:
         """Writes one where it is time to, or training stops."""
-        if stop or (self._every is not None and len(self._state.steps) % self._every == 0):
+        if stop or self._is_due(len(self._state.steps)):
             self.write()
 
     def write(self) -> None:

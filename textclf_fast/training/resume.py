@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from textclf_fast.optim import DeferredAdam
 from textclf_fast.text import DataError
 from textclf_fast.training.checkpoint_file import (
+    CheckpointFile,
     capture_weights,
     check_about,
     part_of,
@@ -24,7 +25,7 @@ from textclf_fast.training.checkpoint_file import (
     restore_weights,
     write_checkpoint,
 )
-from textclf_fast.training.distributed import ALONE, Ranks
+from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.encoded import EncodedTexts
 from textclf_fast.training.interrupts import StopSignals
 from textclf_fast.training.options import TrainingOptions
@@ -56,7 +57,7 @@ class TrainingState:
         return sum(len(result.steps) for result in self.history.epochs) + len(self.steps)
 
 
-class Checkpoints:
+class Checkpoints(CheckpointFile):
     """Where `fit` writes what it needs to go on, and when: after each epoch, and when it is asked to stop.
 
     A checkpoint is one file of safetensors and JSON, replaced as a whole. It changes nothing in the training: with as
@@ -64,33 +65,12 @@ class Checkpoints:
     never stopped. (On CUDA, in the middle of an epoch, dropout goes on otherwise: its generator is not kept.) SIGINT
     and SIGTERM end the training after the step that is being computed, and with a checkpoint.
 
-    Args:
-        path: the file.
-        every: also after so many steps.
-        resume: go on from the file, if it is there.
-        on_resume: is told the epoch and the step, both from 0, at which it goes on.
-
-    Raises:
-        ValueError: `every` below 1.
+    Its arguments are those of :class:`textclf_fast.training.checkpoint_file.CheckpointFile`.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        every: int | None = None,
-        resume: bool = False,
-        on_resume: Callable[[int, int], None] | None = None,
-    ) -> None:
-        if every is not None and every < 1:
-            raise ValueError(f"every: expected at least 1, got {every}")
-        self.path = Path(path)
-        self._every = every
-        self._resume = resume
-        self._on_resume = on_resume
-        self._state: TrainingState
-        self._about: dict[str, Any] = {}
-        self._ranks: Ranks = ALONE
-        self._signals = StopSignals()
+    _state: TrainingState  # from `begin` on
+    _ranks: Ranks
+    _signals: StopSignals
 
     def begin(
         self, state: TrainingState, options: TrainingOptions, data: tuple[EncodedTexts, ...], ranks: Ranks
@@ -110,10 +90,9 @@ class Checkpoints:
             "processes": ranks.size,
             "data": fingerprint(*data),
         }
-        if self._resume and self.path.exists():
+        if self._goes_on():
             _restore(self.path, state, self._about, ranks)
-            if self._on_resume is not None:
-                self._on_resume(len(state.history.epochs), len(state.steps))
+            self._tell(len(state.history.epochs), len(state.steps))
         return self._signals
 
     def after_step(self) -> None:
@@ -126,7 +105,7 @@ class Checkpoints:
         asked = self._signals.asked
         if self._ranks.size > 1:  # all of them stop, and after the same step
             asked = int(self._ranks.sum(torch.tensor([float(asked)], dtype=torch.float64)))
-        if asked or (self._every is not None and self._state.steps_taken % self._every == 0):
+        if asked or self._is_due(self._state.steps_taken):
             self.write()
         if asked:
             self._signals.stop()
