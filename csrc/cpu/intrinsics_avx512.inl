@@ -20,3 +20,8 @@ static inline __attribute__((always_inline)) __m512 reciprocal(__m512 x) {
   const __m512 y = _mm512_maskz_rcp14_ps(-1, x);
   return _mm512_fmadd_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(1)), y);
 }
+// The lowest byte of each lane: gcc 12 would take it lane by lane.
+using Int32x16 = int32_t __attribute__((vector_size(64)));
+static inline __attribute__((always_inline)) __m128i low_bytes(Int32x16 v) {
+  return _mm512_maskz_cvtepi32_epi8(-1, (__m512i)v);
+}

@@ -7,16 +7,20 @@
 namespace textclf_fast::cpu {
 
 // Threads that compute one direction of a layer together.  Each step is cut into parts; a thread takes its own part,
-// then whatever part nobody has begun, then waits until all are done.  So the work ends however many of the threads
+// and that of another which does not come, then waits until all are done.  So the work ends however many of the threads
 // come, even one alone, and in whatever order.
 struct Team {
-  int64_t parts = 1;
-  int64_t* claimed = nullptr;    // (parts), a cache line apart: the phase that is to be claimed next
-  int64_t* done = nullptr;       // parts finished, of all phases
+  // How far a part has come, in phases: those that a thread has taken, and those that are done.  Each in a line of its
+  // own: the others look at the first only when they have waited for the second.
+  struct Progress {
+    alignas(64) int64_t claimed = 0;
+    alignas(64) int64_t finished = 0;
+  };
+
+  int64_t parts;
+  Progress* progress;            // (parts)
   bool exceeds_cache = false;    // W_hh is more than a core's cache holds
   bool units_fit_cache = false;  // a part's share of W_hh, by units, fits a core's cache; all of W_hh does not
-
-  static constexpr int64_t kStride = 64 / sizeof(int64_t);
 };
 
 // A direction's weights: W_hh (4H, P), W_hr (P, H) where h is projected, W_ih (4H, I) where the input is.

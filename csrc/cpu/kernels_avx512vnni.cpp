@@ -20,7 +20,6 @@ constexpr int kTileRows = 6, kTileVectors = 4;
 
 // vpdpbusd: four products a lane, of unsigned and signed bytes, and their sum, without saturation.
 #define TEXTCLF_UNSIGNED_H
-using Int32x16 = int32_t __attribute__((vector_size(64)));
 static inline __attribute__((always_inline)) Int32x16 add_products(Int32x16 acc, Int32x16 w, Int32x16 h) {
   return (Int32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)h, (__m512i)w);
 }

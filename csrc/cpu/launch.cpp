@@ -62,15 +62,12 @@ void run_teams(const LstmShape& shape, int64_t units, int64_t weight_bytes, cons
   // A quarter of the cache is for what else a step reads.
   const bool units_fit_cache = weight_bytes > cache_bytes() / 4 * 3 && weight_bytes <= parts * cache_bytes();
   const Scratch scratch(ScratchUse::kTeams, size_t(D * own_bytes));
-  // A team's counters: one line for each part and one for `done`.
-  const int64_t team_size = (parts + 1) * Team::kStride;
-  std::vector<int64_t> counters(size_t(D * team_size), 0);
+  std::vector<Team::Progress> progress(size_t(D * parts));
   torch::stable::parallel_for(0, D * parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t direction = i / parts;
-      int64_t* own = counters.data() + direction * team_size;
       run(direction, scratch.data<char>() + direction * own_bytes,
-          Team{parts, own, own + parts * Team::kStride, exceeds_cache, units_fit_cache}, i % parts);
+          Team{parts, progress.data() + direction * parts, exceeds_cache, units_fit_cache}, i % parts);
     }
   });
 }

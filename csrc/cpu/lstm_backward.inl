@@ -235,6 +235,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     return smaller(divide_up(rows, size) * part / team.parts * size, rows);
   };
 
+  Member me{member};
   int64_t phase = 0;
   for (int64_t step = 0; step < s.steps;) {
     int64_t chunk_end = step + 1, count = s.batch_sizes[time(step)];
@@ -303,7 +304,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
       const bool rows_shared = team.parts == 1 || by_rows(team, alive, blocks);
       const int64_t end = rows_shared ? end_of_steps_alone(alive_at, step, chunk_end) : step + 1;
       const int64_t written = rows_shared ? 1 : team.parts;
-      run_phase(team, member, phase++, [&](int64_t part) {
+      run_phase(team, me, phase++, [&](int64_t part) {
         BackwardState<T> own = state;
         for (int64_t i = step; i < end; ++i, own.advance(alive, written)) walk(part, i, rows_shared, own);
       });
@@ -311,7 +312,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     }
 
     if (!p.grad_w_hh && !(kProjected && p.grad_w_hr) && !buffered) continue;
-    run_phase(team, member, phase++, [&](int64_t part) {
+    run_phase(team, me, phase++, [&](int64_t part) {
       char* const own = own_scratch + part * chunk_scratch_bytes<T>(chunk_columns(s));
       const int64_t R = kGradRows<T>, rows = kGates * H;
       if (p.grad_w_hh)
@@ -333,10 +334,10 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
   const bool shared_input = !kProjected && p.x && p.index && p.grad_gates;
   if constexpr (kTableNumbers<T> > 1)
     if (shared_input)
-      run_phase(team, member, phase++, [&](int64_t part) {
+      run_phase(team, me, phase++, [&](int64_t part) {
         narrow_table(p, direction, s.gate_rows * part / team.parts, s.gate_rows * (part + 1) / team.parts);
       });
-  run_phase(team, member, phase++, [&](int64_t part) {
+  run_phase(team, me, phase++, [&](int64_t part) {
     finish_rows(p, direction, state, 0, state.walked, part, team.parts);
     if constexpr (!kProjected)
       if (shared_input)

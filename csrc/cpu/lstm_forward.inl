@@ -63,10 +63,11 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
 
 // kBlocks blocks of kLanes units for R rows of a step, of the matrix unit's for `in_tile` of them: the product, the
 // activations, the new c and the cell's output m, which is h where it is not projected.
-// kInput: the input half of the gates is computed here, too, from x.
-template <class T, int R, int kBlocks, bool kProjected, bool kInput>
+// kInput: the input half of the gates is computed here, too, from x.  Of few rows `order` says how h is multiplied.
+template <class T, int R, int kBlocks, bool kProjected, bool kInput, class F>
 static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t in_tile,
-                         int64_t first_block, const T* panels, bool backwards, const T* h, T* m, Accumulator<T>* c) {
+                         int64_t first_block, const T* panels, const ProductOrder<F>& order, const T* h, T* m,
+                         Accumulator<T>* c) {
   using A = Accumulator<T>;
   using S = Simd<T>;
   using V = typename S::V;
@@ -79,7 +80,7 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   V acc[R][kBlocks * kGates], from_x[kInput ? R : 1][kBlocks * kGates];
   const A* table[R];
   if constexpr (kInput) {
-    multiply_input<T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, backwards);
+    multiply_input<T>(from_x, p.x + position * p.shape.input, p.shape.input, panel, depth, P, order.backwards);
   } else {
     // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
 #pragma GCC unroll 8
@@ -90,7 +91,10 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
       for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
     }
   }
-  multiply<T>(acc, h, h_stride, {panel, depth, 0, P}, backwards);
+  if constexpr (R <= kFewRows)
+    multiply_halves<T>(acc, h, h_stride, {panel, depth, 0, P}, order);
+  else
+    multiply<T>(acc, h, h_stride, {panel, depth, 0, P});
 
   // What the second stage of the cells takes from the first.
   V c_next[kBlocks][R], one_o[kBlocks][R];
@@ -165,20 +169,31 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   const int64_t h_state = direction * s.rows * P, c_state = direction * s.rows * H;
   const int64_t rows_taken = s.rows + kRowsBeyond<T>;
   T* const h0 = take<T>(scratch, rows_taken * h_stride);
-  T* const h[2] = {h0, take<T>(scratch, rows_taken * h_stride)};
+  T* const h[2] = {h0, take<T>(scratch, rows_taken * h_stride)};  // even steps read the first and write the second
   auto* const c = take<Accumulator<T>>(scratch, s.rows * stride);
   T* const unprojected = kProjected ? take<T>(scratch, rows_taken * stride) : nullptr;
   const T* const w_hr_panels = panels + kGates * (P + s.input) * stride;
   const int64_t groups = column_groups<T>(P);
+
+  const auto time = [&](int64_t step) { return direction ? s.steps - 1 - step : step; };
+  const auto alive_at = [&](int64_t step) { return s.batch_sizes[time(step)]; };
+  // Parts that share a step by rows project theirs at once; by units, once the others' are there.
+  const auto rows_shared = [&](int64_t alive) { return team.parts == 1 || by_rows(team, alive, blocks); };
+  // Of few rows h is multiplied in halves, that of the first of two parts' units and that of the second's: a part
+  // begins with its own, while the other's are on their way.
+  const int64_t split = forward_blocks<T>(P) / 2 * L;
+  const bool linked = !kProjected && team.parts == 2 && s.rows <= kFewRows && !rows_shared(1) && !rows_shared(s.rows);
+
+  Member me{member};
   int64_t phase = 0;
-  run_phase(team, member, phase++, [&](int64_t part) {
+  run_phase(team, me, phase++, [&](int64_t part) {
     if constexpr (!kProjected)
       if (p.projected_x)
         project_input(p, direction, panels, s.gate_rows * part / team.parts, s.gate_rows * (part + 1) / team.parts);
     if (part > 0) return;
     for (int64_t i = 0; i < s.rows * h_stride; ++i) h[0][i] = h[1][i] = T{};
     for (int64_t i = 0; i < s.rows * stride; ++i) c[i] = 0;
-    // Both halves start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
+    // Both start as h0: a row of the reverse direction comes alive at its own last step, and finds its h0.
     if (p.h0) {
       copy_rows(p.h0 + h_state, P, h[0], h_stride, s.rows, P);
       copy_rows(p.h0 + h_state, P, h[1], h_stride, s.rows, P);
@@ -186,36 +201,45 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
     if (p.c0) convert_rows(p.c0 + c_state, H, c, stride, s.rows, H);
   });
 
-  const auto time = [&](int64_t step) { return direction ? s.steps - 1 - step : step; };
-  const auto alive_at = [&](int64_t step) { return s.batch_sizes[time(step)]; };
-  // Parts that share a step by rows project theirs at once; by units, once the others' are there.
-  const auto rows_shared = [&](int64_t alive) { return team.parts == 1 || by_rows(team, alive, blocks); };
-
   // Rows from here on end with the step.
   const auto going_on_after = [&](int64_t step) {
     return step + 1 == s.steps ? 0 : direction ? alive_at(step) : alive_at(step + 1);
   };
-  const auto project = [&](int64_t step, int now, const Share& share) {
+  const auto project = [&](int64_t step, const Share& share) {
     project_rows(p, direction, s.offsets[time(step)], share, going_on_after(step), w_hr_panels, unprojected,
-                 h[1 - now]);
+                 h[(step + 1) % 2]);
   };
 
-  // What a part does in a step, which reads the half `now` of h.
-  const auto walk = [&](int64_t part, int64_t step, int now) {
+  // What a part does in a step; `between`, of few rows, between the two halves of its first product.
+  const auto walk = [&](int64_t part, int64_t step, const auto& between) {
     const int64_t t = time(step), alive = s.batch_sizes[t], position = s.offsets[t], going_on = going_on_after(step);
     const bool backwards = s.rows <= kFewRows && t % 2;
-    T* const m = kProjected ? unprojected : h[1 - now];
+    const T* const h_now = h[step % 2];
+    T* const m = kProjected ? unprojected : h[(step + 1) % 2];
     const Share share = share_step(team, part, alive, blocks);
     const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
     const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
       const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
       r += share.row;
-      forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, backwards,
-                                                      h[now] + r * h_stride, m + r * stride, c + r * stride);
+      // The first tile begins with the part's own half of h.  The last one ends with it: that is what the next step's
+      // first tile finds in the nearest cache.
+      const bool begins = i == 0, ends = i + kBlocks == span;
+      const bool second_first = linked && begins ? part == 1 : linked && ends ? part == 0 : backwards;
+      const auto between_first = [&] {
+        if (begins) between();
+      };
+      const ProductOrder order{split, second_first, backwards, between_first};
+      forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, order,
+                                                      h_now + r * h_stride, m + r * stride, c + r * stride);
     };
     int64_t i = 0;
-    if (rows == 1)
-      for (; i + kOneRowGroups <= span; i += kOneRowGroups) tile.template operator()<1, kOneRowGroups>(0, 1, i);
+    const auto side_by_side = [&]<int R, int kBlocks>() {
+      if constexpr (kBlocks > 1)
+        if (rows == R)
+          for (; i + kBlocks <= span; i += kBlocks) tile.template operator()<R, kBlocks>(0, R, i);
+    };
+    side_by_side.template operator()<1, kOneRowGroups>();
+    side_by_side.template operator()<2, kTwoRowGroups>();
     for (; i < span; ++i)
       for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
     const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;
@@ -223,19 +247,20 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
       if (!kProjected) __builtin_memcpy(p.h_n + h_state + r * H + unit, m + r * stride + unit, units * sizeof(T));
       convert_rows(c + r * stride + unit, stride, p.c_n + c_state + r * H + unit, H, 1, units);
     }
-    if (kProjected && rows_shared(alive)) project(step, now, {share.row, share.row_end, 0, groups});
+    if (kProjected && rows_shared(alive)) project(step, {share.row, share.row_end, 0, groups});
   };
 
+  if (linked) return LinkedSteps<decltype(walk)>{team, me, phase, walk}(s.steps);
   for (int64_t step = 0; step < s.steps;) {
     const int64_t alive = alive_at(step);
     const bool alone = rows_shared(alive);
     const int64_t end = alone ? end_of_steps_alone(alive_at, step, s.steps) : step + 1;
-    run_phase(team, member, phase++, [&](int64_t part) {
-      for (int64_t i = step; i < end; ++i) walk(part, i, i % 2);
+    run_phase(team, me, phase++, [&](int64_t part) {
+      for (int64_t i = step; i < end; ++i) walk(part, i, [] {});
     });
     if (kProjected && !alone)
-      run_phase(team, member, phase++, [&](int64_t part) {
-        project(step, step % 2, {0, alive, groups * part / team.parts, groups * (part + 1) / team.parts});
+      run_phase(team, me, phase++, [&](int64_t part) {
+        project(step, {0, alive, groups * part / team.parts, groups * (part + 1) / team.parts});
       });
     step = end;
   }

@@ -34,6 +34,12 @@ static TEXTCLF_INLINE I add_products(I acc, I w, I h) {
   return acc + (((I)pairs << 16) >> 16) + ((I)pairs >> 16);
 }
 
+// The lowest byte of each lane.
+template <class I>
+static TEXTCLF_INLINE Bytes low_bytes(I v) {
+  return __builtin_convertvector(v, Bytes);
+}
+
 static TEXTCLF_INLINE Ints load_ints(const void* p) {
   Ints v;
   __builtin_memcpy(&v, p, sizeof(Ints));
@@ -115,18 +121,19 @@ static __attribute__((noinline)) void int8_cell(const Ints* sums, const Int8Cell
   S::store(at.c, state.c);
   S::store(at.h, cell.h);
   // kRound has zeros in its lowest byte: that of the sum is q, as a signed byte.
-  const Bytes q = __builtin_convertvector((Ints)(cell.h * 127.0f + FloatTraits<float>::kRound), Bytes);
+  const Bytes q = (Bytes)low_bytes((Ints)(cell.h * 127.0f + FloatTraits<float>::kRound));
   const Bytes stored = kUnsignedH ? q ^ int8_t(-128) : q;
   __builtin_memcpy(at.quantised, &stored, sizeof(stored));
   if (at.output) S::store_first(at.output, cell.h, at.count);
 }
 
-// One block of 16 units for the R rows from `row` on; row 0 of the step is at `position`.
-template <int R>
+// One block of 16 units for the R rows from `row` on; row 0 of the step is at `position`.  kHalves: h is multiplied in
+// the two of `order`.
+template <int R, bool kHalves, class F>
 static void int8_tile(const LstmForward<float>& p, const Int8Weights& w, int64_t direction, int64_t position,
-                      int64_t row, int64_t block, bool backwards, const Int8State& state, int now) {
+                      int64_t row, int64_t block, const ProductOrder<F>& order, const Int8State& state, int now) {
   const int64_t H = p.shape.hidden, P = padded<float>(H), stride = int8_stride(H);
-  const int64_t fours = Int8Weights::depth(H) / Int8Weights::kFour;
+  const int64_t depth = Int8Weights::depth(H);
   const int64_t place_of_block = direction * Int8Weights::blocks(H) + block;
   const int8_t* panel = w.numbers + place_of_block * Int8Weights::block_size(H);
   // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
@@ -143,11 +150,23 @@ static void int8_tile(const LstmForward<float>& p, const Int8Weights& w, int64_t
     const int64_t unit = block * Int8Weights::kUnits + lane, count = smaller(Simd<float>::kLanes, H - unit);
     if (count <= 0) return;
     Ints sums[R][kGates] = {};
-    const int8_t* h = state.quantised[now] + row * stride;
-    if (R <= kFewRows && backwards)
-      int8_product<R, -1>(sums, h, stride, panel + lane * Int8Weights::kFour, fours);
-    else
-      int8_product<R, 1>(sums, h, stride, panel + lane * Int8Weights::kFour, fours);
+    const auto product = [&](int64_t from, int64_t end) TEXTCLF_INLINE_LAMBDA {
+      const int8_t* const h = state.quantised[now] + row * stride + from;
+      const int8_t* const w_at = panel + from * kGates * Int8Weights::kUnits + lane * Int8Weights::kFour;
+      if (R <= kFewRows && order.backwards)
+        int8_product<R, -1>(sums, h, stride, w_at, (end - from) / Int8Weights::kFour);
+      else
+        int8_product<R, 1>(sums, h, stride, w_at, (end - from) / Int8Weights::kFour);
+    };
+    if constexpr (kHalves) {
+      for (int half = 0; half < 2; ++half) {
+        const bool second = (half == 1) != order.second_first;
+        product(second ? order.split : 0, second ? depth : order.split);
+        if (half == 0) order.between();
+      }
+    } else {
+      product(0, depth);
+    }
     const int64_t first = place_of_block * kGates * Int8Weights::kUnits + lane;  // in scales and offsets
 #pragma GCC unroll 1
     for (int r = 0; r < R; ++r) {
@@ -174,36 +193,48 @@ static void int8_forward(const LstmForward<float>& p, const Int8Weights& weights
   int8_t* quantised = reinterpret_cast<int8_t*>(scratch);
   float* h = scratch + 2 * quantised_size / int64_t(sizeof(float));
   const Int8State state{h, h + s.rows * P, {quantised, quantised + quantised_size}};
+  Member me{member};
   int64_t phase = 0;
-  run_phase(team, member, phase++, [&](int64_t part) {
+  run_phase(team, me, phase++, [&](int64_t part) {
     if (part > 0) return;
     // Both halves: a row of the reverse direction comes alive at its own last step, and finds zero.
     for (int64_t i = 0; i < 2 * quantised_size; ++i) quantised[i] = kUnsignedH ? int8_t(-128) : int8_t(0);
     for (int64_t i = 0; i < 2 * s.rows * P; ++i) h[i] = 0.0f;
   });
 
-  int now = 0;
-  for (int64_t step = 0; step < s.steps; ++step) {
+  // As in the float forward, two parts with few rows begin with their own half of h; where their steps are short, as to
+  // read a panel in pieces costs 3 % of a step at H = 512.
+  constexpr int64_t kShort = int64_t(1) << 17;  // bytes of W_hh
+  const bool linked = team.parts == 2 && s.rows <= kFewRows && blocks * Int8Weights::block_size(H) <= kShort &&
+                      !by_rows(team, 1, blocks) && !by_rows(team, s.rows, blocks);
+  const int64_t split = blocks / 2 * Int8Weights::kUnits;
+  const auto walk = [&](int64_t part, int64_t step, const auto& between) {
     const int64_t t = direction ? s.steps - 1 - step : step;
     const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
     const bool backwards = s.rows <= kFewRows && t % 2;
     // Rows from here on end with this step.
     const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
-    run_phase(team, member, phase++, [&](int64_t part) {
-      const Share share = share_step(team, part, alive, blocks);
-      for (int64_t i = share.block; i < share.block_end; ++i) {
-        const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
-        for_tiles<kInt8TileRows>(share.row_end - share.row, [&]<int R>(int64_t r) {
-          int8_tile<R>(p, weights, direction, position, share.row + r, block, backwards, state, now);
-        });
-      }
-      const int64_t unit = share.block * Int8Weights::kUnits;
-      const int64_t units = smaller(share.block_end * Int8Weights::kUnits, H) - unit;
-      for (int64_t r = larger(share.row, going_on); r < share.row_end; ++r) {
-        __builtin_memcpy(p.h_n + state_at + r * H + unit, state.h + r * P + unit, units * sizeof(float));
-        __builtin_memcpy(p.c_n + state_at + r * H + unit, state.c + r * P + unit, units * sizeof(float));
-      }
-    });
-    now = 1 - now;
-  }
+    const Share share = share_step(team, part, alive, blocks);
+    const int64_t unit = share.block * Int8Weights::kUnits;
+    const int64_t units = smaller(share.block_end * Int8Weights::kUnits, H) - unit;
+    const ProductOrder order{split, part == 1, backwards, between};
+    for (int64_t i = share.block; i < share.block_end; ++i) {
+      const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
+      for_tiles<kInt8TileRows>(share.row_end - share.row, [&]<int R>(int64_t r) {
+        const auto tile = [&]<bool kHalves>() {
+          int8_tile<R, kHalves>(p, weights, direction, position, share.row + r, block, order, state, int(step % 2));
+        };
+        if constexpr (R <= kFewRows)
+          if (linked && i == share.block) return tile.template operator()<true>();
+        tile.template operator()<false>();
+      });
+    }
+    for (int64_t r = larger(share.row, going_on); r < share.row_end; ++r) {
+      __builtin_memcpy(p.h_n + state_at + r * H + unit, state.h + r * P + unit, units * sizeof(float));
+      __builtin_memcpy(p.c_n + state_at + r * H + unit, state.c + r * P + unit, units * sizeof(float));
+    }
+  };
+  if (linked) return LinkedSteps<decltype(walk)>{team, me, phase, walk}(s.steps);
+  for (int64_t step = 0; step < s.steps; ++step)
+    run_phase(team, me, phase++, [&](int64_t part) { walk(part, step, [] {}); });
 }

@@ -3,33 +3,101 @@
 
 #include "tiles.inl"
 
-constexpr int64_t kSpins = 2000;  // some 30 us, see run_phase
 static TEXTCLF_INLINE void spin_pause() {
 #ifdef __x86_64__
   __builtin_ia32_pause();
 #endif
 }
-
-// Runs the parts of one phase of a team's job, see Team.  Builtins, as no std function may be compiled here (simd.inl).
-template <class F>
-static TEXTCLF_INLINE void run_phase(const Team& team, int64_t member, int64_t phase, const F& run) {
-  if (team.parts == 1) return run(0);
-  for (int64_t i = 0; i < team.parts; ++i) {
-    const int64_t part = (member + i) % team.parts;
-    int64_t expected = phase;
-    if (!__atomic_compare_exchange_n(&team.claimed[part * Team::kStride], &expected, phase + 1, false, __ATOMIC_ACQ_REL,
-                                     __ATOMIC_RELAXED))
-      continue;
-    run(part);
-    __atomic_fetch_add(team.done, 1, __ATOMIC_RELEASE);
-  }
-  // A step takes some microseconds; a thread that waits much longer shares its core with someone: let them run.
-  for (int64_t spins = 0; __atomic_load_n(team.done, __ATOMIC_ACQUIRE) < (phase + 1) * team.parts; ++spins)
-    if (spins < kSpins)
-      spin_pause();
-    else
-      sched_yield();
+// One of many waits for another thread.  A step takes some microseconds; whoever waits much longer, some 30 us, shares
+// its core with someone: let them run.
+static TEXTCLF_INLINE void wait_once(int64_t waits) {
+  if (waits < 2000)
+    spin_pause();
+  else
+    sched_yield();
 }
+
+// Takes a part of a phase for this thread, unless another has it.  Builtins, as no std function may be compiled here
+// (simd.inl).
+static TEXTCLF_INLINE bool claim(const Team& team, int64_t part, int64_t phase) {
+  return __atomic_compare_exchange_n(&team.progress[part].claimed, &phase, phase + 1, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED);
+}
+static TEXTCLF_INLINE void finish(const Team& team, int64_t part, int64_t phase) {
+  __atomic_store_n(&team.progress[part].finished, phase + 1, __ATOMIC_RELEASE);
+}
+
+// A thread of a team.
+struct Member {
+  int64_t number;
+  int64_t patience = kPatience;  // waits for another's part before it takes that: none while the other is away
+
+  static constexpr int64_t kPatience = 50;  // some 1 us
+
+  TEXTCLF_INLINE void awaits(const Team& team, int64_t part, int64_t phase) const {
+    for (int64_t waits = 0; __atomic_load_n(&team.progress[part].finished, __ATOMIC_ACQUIRE) <= phase; ++waits)
+      wait_once(waits);
+  }
+  // The same, unless nobody has taken it: then it is the caller's.
+  TEXTCLF_INLINE bool takes_or_awaits(const Team& team, int64_t part, int64_t phase) {
+    const bool came = [&] {
+      for (int64_t waits = 0; __atomic_load_n(&team.progress[part].finished, __ATOMIC_ACQUIRE) <= phase; ++waits) {
+        if (waits >= patience && claim(team, part, phase)) return false;
+        wait_once(waits);
+      }
+      return true;
+    }();
+    patience = came ? kPatience : 0;
+    return !came;
+  }
+};
+
+// Runs the parts of one phase of a team's job, see Team.
+template <class F>
+static TEXTCLF_INLINE void run_phase(const Team& team, Member& member, int64_t phase, const F& run) {
+  if (team.parts == 1) return run(0);
+  const int64_t own = member.number;
+  bool taken = claim(team, own, phase);
+  for (int64_t i = 0; i < team.parts; ++i) {
+    const int64_t part = (own + i) % team.parts;
+    if (i > 0) taken = member.takes_or_awaits(team, part, phase);
+    if (!taken) continue;
+    run(part);
+    finish(team, part, phase);
+  }
+  member.awaits(team, own, phase);
+}
+
+// Steps that two parts take side by side, each a phase.  What passes between cores takes 60 ns each way, and five times
+// that between distant ones: a step that waits for the other's flag, and then for its numbers, waits for some of the
+// 0.8 us that it takes at H = 128.  So a part begins with what needs only its own.
+//   run(part, step, await): the part; it calls await() before it reads what the other gave out in the step before.
+template <class Run>
+struct LinkedSteps {
+  const Team& team;
+  Member& member;
+  int64_t first_phase;
+  const Run& run;
+
+  void operator()(int64_t steps) const {
+    const int64_t own = member.number;
+    for (int64_t step = 0; step < steps; ++step)
+      if (claim(team, own, first_phase + step)) run_part(own, step);
+    if (claim(team, 1 - own, first_phase + steps - 1)) run_part(1 - own, steps - 1);
+  }
+
+ private:
+  void run_part(int64_t part, int64_t step) const {
+    const int64_t phase = first_phase + step;
+    member.awaits(team, part, phase - 1);
+    run(part, step, [&] {
+      if (step == 0 || !member.takes_or_awaits(team, 1 - part, phase - 1)) return;
+      run_part(1 - part, step - 1);
+      member.patience = 0;  // it has found its own part done meanwhile
+    });
+    finish(team, part, phase);
+  }
+};
 
 // A part of a step: rows [row, row_end) and units (or whatever a backward panel group holds) [block, block_end).
 struct Share {

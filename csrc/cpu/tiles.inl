@@ -3,6 +3,7 @@
 #pragma once
 
 #include "simd.inl"
+#define TEXTCLF_INLINE_LAMBDA __attribute__((always_inline))
 
 static constexpr TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static constexpr TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -45,9 +46,11 @@ static TEXTCLF_INLINE T* take(char*& scratch, int64_t count) {
 
 constexpr int64_t kGates = 4;
 constexpr int64_t kGroup = 4;  // vectors beside each other in a panel: forward the gates, backward a group of columns
-// Groups that a single row walks side by side: it has 4 sums a group under way, and needs 8 where two multiply-adds
-// begin in a cycle and take four.  (AVX-512 was measured where one begins.)
-constexpr int kOneRowGroups = kTileVectors < kGroup ? 2 : 1;
+// Groups that one row, or two, walk side by side: a row has 4 sums a group under way, and needs 8 where two
+// multiply-adds begin in a cycle and take four.  (Sums of two rows and two groups fill 16 registers, which AVX-512 has
+// twice.)
+constexpr int kOneRowGroups = 2;
+constexpr int kTwoRowGroups = kTileVectors < kGroup ? 1 : 2;
 
 // Few rows wait for W_hh: every other step then walks it from its end, and so begins with what the step before has left
 // in the nearest cache: 8 % at H = 128, 6 % at H = 512.  Many rows would lose 2 %.  By t, not by the step's number: a
@@ -108,7 +111,7 @@ static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const
               (kFirst + n - stream) * Simd<T>::kLanes * M::kPair;
   }
   const T* x_at = a + start;
-  for (int64_t k = 0; k < rows.count; k += M::kPair, x_at += kStep * M::kPair) {
+  const auto row = [&]() TEXTCLF_INLINE_LAMBDA {
     decltype(M::weights(a)) w[kTogether];
 #pragma GCC unroll 8
     for (int n = 0; n < kTogether; ++n) {
@@ -121,7 +124,15 @@ static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const
 #pragma GCC unroll 8
       for (int n = 0; n < kTogether; ++n) acc[r][kFirst + n] = M::multiply_add(w[n], x, acc[r][kFirst + n]);
     }
-  }
+    x_at += kStep * M::kPair;
+  };
+  int64_t k = 0;
+  if constexpr (R <= kFewRows)  // so short a row notices the loop: 2 to 6 % of a step
+    for (; k + 4 * M::kPair <= rows.count; k += 4 * M::kPair) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) row();
+    }
+  for (; k < rows.count; k += M::kPair) row();
   if constexpr (kFirst + kTogether < NV) multiply_add<T, R, NV, kStep, kFirst + kTogether>(acc, a, stride, rows);
 }
 
@@ -141,6 +152,31 @@ static TEXTCLF_INLINE void multiply(typename Simd<T>::V (&acc)[R][NV], const T* 
     else
       multiply_add<T, R, NV>(acc, a, stride, rows);
   }
+}
+
+// How few rows are multiplied: rows [0, split) of a panel and those from there on, either of which may be the first, as
+// their sums are added at the end; between(), when the first is done.
+template <class F>
+struct ProductOrder {
+  int64_t split;
+  bool second_first, backwards;
+  const F& between;
+};
+template <class T, int R, int NV, class F>
+static TEXTCLF_INLINE void multiply_halves(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride,
+                                           const PanelRows<T>& rows, const ProductOrder<F>& order) {
+  const auto half = [&](typename Simd<T>::V(&sum)[R][NV], bool second) TEXTCLF_INLINE_LAMBDA {
+    const int64_t first = second ? order.split : 0, count = second ? rows.count - order.split : order.split;
+    multiply<T>(sum, a + first, stride, {rows.panel, rows.depth, rows.first + first, count}, order.backwards);
+  };
+  half(acc, order.second_first);
+  order.between();
+  typename Simd<T>::V sum[R][NV];
+  half(sum, !order.second_first);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int n = 0; n < NV; ++n) acc[r][n] += sum[r][n];
 }
 
 // Cuts `rows` into tiles of kTileRows or less, as even as can be (7 rows in tiles of at most 6 are 4 + 3, not 6 + 1: a

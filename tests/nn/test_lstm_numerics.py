@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from lstm_cases import Case, ErrorComparison, Forward, Problem, TypicalError, option_cases, size_cases
@@ -125,6 +127,29 @@ def test_same_bits_whatever_the_threads(isa: str, threads: int) -> None:
         assert torch.equal(a, b)
     for a, b in zip(first[3:], again[3:], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_threads_that_come_late(isa: str, rows: int) -> None:
+    """Two threads on one core: each finds the other away, and takes its part of a step."""
+    module = FusedLSTM(20, 150).eval()
+    x = torch.randn(300, rows, 20)
+    with torch.no_grad():
+        first, _ = module(x)
+        tasks = [int(task) for task in os.listdir("/proc/self/task")]
+        before = {task: os.sched_getaffinity(task) for task in tasks}
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(2)
+            for task in tasks:
+                os.sched_setaffinity(task, {min(before[task])})
+            for _ in range(10):
+                assert torch.equal(first, module(x)[0])
+        finally:
+            torch.set_num_threads(threads)
+            for task, cores in before.items():
+                os.sched_setaffinity(task, cores)
 
 
 def test_same_bits_run_after_run() -> None:
