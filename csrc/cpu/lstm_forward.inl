@@ -180,8 +180,9 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   // Parts that share a step by rows project theirs at once; by units, once the others' are there.
   const auto rows_shared = [&](int64_t alive) { return team.parts == 1 || by_rows(team, alive, blocks); };
   // Of few rows h is multiplied in halves, that of the first of two parts' units and that of the second's: a part
-  // begins with its own, while the other's are on their way.
-  const int64_t split = forward_blocks<T>(P) / 2 * L;
+  // begins with its own, while the other's are on their way.  Not by the rows of a tile: a row has the same bits in
+  // each.
+  const int64_t split = s.rows <= kFewRows ? forward_blocks<T>(P) / 2 * L : 0;
   const bool linked = !kProjected && team.parts == 2 && s.rows <= kFewRows && !rows_shared(1) && !rows_shared(s.rows);
 
   Member me{member};
