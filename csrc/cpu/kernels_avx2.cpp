@@ -30,7 +30,7 @@ static inline __attribute__((always_inline)) Int32x8 add_products(Int32x8 acc, I
   return acc + (Int32x8)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-// The lowest byte of each lane, in two instructions for what gcc 12 takes lane by lane.
+// The lowest byte of each lane: gcc 12 would take it lane by lane.
 static inline __attribute__((always_inline)) int64_t low_bytes(Int32x8 v) {
   const __m256i fours = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
   return _mm_cvtsi128_si64(_mm_unpacklo_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1)));

@@ -179,11 +179,15 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   const auto alive_at = [&](int64_t step) { return s.batch_sizes[time(step)]; };
   // Parts that share a step by rows project theirs at once; by units, once the others' are there.
   const auto rows_shared = [&](int64_t alive) { return team.parts == 1 || by_rows(team, alive, blocks); };
-  // Of few rows h is multiplied in halves, that of the first of two parts' units and that of the second's: a part
-  // begins with its own, while the other's are on their way.  Not by the rows of a tile: a row has the same bits in
-  // each.
-  const int64_t split = s.rows <= kFewRows ? forward_blocks<T>(P) / 2 * L : 0;
-  const bool linked = !kProjected && team.parts == 2 && s.rows <= kFewRows && !rows_shared(1) && !rows_shared(s.rows);
+  // Few rows, of vectors, may multiply h in halves, that of the first of two parts' units and that of the second's: a
+  // part begins with its own, while the other's are on their way.  Not by the rows of a tile: a row has the same bits
+  // in each.  Only where a step is short: to read a panel in pieces costs up to 4 % at H = 512, and gains nothing
+  // there.
+  constexpr int64_t kShortStep = int64_t(1) << 19;  // bytes of W_hh
+  const bool in_halves = s.rows <= kFewRows && (!kHasMatrixUnit<T> || s.rows < MatrixUnit<T>::kLeastRows) &&
+                         kGates * H * P * int64_t(sizeof(T)) <= kShortStep;
+  const int64_t split = in_halves ? forward_blocks<T>(P) / 2 * L : 0;
+  const bool linked = !kProjected && in_halves && team.parts == 2 && !rows_shared(1) && !rows_shared(s.rows);
 
   Member me{member};
   int64_t phase = 0;
@@ -240,7 +244,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
           for (; i + kBlocks <= span; i += kBlocks) tile.template operator()<R, kBlocks>(0, R, i);
     };
     side_by_side.template operator()<1, kOneRowGroups>();
-    side_by_side.template operator()<2, kTwoRowGroups>();
+    side_by_side.template operator()<2, kHasMatrixUnit<T> ? 1 : kTwoRowGroups>();
     for (; i < span; ++i)
       for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
     const int64_t unit = share.block * L, units = smaller(share.block_end * L, H) - unit;

@@ -127,13 +127,12 @@ static __attribute__((noinline)) void int8_cell(const Ints* sums, const Int8Cell
   if (at.output) S::store_first(at.output, cell.h, at.count);
 }
 
-// One block of 16 units for the R rows from `row` on; row 0 of the step is at `position`.  kHalves: h is multiplied in
-// the two of `order`.
-template <int R, bool kHalves, class F>
+// One block of 16 units for the R rows from `row` on; row 0 of the step is at `position`.
+template <int R>
 static void int8_tile(const LstmForward<float>& p, const Int8Weights& w, int64_t direction, int64_t position,
-                      int64_t row, int64_t block, const ProductOrder<F>& order, const Int8State& state, int now) {
+                      int64_t row, int64_t block, bool backwards, const Int8State& state, int now) {
   const int64_t H = p.shape.hidden, P = padded<float>(H), stride = int8_stride(H);
-  const int64_t depth = Int8Weights::depth(H);
+  const int64_t fours = Int8Weights::depth(H) / Int8Weights::kFour;
   const int64_t place_of_block = direction * Int8Weights::blocks(H) + block;
   const int8_t* panel = w.numbers + place_of_block * Int8Weights::block_size(H);
   // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
@@ -150,23 +149,11 @@ static void int8_tile(const LstmForward<float>& p, const Int8Weights& w, int64_t
     const int64_t unit = block * Int8Weights::kUnits + lane, count = smaller(Simd<float>::kLanes, H - unit);
     if (count <= 0) return;
     Ints sums[R][kGates] = {};
-    const auto product = [&](int64_t from, int64_t end) TEXTCLF_INLINE_LAMBDA {
-      const int8_t* const h = state.quantised[now] + row * stride + from;
-      const int8_t* const w_at = panel + from * kGates * Int8Weights::kUnits + lane * Int8Weights::kFour;
-      if (R <= kFewRows && order.backwards)
-        int8_product<R, -1>(sums, h, stride, w_at, (end - from) / Int8Weights::kFour);
-      else
-        int8_product<R, 1>(sums, h, stride, w_at, (end - from) / Int8Weights::kFour);
-    };
-    if constexpr (kHalves) {
-      for (int half = 0; half < 2; ++half) {
-        const bool second = (half == 1) != order.second_first;
-        product(second ? order.split : 0, second ? depth : order.split);
-        if (half == 0) order.between();
-      }
-    } else {
-      product(0, depth);
-    }
+    const int8_t* h = state.quantised[now] + row * stride;
+    if (R <= kFewRows && backwards)
+      int8_product<R, -1>(sums, h, stride, panel + lane * Int8Weights::kFour, fours);
+    else
+      int8_product<R, 1>(sums, h, stride, panel + lane * Int8Weights::kFour, fours);
     const int64_t first = place_of_block * kGates * Int8Weights::kUnits + lane;  // in scales and offsets
 #pragma GCC unroll 1
     for (int r = 0; r < R; ++r) {
@@ -202,39 +189,28 @@ static void int8_forward(const LstmForward<float>& p, const Int8Weights& weights
     for (int64_t i = 0; i < 2 * s.rows * P; ++i) h[i] = 0.0f;
   });
 
-  // As in the float forward, two parts with few rows begin with their own half of h; where their steps are short, as to
-  // read a panel in pieces costs 3 % of a step at H = 512.
-  constexpr int64_t kShort = int64_t(1) << 17;  // bytes of W_hh
-  const bool linked = team.parts == 2 && s.rows <= kFewRows && blocks * Int8Weights::block_size(H) <= kShort &&
-                      !by_rows(team, 1, blocks) && !by_rows(team, s.rows, blocks);
-  const int64_t split = blocks / 2 * Int8Weights::kUnits;
-  const auto walk = [&](int64_t part, int64_t step, const auto& between) {
+  int now = 0;
+  for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = direction ? s.steps - 1 - step : step;
     const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
     const bool backwards = s.rows <= kFewRows && t % 2;
     // Rows from here on end with this step.
     const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
-    const Share share = share_step(team, part, alive, blocks);
-    const int64_t unit = share.block * Int8Weights::kUnits;
-    const int64_t units = smaller(share.block_end * Int8Weights::kUnits, H) - unit;
-    const ProductOrder order{split, part == 1, backwards, between};
-    for (int64_t i = share.block; i < share.block_end; ++i) {
-      const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
-      for_tiles<kInt8TileRows>(share.row_end - share.row, [&]<int R>(int64_t r) {
-        const auto tile = [&]<bool kHalves>() {
-          int8_tile<R, kHalves>(p, weights, direction, position, share.row + r, block, order, state, int(step % 2));
-        };
-        if constexpr (R <= kFewRows)
-          if (linked && i == share.block) return tile.template operator()<true>();
-        tile.template operator()<false>();
-      });
-    }
-    for (int64_t r = larger(share.row, going_on); r < share.row_end; ++r) {
-      __builtin_memcpy(p.h_n + state_at + r * H + unit, state.h + r * P + unit, units * sizeof(float));
-      __builtin_memcpy(p.c_n + state_at + r * H + unit, state.c + r * P + unit, units * sizeof(float));
-    }
-  };
-  if (linked) return LinkedSteps<decltype(walk)>{team, me, phase, walk}(s.steps);
-  for (int64_t step = 0; step < s.steps; ++step)
-    run_phase(team, me, phase++, [&](int64_t part) { walk(part, step, [] {}); });
+    run_phase(team, me, phase++, [&](int64_t part) {
+      const Share share = share_step(team, part, alive, blocks);
+      for (int64_t i = share.block; i < share.block_end; ++i) {
+        const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
+        for_tiles<kInt8TileRows>(share.row_end - share.row, [&]<int R>(int64_t r) {
+          int8_tile<R>(p, weights, direction, position, share.row + r, block, backwards, state, now);
+        });
+      }
+      const int64_t unit = share.block * Int8Weights::kUnits;
+      const int64_t units = smaller(share.block_end * Int8Weights::kUnits, H) - unit;
+      for (int64_t r = larger(share.row, going_on); r < share.row_end; ++r) {
+        __builtin_memcpy(p.h_n + state_at + r * H + unit, state.h + r * P + unit, units * sizeof(float));
+        __builtin_memcpy(p.c_n + state_at + r * H + unit, state.c + r * P + unit, units * sizeof(float));
+      }
+    });
+    now = 1 - now;
+  }
 }

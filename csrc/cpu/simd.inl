@@ -6,6 +6,7 @@
 #pragma once
 
 #define TEXTCLF_INLINE inline __attribute__((always_inline))
+#define TEXTCLF_INLINE_LAMBDA __attribute__((always_inline))
 
 template <class T>
 struct FloatTraits;

@@ -20,8 +20,13 @@ static TEXTCLF_INLINE void wait_once(int64_t waits) {
 // Takes a part of a phase for this thread, unless another has it.  Builtins, as no std function may be compiled here
 // (simd.inl).
 static TEXTCLF_INLINE bool claim(const Team& team, int64_t part, int64_t phase) {
-  return __atomic_compare_exchange_n(&team.progress[part].claimed, &phase, phase + 1, false, __ATOMIC_ACQ_REL,
-                                     __ATOMIC_RELAXED);
+  int64_t& claimed = team.progress[part].claimed;
+  // Read first: an exchange takes the line from its thread, whether it succeeds or not.
+  return __atomic_load_n(&claimed, __ATOMIC_RELAXED) == phase &&
+         __atomic_compare_exchange_n(&claimed, &phase, phase + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+static TEXTCLF_INLINE bool is_finished(const Team& team, int64_t part, int64_t phase) {
+  return __atomic_load_n(&team.progress[part].finished, __ATOMIC_ACQUIRE) > phase;
 }
 static TEXTCLF_INLINE void finish(const Team& team, int64_t part, int64_t phase) {
   __atomic_store_n(&team.progress[part].finished, phase + 1, __ATOMIC_RELEASE);
@@ -32,23 +37,22 @@ struct Member {
   int64_t number;
   int64_t patience = kPatience;  // waits for another's part before it takes that: none while the other is away
 
-  static constexpr int64_t kPatience = 50;  // some 1 us
+  static constexpr int64_t kPatience = 200;  // some 3 us: cores may be far apart
 
   TEXTCLF_INLINE void awaits(const Team& team, int64_t part, int64_t phase) const {
-    for (int64_t waits = 0; __atomic_load_n(&team.progress[part].finished, __ATOMIC_ACQUIRE) <= phase; ++waits)
-      wait_once(waits);
+    for (int64_t waits = 0; !is_finished(team, part, phase); ++waits) wait_once(waits);
   }
   // The same, unless nobody has taken it: then it is the caller's.
   TEXTCLF_INLINE bool takes_or_awaits(const Team& team, int64_t part, int64_t phase) {
-    const bool came = [&] {
-      for (int64_t waits = 0; __atomic_load_n(&team.progress[part].finished, __ATOMIC_ACQUIRE) <= phase; ++waits) {
-        if (waits >= patience && claim(team, part, phase)) return false;
-        wait_once(waits);
+    for (int64_t waits = 0; !is_finished(team, part, phase); ++waits) {
+      if (waits >= patience && claim(team, part, phase)) {
+        patience = 0;
+        return true;
       }
-      return true;
-    }();
-    patience = came ? kPatience : 0;
-    return !came;
+      wait_once(waits);
+    }
+    patience = kPatience;
+    return false;
   }
 };
 

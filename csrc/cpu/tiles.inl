@@ -3,7 +3,6 @@
 #pragma once
 
 #include "simd.inl"
-#define TEXTCLF_INLINE_LAMBDA __attribute__((always_inline))
 
 static constexpr TEXTCLF_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static constexpr TEXTCLF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

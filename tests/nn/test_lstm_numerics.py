@@ -136,12 +136,12 @@ def test_threads_that_come_late(isa: str, rows: int) -> None:
     module = FusedLSTM(20, 150).eval()
     x = torch.randn(300, rows, 20)
     with torch.no_grad():
-        first, _ = module(x)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(2)
+        first, _ = module(x)  # here, so that the second thread is among the tasks
         tasks = [int(task) for task in os.listdir("/proc/self/task")]
         before = {task: os.sched_getaffinity(task) for task in tasks}
-        threads = torch.get_num_threads()
         try:
-            torch.set_num_threads(2)
             for task in tasks:
                 os.sched_setaffinity(task, {min(before[task])})
             for _ in range(10):
