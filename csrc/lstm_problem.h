@@ -88,7 +88,7 @@ struct LstmBackward {
   Accumulator<T>* grad_gates;           // (D, R, 4H), before their non-linearity; with an index: zero before, added to.
                                         // Null beside x alone, and with an index where nothing needs it
   Accumulator<T>* grad_w_hh;            // (D, 4H, P); null where it is not needed
-  T* grad_h0;                           // (D, B, P)
+  T* grad_h0;                           // (D, B, P); on the CPU null where it and grad_c0 are not needed
   T* grad_c0;                           // (D, B, H)
   const T* w_hr = nullptr;              // (D, P, H); null where h is not projected
   Accumulator<T>* grad_w_hr = nullptr;  // (D, P, H); null where it is not needed

@@ -88,6 +88,23 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "bool need_x, bool need_w_ih, bool need_w_hh, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor, "
       "Tensor)");
 
+  // An embedding and a layer of one direction, from zero states, as training has it: on the CPU, float32 or float64.
+  //   table (V, I), the embedding's weight; ids (N) int64 in packed order; w_ih (4H, I), w_hh (4H, H), b_ih and b_hh
+  //   (4H; or None both)
+  //   -> output (N, H), h_n, c_n (1, B, H); and for the backward: activations (1, N, 4H), cells (1, N, H), x (U, I),
+  //   the vectors of the distinct tokens (U) int64, index (N) int64 with tokens[index] == ids
+  m.def(
+      "embedding_lstm_training(Tensor table, Tensor ids, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor? b_ih, "
+      "Tensor? b_hh) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // Its gradients, each empty unless it is needed.  padding_idx: the token that gets none, -1 for none.
+  //   -> grad_table (V, I), grad_w_ih (4H, I), grad_w_hh (4H, H), grad_bias (4H), of either bias
+  m.def(
+      "embedding_lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor "
+      "cells, Tensor output, Tensor x, Tensor tokens, Tensor index, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, "
+      "SymInt vocab_size, int padding_idx, bool need_table, bool need_w_ih, bool need_w_hh, bool need_bias) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+
   // W_hh, W_hr where h is projected, and W_ih for lstm_layer_inference, in the order in which the CPU's forward reads
   // them, for the chosen instruction set: opaque, valid in this process.
   m.def("pack_recurrent(Tensor w_hh, Tensor? w_hr=None, Tensor? w_ih=None) -> Tensor");

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from textclf_fast import _libraries
 from textclf_fast.reference import (
+    embedding_lstm_reference,
     gather_rows_reference,
     lstm_cells_reference,
     lstm_layer_reference,
@@ -193,6 +194,91 @@ def _differentiable_layer_backward(
     found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
     places = (found[0], None, None, found[1], found[2], None if bias is None else found[5], found[3], found[4])
     return tuple(grad if needed else None for grad, needed in zip(places, needs_grad, strict=True))
+
+
+class EmbeddingLstm(torch.autograd.Function):
+    """embedding_lstm_training."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        table: Tensor,
+        ids: Tensor,
+        batch_sizes: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None,
+        b_hh: Tensor | None,
+        padding_idx: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        output, h_n, c_n, *rest = _ops.embedding_lstm_training(table, ids, batch_sizes, w_ih, w_hh, b_ih, b_hh)
+        ctx.save_for_backward(w_ih, w_hh, output, *rest, batch_sizes)
+        # Not saved, which would forbid to change them before the backward: that has no need of their numbers, unless it
+        # is differentiated.
+        ctx.others = table, b_ih, b_hh
+        ctx.versions = [None if t is None else t._version for t in ctx.others]
+        ctx.padding_idx = padding_idx
+        ctx.set_materialize_grads(False)
+        return output, h_n, c_n
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(grad is None for grad in grads):
+            return (None,) * 8
+        if _differentiated_in_turn():
+            return _differentiable_embedding_backward(ctx, grads)
+        w_ih, w_hh, output, activations, cells, x, tokens, index, batch_sizes = ctx.saved_tensors
+        need_table, _, _, need_w_ih, need_w_hh, need_b_ih, need_b_hh, _ = ctx.needs_input_grad
+        grad_table, grad_w_ih, grad_w_hh, grad_bias = _ops.embedding_lstm_backward(
+            *grads,
+            activations,
+            cells,
+            output,
+            x,
+            tokens,
+            index,
+            batch_sizes,
+            w_ih,
+            w_hh,
+            ctx.others[0].size(0),
+            ctx.padding_idx,
+            need_table,
+            need_w_ih,
+            need_w_hh,
+            need_b_ih or need_b_hh,
+        )
+        return (
+            grad_table if need_table else None,
+            None,
+            None,
+            grad_w_ih if need_w_ih else None,
+            grad_w_hh if need_w_hh else None,
+            grad_bias if need_b_ih else None,
+            grad_bias if need_b_hh else None,
+            None,
+        )
+
+
+def _differentiable_embedding_backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """As :func:`_differentiable_backward`."""
+    w_ih, w_hh, *_, tokens, index, batch_sizes = ctx.saved_tensors
+    table, b_ih, b_hh = ctx.others
+    if ctx.versions != [None if t is None else t._version for t in ctx.others]:
+        raise RuntimeError(
+            "create_graph: expected the embedding's weight and the biases as they were in the forward, "
+            "and one has been modified by an inplace operation"
+        )
+    used = [i for i, grad in enumerate(grads) if grad is not None]
+
+    def layer(table: Tensor, w_ih: Tensor, w_hh: Tensor, *biases: Tensor) -> list[Tensor]:
+        b_ih, b_hh = biases or (None, None)
+        outputs = embedding_lstm_reference(table, tokens, index, batch_sizes, w_ih, w_hh, b_ih, b_hh, ctx.padding_idx)
+        return [outputs[i] for i in used]
+
+    inputs = (table, w_ih, w_hh) if b_ih is None else (table, w_ih, w_hh, b_ih, b_hh)
+    found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
+    places = (found[0], None, None, *found[1:], *(() if b_ih is not None else (None, None)), None)
+    return tuple(grad if needed else None for grad, needed in zip(places, ctx.needs_input_grad, strict=True))
 
 
 class LstmWithCells(torch.autograd.Function):

@@ -188,6 +188,59 @@ def _(
     )
 
 
+@torch.library.register_fake("textclf_fast::embedding_lstm_training")
+def _(
+    table: Tensor,
+    ids: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, ...]:
+    ctx = torch.library.get_ctx()
+    positions, hidden, rows, distinct = ids.size(0), w_hh.size(1), ctx.new_dynamic_size(), ctx.new_dynamic_size()
+    return (
+        w_hh.new_empty(positions, hidden),
+        w_hh.new_empty(1, rows, hidden),  # B is batch_sizes[0]
+        w_hh.new_empty(1, rows, hidden),
+        w_hh.new_empty(1, positions, 4 * hidden),
+        w_hh.new_empty(1, positions, hidden),
+        table.new_empty(distinct, table.size(1)),
+        ids.new_empty(distinct),
+        ids.new_empty(positions),
+    )
+
+
+@torch.library.register_fake("textclf_fast::embedding_lstm_backward")
+def _(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    activations: Tensor,
+    cells: Tensor,
+    output: Tensor,
+    x: Tensor,
+    tokens: Tensor,
+    index: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    vocab_size: int,
+    padding_idx: int,
+    need_table: bool,
+    need_w_ih: bool,
+    need_w_hh: bool,
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        x.new_empty((vocab_size, x.size(1)) if need_table else (0,)),
+        x.new_empty(w_ih.shape if need_w_ih else (0,)),
+        x.new_empty(w_hh.shape if need_w_hh else (0,)),
+        x.new_empty(w_ih.size(0) if need_bias else 0),
+    )
+
+
 @torch.library.register_fake("textclf_fast::pack_recurrent")
 def _(w_hh: Tensor, w_hr: Tensor | None = None, w_ih: Tensor | None = None) -> Tensor:
     return w_hh.new_empty(torch.library.get_ctx().new_dynamic_size())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from textclf_fast import _libraries, fake_kernels  # noqa: F401 (registers them)
-from textclf_fast.autograd import GatherRows, Lstm, LstmLayer, LstmWithCells, ScatterRows
+from textclf_fast.autograd import EmbeddingLstm, GatherRows, Lstm, LstmLayer, LstmWithCells, ScatterRows
 from textclf_fast.autograd import transformed as transformed
 from textclf_fast.reference import gates_dtype as gates_dtype
 from textclf_fast.reference import (
@@ -122,6 +122,40 @@ def lstm_layer(
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return LstmLayer.apply(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0)
     return _ops.lstm_layer_inference(x, index, batch_sizes, w_ih, w_hh, bias, h0, c0, panels, need_output)
+
+
+def embedding_lstm(
+    table: Tensor,
+    ids: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+    padding_idx: int = -1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """An embedding and one LSTM layer of one direction, from zero initial states, as training has them.
+
+    The same bits as :func:`distinct_tokens`, :func:`gather_rows` and :func:`lstm_layer`, in one call each way
+    (:mod:`textclf_fast.nn.trained` has what that saves). Not under torch.compile, nor under a transform of torch.func
+    or in forward mode.
+
+    Args:
+        table: (V, I) float32 or float64 on the CPU, the embedding's weight; the other floats are like it.
+        ids: (N,) int64 in packed order, each in ``0 .. V - 1``.
+        batch_sizes: (T,) int64 on the CPU, rows alive at each step, non-increasing.
+        w_ih: (4H, I).
+        w_hh: (4H, H).
+        b_ih, b_hh: (4H,), or both None.
+        padding_idx: the token that gets no gradient, -1 for none.
+
+    Returns:
+        output (N, H), h_n and c_n (1, B, H), rows in packed order.
+
+    Raises:
+        RuntimeError: a shape, dtype, device, id or batch size that does not fit; the message names the argument.
+    """
+    return EmbeddingLstm.apply(table, ids, batch_sizes, w_ih, w_hh, b_ih, b_hh, padding_idx)
 
 
 def lstm_with_cells(

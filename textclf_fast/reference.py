@@ -45,6 +45,24 @@ def lstm_layer_reference(
     return lstm_reference(gates, index, batch_sizes, w_hh, h0, c0)
 
 
+def embedding_lstm_reference(
+    table: Tensor,
+    tokens: Tensor,
+    index: Tensor,
+    batch_sizes: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    padding_idx: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`textclf_fast.ops.embedding_lstm` computes of the ids ``tokens[index]``; same results."""
+    bias = None if b_ih is None or b_hh is None else (b_ih + b_hh).unsqueeze(0)
+    zeros = w_hh.new_zeros(1, int(batch_sizes[0]), w_hh.size(1))
+    x = gather_rows_reference(table, tokens, padding_idx)
+    return lstm_layer_reference(x, index, batch_sizes, w_ih.unsqueeze(0), w_hh.unsqueeze(0), bias, zeros, zeros)
+
+
 def lstm_cells_reference(
     gates: Tensor,
     index: Tensor | None,

@@ -15,6 +15,27 @@
 namespace textclf_fast::cpu {
 namespace {
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> packed_layout(const Tensor& lengths, int64_t steps, int64_t step_stride,
+                                                         int64_t row_stride) {
+  check_int64_vector(lengths, "lengths");
+  const Tensor lengths_c = dense(lengths);
+  const int64_t rows = lengths_c.size(0);
+  const auto* length = static_cast<const int64_t*>(lengths_c.const_data_ptr());
+  STD_TORCH_CHECK(rows > 0, "lengths: expected one length a row, got none");
+  check_lengths(length, rows, steps);
+
+  Tensor sorted = uninitialized(lengths_c, {rows}), unsorted = uninitialized(lengths_c, {rows});
+  auto* order = static_cast<int64_t*>(sorted.mutable_data_ptr());
+  sort_rows(length, rows, order, static_cast<int64_t*>(unsorted.mutable_data_ptr()));
+  Tensor batch_sizes = uninitialized(lengths_c, {length[order[0]]});
+  Tensor positions = uninitialized(lengths_c, {std::accumulate(length, length + rows, int64_t(0))});
+  lay_out({steps, rows, step_stride, row_stride}, length, order, static_cast<int64_t*>(batch_sizes.mutable_data_ptr()),
+          static_cast<int64_t*>(positions.mutable_data_ptr()));
+  return {positions, batch_sizes, sorted, unsorted};
+}
+
+}  // namespace
+
 std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size) {
   check_int64_vector(ids, "ids");
   STD_TORCH_CHECK(vocab_size > 0, "vocab_size: expected at least 1, got ", vocab_size);
@@ -39,27 +60,6 @@ std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size
   std::copy(tokens.begin(), tokens.end(), static_cast<int64_t*>(distinct.mutable_data_ptr()));
   return {distinct, index};
 }
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> packed_layout(const Tensor& lengths, int64_t steps, int64_t step_stride,
-                                                         int64_t row_stride) {
-  check_int64_vector(lengths, "lengths");
-  const Tensor lengths_c = dense(lengths);
-  const int64_t rows = lengths_c.size(0);
-  const auto* length = static_cast<const int64_t*>(lengths_c.const_data_ptr());
-  STD_TORCH_CHECK(rows > 0, "lengths: expected one length a row, got none");
-  check_lengths(length, rows, steps);
-
-  Tensor sorted = uninitialized(lengths_c, {rows}), unsorted = uninitialized(lengths_c, {rows});
-  auto* order = static_cast<int64_t*>(sorted.mutable_data_ptr());
-  sort_rows(length, rows, order, static_cast<int64_t*>(unsorted.mutable_data_ptr()));
-  Tensor batch_sizes = uninitialized(lengths_c, {length[order[0]]});
-  Tensor positions = uninitialized(lengths_c, {std::accumulate(length, length + rows, int64_t(0))});
-  lay_out({steps, rows, step_stride, row_stride}, length, order, static_cast<int64_t*>(batch_sizes.mutable_data_ptr()),
-          static_cast<int64_t*>(positions.mutable_data_ptr()));
-  return {positions, batch_sizes, sorted, unsorted};
-}
-
-}  // namespace
 
 void check_lengths(const int64_t* lengths, int64_t rows, int64_t steps) {
   for (int64_t b = 0; b < rows; ++b)

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <tuple>
+
+#include "../tensor_checks.h"
 
 namespace textclf_fast::cpu {
 
@@ -10,6 +12,9 @@ struct PaddedBatch {
   int64_t steps, rows;
   int64_t step_stride, row_stride;  // position (t, b) is at t * step_stride + b * row_stride
 };
+
+// Tokens (U) and index (N), see csrc/ops.cpp.
+std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size);
 
 // Writes rows sorted by length, longest first (stable): `order` (B), and `place` (B), its inverse.
 void sort_rows(const int64_t* lengths, int64_t rows, int64_t* order, int64_t* place);

@@ -190,6 +190,7 @@ static void finish_rows(const LstmBackward<T>& p, int64_t direction, const Backw
   using A = Simd<Accumulator<T>>;
   constexpr int64_t L = S::kLanes;
   const int64_t H = p.shape.hidden, P = p.shape.width();
+  if (!p.grad_h0) return;
   for (; row < end; ++row) {
     const int64_t at = direction * p.shape.rows + row;
     const auto share = [&](int64_t columns, int64_t index) {

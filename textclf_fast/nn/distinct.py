@@ -9,20 +9,27 @@ from torch.nn import functional
 from textclf_fast import ops
 
 
-def embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
-    """``embedding(tokens)`` of distinct tokens."""
-    plain = (
+def looks_up_alone(embedding: nn.Embedding) -> bool:
+    """Whether all that a call of it does is to look rows up, with a dense gradient."""
+    return (
         type(embedding) is nn.Embedding
         and not embedding.sparse
         and embedding.max_norm is None
         and not (embedding._forward_pre_hooks or embedding._forward_hooks)
         and not (embedding._backward_pre_hooks or embedding._backward_hooks)
-        and ops.transforms_are_off()
     )
-    if not plain:
+
+
+def padding_row(embedding: nn.Embedding) -> int:
+    """The row that gets no gradient; -1 for none."""
+    return -1 if embedding.padding_idx is None else embedding.padding_idx
+
+
+def embed_distinct(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
+    """``embedding(tokens)`` of distinct tokens."""
+    if not (looks_up_alone(embedding) and ops.transforms_are_off()):
         return embedding(tokens)
-    padding_idx = -1 if embedding.padding_idx is None else embedding.padding_idx
-    return ops.gather_rows(embedding.weight, tokens, padding_idx)
+    return ops.gather_rows(embedding.weight, tokens, padding_row(embedding))
 
 
 def embed_with_dropout(embedding: nn.Embedding, ids: Tensor, rate: float) -> tuple[Tensor, Tensor | None]:

@@ -35,6 +35,7 @@ from textclf_fast.nn.stack import (
     stand_in,
 )
 from textclf_fast.nn.token_ids import check_ids_dtype, refuse_bad_ids
+from textclf_fast.nn.trained import train_in_one_op, trains_in_one_op
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 
@@ -373,6 +374,8 @@ class FusedEmbeddingLSTM(nn.Module):
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
+            if hx is None and ids.is_cpu and trains_in_one_op(embedding, lstm):
+                return train_in_one_op(embedding, lstm, ids, layout)
         elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
             table = self.projected_table.get(embedding, lstm, ids.numel())

@@ -157,6 +157,16 @@ def _check_for_autograd(lstm: nn.LSTM) -> None:
         raise RuntimeError("Inference tensors cannot be saved for backward: the weights were made in inference mode")
 
 
+def start_training(lstm: nn.LSTM, panels: RecurrentPanels) -> None:
+    """What a call that autograd records begins with: the weights are about to change.
+
+    Raises:
+        RuntimeError: they were made in inference mode.
+    """
+    panels.clear()
+    _check_for_autograd(lstm)
+
+
 def run_layers(
     lstm: nn.LSTM,
     gates: Tensor | None,
@@ -188,8 +198,7 @@ def run_layers(
     """
     directions = 2 if lstm.bidirectional else 1
     if torch.is_grad_enabled() and panels is not None:
-        panels.clear()
-        _check_for_autograd(lstm)
+        start_training(lstm, panels)
     keeps = panels is not None and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
     states_h, states_c = [], []
     for layer in range(lstm.num_layers):
