@@ -22,7 +22,7 @@ def flush_denormals() -> None:
     torch.set_flush_denormal(True)
 
 
-SHORT = 5e-3  # a call of fewer seconds is noticeably longer when threads and caches have to warm up first
+WARM = 5e-3  # seconds for which a call runs before it is timed, and once at least
 
 
 def seconds(call: Call) -> float:
@@ -65,17 +65,19 @@ def settle(limit: float = 0.5) -> None:
 
 
 def warm(call: Call, once: float) -> None:
-    """Before a timed call: what is short has its weights and its code in the caches, as in a loop of its own.
+    """Before a timed call: it has its weights, its memory and its code in the caches, as in a loop of its own.
 
     Nobody alternates between two implementations of a layer. After another one's training step a step of ours at B=1,
-    T=64 was seen to take 1.5 ms, and after 5 ms of its own 0.7 ms; one of nn.LSTM 2.2 ms and 1.5 ms.
+    T=64 was seen to take 1.5 ms, and after 5 ms of its own 0.7 ms; one of nn.LSTM 2.2 ms and 1.5 ms. At B=32, T=256,
+    fill 0.42, where one takes longer than that, ours takes 6.9 ms, and after one of its own 6.2; nn.LSTM 35 and 35.
 
     Args:
         call: will be timed next.
         once: the seconds that it takes.
     """
-    end = time.perf_counter() + SHORT
-    while once < SHORT and time.perf_counter() < end:
+    end = time.perf_counter() + WARM - once
+    call()
+    while time.perf_counter() < end:
         call()
 
 

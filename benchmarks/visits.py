@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.calls import Contest, make_contest
 from benchmarks.cells import Cell
-from benchmarks.timing import flush_denormals, ready, seconds, warm
+from benchmarks.timing import WARM, flush_denormals, ready, seconds, warm
 
 # For a visit of a cell and mode, ours and its peers together.
-SECONDS = {"text": 1.5, "bf16": 1.5, "int8": 1.5, "float": 0.7, "packed": 0.7}
+SECONDS = {"text": 2.0, "bf16": 2.0, "int8": 1.5, "float": 0.9, "packed": 0.9}
 MIN_ROUNDS, MAX_ROUNDS = 5, 101
 
 Times = dict[str, list[float]]  # seconds of the rounds, by name
@@ -61,7 +61,7 @@ def _visit(cell: Cell, training: bool, threads: int) -> Visit:
 
 def _time(contest: Contest, limit: float) -> Times:
     others = {name: partial(contest.others.seconds, name) for name in contest.others.names} if contest.others else {}
-    prepare, pause = (ready, 1e-2) if others else (warm, 5e-3)  # some seconds for each call
+    prepare, pause = (ready, WARM) if others else (warm, 0.0)  # it takes as long again for those to fall asleep
     here = {**contest.peers, "ours": contest.ours}
     once: dict[str, float] = {}
     for name, call in here.items():
@@ -70,7 +70,8 @@ def _time(contest: Contest, limit: float) -> Times:
         once[name] = min(seconds(call) for _ in range(3))
     for name, timed in others.items():
         once[name] = min(timed() for _ in range(3))
-    rounds = int(min(max(limit / sum(value + pause for value in once.values()), MIN_ROUNDS), MAX_ROUNDS))
+    cost = sum(value + max(value, WARM) + pause for value in once.values())
+    rounds = int(min(max(limit / cost, MIN_ROUNDS), MAX_ROUNDS))
     times: Times = {name: [] for name in once}
     for _ in range(rounds):
         for name, call in here.items():
