@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
+from torch.utils.mkldnn import to_mkldnn
 
 from benchmarks.timing import Call, seconds, settle
 from textclf_fast._libraries import BFLOAT16_ISAS, cpu_isa
@@ -49,21 +51,28 @@ class Peaks:
 def measure_peaks() -> Peaks:
     """Measures them, in some ten seconds; each is the best of tries spread over all of these.
 
-    Arithmetic is torch.mm of two 1024 x 1024 matrices, 2 * 1024^3 operations: it runs close to the peak of the units
-    themselves. A cache is read by sums over the same block: 32 sums, shared by the threads, each of which reads the
+    Arithmetic is a product of two 1024 x 1024 matrices, 2 * 1024^3 operations, by PyTorch's two libraries,
+    whichever is faster: oneDNN runs close to the peak of the units themselves, MKL's torch.mm on AMD's cores at
+    half of it. A cache is read by sums over the same block: 32 sums, shared by the threads, each of which reads the
     block whole. The memory's rate is that of a copy of 256 MiB, which counts twice.
     """
     settle()
     # Where the kernels have no product of bfloat16 PyTorch has none either: one would take 2 s, and nobody asks for it.
     dtypes = [torch.float32] + [torch.bfloat16] * (cpu_isa() in BFLOAT16_ISAS)
-    products = {str(dtype).removeprefix("torch."): _product(dtype) for dtype in dtypes}
+    products: dict[str, Call] = {}
+    for dtype in dtypes:
+        name = str(dtype).removeprefix("torch.")
+        products |= {f"{name}, torch.mm": _product(dtype), f"{name}, oneDNN": _onednn_product(dtype)}
     sums = {size: _sums(size) for size in CACHE_SIZES}
     source = torch.zeros(_COPIED // 4)
     target = torch.zeros_like(source)
     best = fastest({**products, **sums, "copy": lambda: target.copy_(source)}, _ALL_TURNS, _TURN)
     return Peaks(
         threads=torch.get_num_threads(),
-        operations={dtype: 2 * _SIDE**3 / best[dtype] for dtype in products},
+        operations={
+            name: 2 * _SIDE**3 / min(best[f"{name}, torch.mm"], best[f"{name}, oneDNN"])
+            for name in (str(dtype).removeprefix("torch.") for dtype in dtypes)
+        },
         cache={size: _times(size) * size / best[size] for size in sums},
         memory=2 * _COPIED / best["copy"],
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -97,6 +106,17 @@ def _product(dtype: torch.dtype) -> Call:
     a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
     out = torch.empty(_SIDE, _SIDE, dtype=dtype)
     return lambda: torch.mm(a, b, out=out)
+
+
+def _onednn_product(dtype: torch.dtype) -> Call:
+    linear = to_mkldnn(nn.Linear(_SIDE, _SIDE, bias=False), dtype).eval()
+    x = torch.randn(_SIDE, _SIDE).to_mkldnn()
+
+    def multiply() -> None:
+        with torch.inference_mode():
+            linear(x)
+
+    return multiply
 
 
 def _times(size: int) -> int:

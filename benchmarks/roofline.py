@@ -76,13 +76,13 @@ gradient of W_hh is read and written once for 64 positions, whose 128 operations
 """
 
 _BOUND = """\
-The time that follows is the longest of three: operations at the peak of torch.mm, W_hh's bytes at the rate of the cache
+The time that follows is the longest of three: operations at the peak of PyTorch's products, W_hh's bytes at the rate of the cache
 that holds 4H * H * b, all other bytes at that of a cache of their size, or of the memory where they are more than
 16 MiB. It leaves out that a step cannot begin before the one before it has ended: with one row (B=1) it is that, more
 than any of the three, which is waited for.
 
 The last column is that time divided by the time measured: 100 % is what the machine can do. A little more says that the
-arithmetic units were kept busier than torch.mm keeps them."""
+arithmetic units were kept busier than those keep them."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _targets(verdicts: Sequence[Verdict], rows: Sequence[Row]) -> str:
 
 def _peaks(peaks: Peaks) -> str:
     lines = [
-        [f"{dtype}, torch.mm of 1024 x 1024", f"{rate / 1e9:.0f} G operations/s"]
+        [f"{dtype}, product of 1024 x 1024 matrices", f"{rate / 1e9:.0f} G operations/s"]
         for dtype, rate in peaks.operations.items()
     ]
     lines += [
