@@ -76,10 +76,10 @@ gradient of W_hh is read and written once for 64 positions, whose 128 operations
 """
 
 _BOUND = """\
-The time that follows is the longest of three: operations at the peak of PyTorch's products, W_hh's bytes at the rate of the cache
-that holds 4H * H * b, all other bytes at that of a cache of their size, or of the memory where they are more than
-16 MiB. It leaves out that a step cannot begin before the one before it has ended: with one row (B=1) it is that, more
-than any of the three, which is waited for.
+The time that follows is the longest of three: operations at the peak of PyTorch's products, W_hh's bytes at the rate of
+the cache that holds 4H * H * b, all other bytes at that of a cache of their size, or of the memory where they are more
+than 16 MiB. It leaves out that a step cannot begin before the one before it has ended: with one row (B=1) it is that,
+more than any of the three, which is waited for.
 
 The last column is that time divided by the time measured: 100 % is what the machine can do. A little more says that the
 arithmetic units were kept busier than those keep them."""
