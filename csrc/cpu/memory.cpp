@@ -71,12 +71,13 @@ size_t rounded(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-void* take_rounded(size_t bytes) {
+void* take_rounded(size_t bytes, BlockFit fit) {
+  const size_t most = fit == BlockFit::kTight ? bytes : 2 * bytes;
   {
     KeptBlocks& k = kept();
     const std::lock_guard<std::mutex> lock(k.mutex);
     for (auto block = k.blocks.rbegin(); block != k.blocks.rend(); ++block)
-      if (size_of(*block) >= bytes && size_of(*block) / 2 <= bytes) {
+      if (size_of(*block) >= bytes && size_of(*block) <= most) {
         void* data = *block;
         k.blocks.erase(std::next(block).base());
         k.bytes -= size_of(data);
@@ -95,8 +96,8 @@ void poison(void* data, size_t bytes) {
   if (bytes > 0 && poisons.load(std::memory_order_relaxed)) std::memset(data, 0xff, bytes);
 }
 
-void* take_block(size_t bytes) {
-  void* data = take_rounded(rounded(bytes));
+void* take_block(size_t bytes, BlockFit fit) {
+  void* data = take_rounded(rounded(bytes), fit);
   poison(data, bytes);
   return data;
 }

@@ -44,25 +44,25 @@ inline Tensor uninitialized(const Tensor& like, const std::vector<int64_t>& shap
   return uninitialized(shape, like.scalar_type());
 }
 
-// On the CPU, of the dtype of `like` unless another is given; uninitialized. For the caller to keep.
-inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& shape) {
-  Tensor t = uninitialized(like, shape);
-  advise_huge_pages(t.mutable_data_ptr(), size_t(t.numel()) * t.element_size());
-  return t;
-}
-
-// The same for what lives for a training step: in kept memory where it is large (and so its storage cannot grow).
-inline Tensor new_passing(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
+// On the CPU, of the dtype of `like` unless another is given; uninitialized; in kept memory where it is large (and so
+// its storage cannot grow).  For what lives for a training step:
+inline Tensor new_passing(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype,
+                          BlockFit fit = BlockFit::kLoose) {
   constexpr int64_t kLarge = int64_t(1) << 20;
   int64_t count = 1;
   std::vector<int64_t> strides(shape.size());
   for (size_t d = shape.size(); d-- > 0; count *= shape[d]) strides[d] = count;
   const int64_t bytes = count * (dtype == ScalarType::BFloat16 ? 2 : dtype == ScalarType::Float ? 4 : 8);
   if (bytes < kLarge) return uninitialized(shape, dtype);
-  return torch::stable::from_blob(take_block(size_t(bytes)), shape, strides, like.device(), dtype, give_back_block);
+  return torch::stable::from_blob(take_block(size_t(bytes), fit), shape, strides, like.device(), dtype,
+                                  give_back_block);
 }
 inline Tensor new_passing(const Tensor& like, const std::vector<int64_t>& shape) {
   return new_passing(like, shape, like.scalar_type());
+}
+// For the caller, who may keep it.
+inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& shape) {
+  return new_passing(like, shape, like.scalar_type(), BlockFit::kTight);
 }
 
 // Calls f(T{}) with the C++ type of the tensor.

@@ -81,3 +81,35 @@ def test_requests_above_what_is_kept(isa: str) -> None:
     assert w_hh.grad is not None
     assert (w_hh.grad == 0).all()
     assert equal_bits(SMALL.run_ours(torch.float64), before)
+
+
+def _large_output(steps: int, seed: int) -> torch.Tensor:
+    """Of 64 rows and 128 units: 32 kB a step."""
+    generator = torch.Generator().manual_seed(seed)
+    gates = torch.randn(1, 64 * steps, 4 * 128, generator=generator)
+    w_hh, zero = torch.randn(1, 4 * 128, 128, generator=generator) * 0.1, torch.zeros(1, 64, 128)
+    return ops.lstm(gates, None, torch.full((steps,), 64), w_hh, zero, zero)[0]
+
+
+def test_outputs_that_somebody_keeps() -> None:
+    """Are nobody else's memory; given back, an output of about that size finds it, and a much smaller one does not."""
+    steps = 37
+    kept = _large_output(steps, 0)
+    assert kept.numel() * 4 > 2**20
+    before = kept.clone()
+    others = [_large_output(steps, seed) for seed in range(1, 5)]
+    assert torch.equal(kept, before)
+    assert len({t.data_ptr() for t in (kept, *others)}) == 5
+    for seed, other in enumerate(others, start=1):
+        assert torch.equal(other, _large_output(steps, seed))
+    place = kept.data_ptr()
+    view = kept[3:]
+    del kept
+    assert _large_output(steps, 0).data_ptr() != place  # a view of it is alive
+    assert torch.equal(view, before[3:])
+    del view
+    found = _large_output(steps, 0)
+    assert found.data_ptr() == place
+    del found
+    assert _large_output(steps - 5, 0).data_ptr() != place
+    assert _large_output(steps, 0).data_ptr() == place
