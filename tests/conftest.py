@@ -60,6 +60,9 @@ def int8_isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _libraries.use_int8_isa(chosen)
 
 
+_libraries.learn_threads(False)  # tests say themselves on how many threads a call runs
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

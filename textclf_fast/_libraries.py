@@ -132,6 +132,11 @@ def build_record() -> dict[str, str]:
     return {key: value for key, _, value in (line.partition(": ") for line in lines)}
 
 
+def learn_threads(on: bool) -> None:
+    """Whether calls of few rows learn how many threads they had better take (csrc/cpu/thread_choice.h)."""
+    ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_learn_threads(int(on))
+
+
 def poison(on: bool) -> None:
     """Has the CPU ops fill memory that they have not written yet with NaN, for tests."""
     load()

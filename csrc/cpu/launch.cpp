@@ -4,12 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <type_traits>
 #include <vector>
 
 #include "kernels.h"
 #include "memory.h"
+#include "thread_choice.h"
 
 namespace textclf_fast::cpu {
 namespace {
@@ -48,22 +50,50 @@ int64_t cache_bytes() {
 #endif
 }
 
-// Has a team of threads compute each direction: run(direction, scratch, team, member).  A part is one of `units` or a
-// row at least.  weight_bytes: of a direction's packed W_hh.
+// Kinds of kernels.
+template <class T>
+constexpr int64_t kForward = std::is_same_v<T, BFloat16> ? 2 : sizeof(T);
+template <class T>
+constexpr int64_t kBackward = kForward<T> + 16;
+constexpr int64_t kInt8Forward = 1;
+
+// How many threads a layer is worth at most.
+int64_t worth_threads(const LstmShape& shape) {
+  const int64_t work =
+      shape.directions * shape.positions * shape.hidden * (4 * (shape.width() + shape.input) + shape.projected);
+  return std::clamp<int64_t>(work / kWorthAThread, 1, torch::stable::get_num_threads());
+}
+
+// run(threads), by as many as were best so far where steps are short; each kind of kernel learns for itself.
+template <class Run>
+void run_with_learned_threads(const LstmShape& s, int64_t kernel, int64_t weight_bytes, const Run& run) {
+  constexpr int64_t kFewRows = 2, kShortStep = int64_t(1) << 19;  // bytes of W_hh
+  const int64_t most = worth_threads(s);
+  if (most == 1 || s.rows > kFewRows || weight_bytes > kShortStep || !learns_threads()) return run(most);
+  int64_t threads[ThreadChoice::kMost];
+  const int count = ThreadChoice::candidates(most, threads);
+  ThreadChoice& choice = thread_choice({kernel, s.hidden, s.input, s.rows, s.directions, s.steps, most});
+  const ThreadChoice::Next next = choice.choose(count);
+  const auto start = std::chrono::steady_clock::now();
+  run(threads[next.candidate]);
+  const std::chrono::duration<float> taken = std::chrono::steady_clock::now() - start;
+  if (next.counts) choice.record(next.candidate, taken.count() / float(s.steps));
+}
+
+// Has a team of threads compute each direction: run(direction, scratch, team, member).  There are parts for `worth`
+// threads, each of them one of `units` or a row at least.  weight_bytes: of a direction's packed W_hh.
 template <class ScratchBytes, class Run>
-void run_teams(const LstmShape& shape, int64_t units, int64_t weight_bytes, const ScratchBytes& scratch_bytes,
-               const Run& run) {
+void run_teams(const LstmShape& shape, int64_t worth, int64_t threads, int64_t units, int64_t weight_bytes,
+               const ScratchBytes& scratch_bytes, const Run& run) {
   const int64_t D = shape.directions;
-  const int64_t work = D * shape.positions * shape.hidden * (4 * (shape.width() + shape.input) + shape.projected);
-  const int64_t threads = std::clamp<int64_t>(work / kWorthAThread, 1, torch::stable::get_num_threads());
-  const int64_t parts = std::min((threads + D - 1) / D, std::max(units, shape.rows));
+  const int64_t parts = std::min((worth + D - 1) / D, std::max(units, shape.rows));
   const int64_t own_bytes = scratch_bytes(parts);
   const bool exceeds_cache = cache_bytes() > 0 && weight_bytes > cache_bytes();
   // A quarter of the cache is for what else a step reads.
   const bool units_fit_cache = weight_bytes > cache_bytes() / 4 * 3 && weight_bytes <= parts * cache_bytes();
   const Scratch scratch(ScratchUse::kTeams, size_t(D * own_bytes));
   std::vector<Team::Progress> progress(size_t(D * parts));
-  torch::stable::parallel_for(0, D * parts, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, D * parts, (D * parts + threads - 1) / threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t direction = i / parts;
       run(direction, scratch.data<char>() + direction * own_bytes,
@@ -122,13 +152,16 @@ void run_forward(const LstmForward<T>& p, const T* panels) {
     pack_panels<T>({p.w_hh, p.w_hr, p.w_ih}, D, sizes, packed.data<T>());
     panels = packed.data<T>();
   }
-  run_teams(
-      p.shape, k.forward_pieces(sizes),
-      4 * sizes.hidden * (sizes.width() + (p.projected_x ? 0 : sizes.input)) * int64_t(sizeof(T)),
-      [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
-      [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
-        k.forward(p, direction, panels + direction * size, scratch, team, member);
-      });
+  const int64_t weight_bytes =
+      4 * sizes.hidden * (sizes.width() + (p.projected_x ? 0 : sizes.input)) * int64_t(sizeof(T));
+  run_with_learned_threads(p.shape, kForward<T>, weight_bytes, [&](int64_t threads) {
+    run_teams(
+        p.shape, threads, threads, k.forward_pieces(sizes), weight_bytes,
+        [&](int64_t) { return k.forward_scratch_bytes(p.shape); },
+        [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
+          k.forward(p, direction, panels + direction * size, scratch, team, member);
+        });
+  });
 }
 
 template <class T>
@@ -140,23 +173,30 @@ void run_backward(const LstmBackward<T>& p) {
   const Scratch packed(ScratchUse::kPanels, size_t(D * size) * sizeof(T));
   T* panels = packed.data<T>();
   pack_all<T>(k.pack_backward, size, k.backward_pieces(sizes), {p.w_hh, p.w_hr, p.w_ih}, D, sizes, panels);
-  run_teams(
-      p.shape, k.forward_pieces(sizes), 4 * sizes.hidden * sizes.width() * int64_t(sizeof(T)),
-      [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
-      [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
-        k.backward(p, direction, panels + direction * size, scratch, team, member);
-      });
+  const int64_t weight_bytes = 4 * sizes.hidden * sizes.width() * int64_t(sizeof(T));
+  // Fewer threads walk the same parts: what sums are made of does not depend on who is fast today.
+  run_with_learned_threads(p.shape, kBackward<T>, weight_bytes, [&](int64_t threads) {
+    run_teams(
+        p.shape, worth_threads(p.shape), threads, k.forward_pieces(sizes), weight_bytes,
+        [&](int64_t parts) { return k.backward_scratch_bytes(p.shape, parts, p.index); },
+        [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
+          k.backward(p, direction, panels + direction * size, scratch, team, member);
+        });
+  });
 }
 
 void run_int8_forward(const LstmForward<float>& p, const Int8Weights& weights) {
   const Int8Kernels& k = int8_kernels();
   if (p.shape.rows == 0) return;
-  run_teams(
-      p.shape, Int8Weights::blocks(p.shape.hidden), 4 * p.shape.hidden * p.shape.hidden,
-      [&](int64_t) { return k.scratch_bytes(p.shape); },
-      [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
-        k.forward(p, weights, direction, reinterpret_cast<float*>(scratch), team, member);
-      });
+  const int64_t weight_bytes = 4 * p.shape.hidden * p.shape.hidden;
+  run_with_learned_threads(p.shape, kInt8Forward, weight_bytes, [&](int64_t threads) {
+    run_teams(
+        p.shape, threads, threads, Int8Weights::blocks(p.shape.hidden), weight_bytes,
+        [&](int64_t) { return k.scratch_bytes(p.shape); },
+        [&](int64_t direction, char* scratch, const Team& team, int64_t member) {
+          k.forward(p, weights, direction, reinterpret_cast<float*>(scratch), team, member);
+        });
+  });
 }
 
 #define TEXTCLF_INSTANTIATE(T)                                                   \
