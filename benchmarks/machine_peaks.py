@@ -110,7 +110,7 @@ def _product(dtype: torch.dtype) -> Call:
 
 def _onednn_product(dtype: torch.dtype) -> Call:
     linear = to_mkldnn(nn.Linear(_SIDE, _SIDE, bias=False), dtype).eval()
-    x = torch.randn(_SIDE, _SIDE).to_mkldnn()
+    x = torch.randn(_SIDE, _SIDE).to_mkldnn(dtype)
 
     def multiply() -> None:
         with torch.inference_mode():

@@ -133,7 +133,8 @@ def build_record() -> dict[str, str]:
 
 
 def learn_threads(on: bool) -> None:
-    """Whether calls of few rows learn how many threads they had better take (csrc/cpu/thread_choice.h)."""
+    """Whether calls of few rows learn how many threads they had better take, from now on (csrc/cpu/thread_choice.h)."""
+    load()
     ctypes.CDLL(str(_CPU_LIBRARY)).textclf_fast_learn_threads(int(on))
 
 

@@ -216,7 +216,7 @@ class EmbeddingLstm(torch.autograd.Function):
         # Not saved, which would forbid to change them before the backward: that has no need of their numbers, unless it
         # is differentiated.
         ctx.others = table, b_ih, b_hh
-        ctx.versions = [None if t is None else t._version for t in ctx.others]
+        ctx.versions = _versions(ctx.others)
         ctx.padding_idx = padding_idx
         ctx.set_materialize_grads(False)
         return output, h_n, c_n
@@ -259,11 +259,16 @@ class EmbeddingLstm(torch.autograd.Function):
         )
 
 
+def _versions(tensors: tuple[Tensor | None, ...]) -> list[int | None]:
+    """How often each has been changed; None of those made in inference mode, which do not count."""
+    return [None if t is None or t.is_inference() else t._version for t in tensors]
+
+
 def _differentiable_embedding_backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """As :func:`_differentiable_backward`."""
     w_ih, w_hh, *_, tokens, index, batch_sizes = ctx.saved_tensors
     table, b_ih, b_hh = ctx.others
-    if ctx.versions != [None if t is None else t._version for t in ctx.others]:
+    if ctx.versions != _versions(ctx.others):
         raise RuntimeError(
             "create_graph: expected the embedding's weight and the biases as they were in the forward, "
             "and one has been modified by an inplace operation"

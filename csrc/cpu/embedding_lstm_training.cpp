@@ -1,10 +1,11 @@
 // A training step of an embedding and a layer: from token ids to the state, and from there to every weight's gradient,
-// in one call each.  What is spared are calls: at B = 1, T = 64, H = 128 the kernels take 270 us, and a dozen ops and
-// nodes of autograd more than 100.
+// in one call each.  What is spared are calls and nodes of autograd: textclf_fast/nn/trained.py has how much.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <tuple>
 
 #include "../tensor_checks.h"
@@ -66,8 +67,10 @@ Trained embedding_lstm_training(const Tensor& table, const Tensor& ids, const Te
   CheckedShape checked = check_weights(table.size(1), batch_sizes, w_ih, w_hh);
   LstmShape& s = checked.shape;
   const Maybe bias = summed_bias(b_ih, b_hh, s, w_hh);
+  check_int64_vector(ids, "ids");
   STD_TORCH_CHECK(ids.is_cpu(), "ids: expected a tensor on the CPU");
-  check_index(ids, table, "table", table.size(0), s.positions);
+  STD_TORCH_CHECK(ids.size(0) == s.positions, "ids: expected one for each of the ", s.positions,
+                  " positions of batch_sizes, got ", ids.size(0));
   const auto [tokens, index] = distinct_tokens(ids, table.size(0));
   const Tensor x = gather_rows(table, tokens, -1), zeros = zero_state(s, w_hh);
   s.gate_rows = x.size(0);
@@ -83,6 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> embedding_lstm_backward(
     bool need_table, bool need_w_ih, bool need_w_hh, bool need_bias) {
   STD_TORCH_CHECK(x.dim() == 2 && x.size(1) > 0, "x: expected shape (U, I) with I > 0, got ", shape_text(x));
   check_like(x, "x", w_hh, "w_hh");
+  STD_TORCH_CHECK(vocab_size >= 0, "vocab_size: expected at least 0, got ", vocab_size);
   CheckedShape checked = check_weights(x.size(1), batch_sizes, w_ih, w_hh);
   LstmShape& s = checked.shape;
   s.gate_rows = x.size(0);

@@ -67,12 +67,12 @@ int64_t worth_threads(const LstmShape& shape) {
 // run(threads), by as many as were best so far where steps are short; each kind of kernel learns for itself.
 template <class Run>
 void run_with_learned_threads(const LstmShape& s, int64_t kernel, int64_t weight_bytes, const Run& run) {
-  constexpr int64_t kFewRows = 2, kShortStep = int64_t(1) << 19;  // bytes of W_hh
+  constexpr int64_t kFewRows = 2, kShortStep = int64_t(1) << 19;  // bytes of the weights that a step reads
   const int64_t most = worth_threads(s);
   if (most == 1 || s.rows > kFewRows || weight_bytes > kShortStep || !learns_threads()) return run(most);
-  int64_t threads[ThreadChoice::kMost];
+  int64_t threads[ThreadChoice::kMost] = {};
   const int count = ThreadChoice::candidates(most, threads);
-  ThreadChoice& choice = thread_choice({kernel, s.hidden, s.input, s.rows, s.directions, s.steps, most});
+  ThreadChoice& choice = thread_choice({kernel, s.hidden, s.input, s.projected, s.rows, s.directions, s.steps, most});
   const ThreadChoice::Next next = choice.choose(count);
   const auto start = std::chrono::steady_clock::now();
   run(threads[next.candidate]);
@@ -93,7 +93,9 @@ void run_teams(const LstmShape& shape, int64_t worth, int64_t threads, int64_t u
   const bool units_fit_cache = weight_bytes > cache_bytes() / 4 * 3 && weight_bytes <= parts * cache_bytes();
   const Scratch scratch(ScratchUse::kTeams, size_t(D * own_bytes));
   std::vector<Team::Progress> progress(size_t(D * parts));
-  torch::stable::parallel_for(0, D * parts, (D * parts + threads - 1) / threads, [&](int64_t begin, int64_t end) {
+  // Each direction has as many threads as another.
+  const int64_t used = threads < D ? threads : (threads + D - 1) / D * D;
+  torch::stable::parallel_for(0, D * parts, (D * parts + used - 1) / used, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t direction = i / parts;
       run(direction, scratch.data<char>() + direction * own_bytes,

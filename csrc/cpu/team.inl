@@ -35,23 +35,27 @@ static TEXTCLF_INLINE void finish(const Team& team, int64_t part, int64_t phase)
 // A thread of a team.
 struct Member {
   int64_t number;
-  int64_t patience = kPatience;  // waits for another's part before it takes that: none while the other is away
+  // Bit i: of the parts i, i + 64 and so on the last one that it came to was taken by itself.  While whose they are is
+  // away, it does not wait for that one.
+  uint64_t away = 0;
 
-  static constexpr int64_t kPatience = 200;  // some 3 us: cores may be far apart
+  static constexpr int64_t kPatience = 200;  // waits, some 3 us, before another's part is taken: cores may be far apart
 
   TEXTCLF_INLINE void awaits(const Team& team, int64_t part, int64_t phase) const {
     for (int64_t waits = 0; !is_finished(team, part, phase); ++waits) wait_once(waits);
   }
   // The same, unless nobody has taken it: then it is the caller's.
   TEXTCLF_INLINE bool takes_or_awaits(const Team& team, int64_t part, int64_t phase) {
+    const uint64_t bit = uint64_t(1) << part % 64;
+    const int64_t patience = away & bit ? 0 : kPatience;
     for (int64_t waits = 0; !is_finished(team, part, phase); ++waits) {
       if (waits >= patience && claim(team, part, phase)) {
-        patience = 0;
+        away |= bit;
         return true;
       }
       wait_once(waits);
     }
-    patience = kPatience;
+    away &= ~bit;
     return false;
   }
 };
@@ -97,7 +101,6 @@ struct LinkedSteps {
     run(part, step, [&] {
       if (step == 0 || !member.takes_or_awaits(team, 1 - part, phase - 1)) return;
       run_part(1 - part, step - 1);
-      member.patience = 0;  // it has found its own part done meanwhile
     });
     finish(team, part, phase);
   }

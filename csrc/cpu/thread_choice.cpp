@@ -21,7 +21,7 @@ Place table[kTable];
 uint64_t hash(const ThreadChoiceKey& key) {
   uint64_t h = 0;
   // Twice as many steps are another kind: what a call takes besides its steps counts for less.
-  for (const int64_t part : {key.kernel, key.hidden, key.input, key.rows, key.directions,
+  for (const int64_t part : {key.kernel, key.hidden, key.input, key.projected, key.rows, key.directions,
                              int64_t(std::bit_width(uint64_t(key.steps))), key.most}) {
     h += uint64_t(part) + 0x9e3779b97f4a7c15;
     h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9;
@@ -53,7 +53,8 @@ ThreadChoice::Next ThreadChoice::choose(int count) {
     return {int(call / kTrial), call % kTrial != 0};
   }
   const int32_t in_trial = int32_t(call - trial_at_.load(kRelaxed)) + (trials_.load(kRelaxed) ? 0 : int32_t(kTrial));
-  int best = best_.load(kRelaxed);
+  // (Another kind with more candidates, which had this place until now, may have left its best here.)
+  int best = std::min(best_.load(kRelaxed), count - 1);
   if (in_trial < 0) return {best, true};
   const uint32_t trial = trials_.load(kRelaxed), others = uint32_t(count) - 1;
   const int other = (best + 1 + int(trial % others)) % count;
@@ -91,7 +92,7 @@ void ThreadChoice::forget() {
 
 ThreadChoice& thread_choice(const ThreadChoiceKey& key) {
   const uint64_t kind = hash(key);
-  Place& place = table[kind % kTable];
+  Place& place = table[(kind >> 1) % kTable];  // its lowest bit is always set
   if (place.kind.load(kRelaxed) != kind) {
     place.choice.forget();
     place.kind.store(kind, kRelaxed);
@@ -105,5 +106,7 @@ bool learns_threads() { return learns.load(kRelaxed); }
 
 // For Python (textclf_fast/_libraries.py), through ctypes.
 extern "C" __attribute__((visibility("default"))) void textclf_fast_learn_threads(int on) {
-  textclf_fast::cpu::learns = on;
+  using namespace textclf_fast::cpu;
+  for (Place& place : table) place.choice.forget();
+  learns = on;
 }

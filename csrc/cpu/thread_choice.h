@@ -12,7 +12,7 @@
 
 namespace textclf_fast::cpu {
 
-// The calls of one kind.  Any thread may use it at any time: what gets lost between two of them is one measurement.
+// The calls of one kind.  Any thread may use it at any time: what they lose between them are measurements.
 class ThreadChoice {
  public:
   static constexpr int kMost = 4;  // candidates
@@ -50,7 +50,7 @@ class ThreadChoice {
 // The choice for a kind of call, by whatever makes its steps take longer or shorter; kinds that share a place in the
 // table (of 256) take turns in it, each from the beginning.
 struct ThreadChoiceKey {
-  int64_t kernel, hidden, input, rows, directions, steps, most;
+  int64_t kernel, hidden, input, projected, rows, directions, steps, most;
 };
 ThreadChoice& thread_choice(const ThreadChoiceKey& key);
 

@@ -95,7 +95,7 @@ def test_opcheck_backward(needs: tuple[bool, ...]) -> None:
 @with_and_without_bias
 @paddings
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("hidden", [5, 64])
+@pytest.mark.parametrize("hidden", [5, 256])  # the second is worth three threads
 @pytest.mark.usefixtures("_poisoned")
 def test_the_same_bits(isa: str, bias: bool, padding_idx: int, dtype: torch.dtype, hidden: int) -> None:
     a = _arguments(bias, dtype, hidden, padding_idx=padding_idx)
@@ -155,8 +155,11 @@ def test_what_is_not_needed(name: str, create_graph: bool) -> None:
     output, h_n, c_n = ops.embedding_lstm(**alone)
     grads = torch.autograd.grad(output.sum() + c_n.sum(), leaves[name], create_graph=create_graph)
     assert torch.equal(grads[0], want)
-    output, h_n, c_n = ops.embedding_lstm(**a | leaves)
-    torch.autograd.grad(h_n.sum(), leaves[name])  # without a gradient of output and c_n
+    found = [
+        torch.autograd.grad(layer(**a | leaves)[1].sum(), leaves[name])[0]  # without a gradient of output and c_n
+        for layer in (ops.embedding_lstm, _composed)
+    ]
+    assert torch.equal(*found)
 
 
 def test_weights_changed_before_the_backward() -> None:
@@ -178,6 +181,33 @@ def test_weights_changed_before_the_backward() -> None:
                     assert torch.equal(got, grad)
 
 
+def test_large_tables() -> None:
+    """Whose gradient is in kept memory, which holds what was there before."""
+    table = torch.randn(4000, 100, requires_grad=True)
+    others = _arguments(dtype=torch.float32, w_ih=torch.randn(4 * H, 100))
+    del others["table"]
+    want = torch.zeros_like(table)
+    for number in range(3):
+        ids = others["ids"] * 500 + number
+        (grad,) = torch.autograd.grad(ops.embedding_lstm(table, **others | {"ids": ids})[0].sum(), table)
+        (want,) = torch.autograd.grad(_composed(table, **others | {"ids": ids})[0].sum(), table)
+        assert torch.equal(grad, want)
+        grad.fill_(torch.nan)
+        want.fill_(torch.nan)
+
+
+def test_a_table_made_in_inference_mode() -> None:
+    """Counts no changes; it may be frozen all the same."""
+    a = _arguments()
+    leaves = _leaves(a)
+    want = torch.autograd.grad(ops.embedding_lstm(**a | leaves)[0].sum(), leaves["w_hh"])[0]
+    for name in ("table", "b_ih", "b_hh"):
+        with torch.inference_mode():
+            frozen = a[name].clone()
+        output = ops.embedding_lstm(**a | leaves | {name: frozen})[0]
+        assert torch.equal(torch.autograd.grad(output.sum(), leaves["w_hh"])[0], want)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -185,10 +215,10 @@ def test_weights_changed_before_the_backward() -> None:
         ({"table": torch.zeros(V, 0).double()}, r"table: expected shape \(V, I\) with I > 0, got \(7, 0\)"),
         ({"table": torch.zeros(V).double()}, r"table: expected shape \(V, I\) with I > 0, got \(7\)"),
         ({"table": torch.zeros(V, I)}, "table: its dtype differs from that of w_hh"),
-        ({"ids": torch.zeros(N - 1, dtype=torch.int64)}, "index: expected one entry for each of the 11 positions"),
+        ({"ids": torch.zeros(N - 1, dtype=torch.int64)}, "ids: expected one for each of the 11 positions of batch_si"),
         ({"ids": torch.full((N,), V)}, "ids: token id 7 at position 0, expected 0 <= id < vocab_size = 7"),
         ({"ids": torch.full((N,), -1)}, "ids: token id -1 at position 0, expected 0 <= id < vocab_size = 7"),
-        ({"ids": torch.zeros(N)}, "index: expected dtype int64"),
+        ({"ids": torch.zeros(N)}, "ids: expected dtype int64"),
         ({"w_hh": torch.zeros(1, 4 * H, H).double()}, r"w_hh: expected shape \(4H, H\), got \(1, 20, 5\)"),
         ({"w_hh": torch.zeros(0, 0).double()}, "w_hh: expected H > 0, got 0"),
         ({"w_hh": torch.zeros(4 * H, H + 1).double()}, r"w_hh: expected shape \(24, 6\)"),
@@ -220,6 +250,7 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
         ({"x": torch.zeros(3, I).double()}, r"index: index.* = 3, expected 0 <= index < 3"),
         ({"x": torch.zeros(4, I)}, "x: its dtype differs from that of w_hh"),
         ({"tokens": torch.zeros(3, dtype=torch.int64)}, r"tokens: expected shape \(4\), got \(3\)"),
+        ({"vocab_size": -1}, "vocab_size: expected at least 0, got -1"),
         ({"vocab_size": 6}, r"tokens: tokens.0. = 6, expected 0 <= row < 6"),
         ({"index": torch.zeros(N - 1, dtype=torch.int64)}, "index: expected one entry for each of the 11 positions"),
     ],

@@ -23,11 +23,36 @@ needs_compiler = pytest.mark.skipif(shutil.which(_COMPILER[0]) is None, reason="
 # Reads how long a call takes by each candidate, one line a call, and prints which was chosen.
 _DRIVER = """
 #include <cstdio>
+#include <cstdlib>
+#include <thread>
 #include <vector>
 #include "thread_choice.h"
+using namespace textclf_fast::cpu;
+
+// Kinds of many and of few candidates, which find each other in the table, learn in several threads: is what they are
+// told to take always one of theirs?
+static int share_places() {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([t] {
+      for (int64_t i = 0; i < 300000; ++i) {
+        const int64_t most = (i + t) % 2 ? 2 : 16, kind = i * 7919 % 3000;
+        int64_t candidates[ThreadChoice::kMost];
+        const int count = ThreadChoice::candidates(most, candidates);
+        ThreadChoice& choice = thread_choice({1, kind / 4, 0, 0, 1, 1, 100, most});
+        const auto next = choice.choose(count);
+        if (next.candidate < 0 || next.candidate >= count) std::abort();
+        choice.record(next.candidate, float(1 + next.candidate % 3));
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  return 0;
+}
+
 int main(int, char** arguments) {
+  if (arguments[1][0] == 's') return share_places();
   const int count = arguments[1][0] - '0';
-  textclf_fast::cpu::ThreadChoice choice;
+  ThreadChoice choice;
   std::vector<float> seconds(count);
   for (;;) {
     for (auto& s : seconds)
@@ -47,7 +72,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("driver")
     source, program = folder / "driver.cpp", folder / "driver"
     source.write_text(_DRIVER)
-    command = [*_COMPILER, "-std=c++20", "-O1", f"-I{_SOURCES}", str(source), str(_SOURCES / "thread_choice.cpp")]
+    command = [*_COMPILER, "-std=c++20", "-O1", "-pthread", f"-I{_SOURCES}", str(source), str(_SOURCES / "thread_choice.cpp")]
     subprocess.run([*command, "-o", str(program)], check=True)
     return program
 
@@ -99,6 +124,11 @@ def test_interruptions_do_not_matter(driver: Path) -> None:
 def test_who_is_far_slower_is_seldom_tried(driver: Path) -> None:
     slow, close = (_choices(driver, lambda call, other=other: (1.0, other), 60_000) for other in (9.0, 1.5))
     assert 0 < slow[1000:].count(1) < close[1000:].count(1) / 8
+
+
+@needs_compiler
+def test_kinds_that_share_a_place(driver: Path) -> None:
+    subprocess.run([driver, "share"], check=True)
 
 
 @pytest.fixture
