@@ -149,10 +149,10 @@ def test_second_gradients_of_the_padding() -> None:
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_what_is_not_needed(name: str, create_graph: bool) -> None:
     a, leaves = _arguments(), _leaves(_arguments())
-    output, h_n, c_n = ops.embedding_lstm(**a | leaves)
+    output, _, c_n = ops.embedding_lstm(**a | leaves)
     want = torch.autograd.grad(output.sum() + c_n.sum(), leaves[name], create_graph=create_graph)[0]
     alone = a | leaves | {other: leaf.detach() for other, leaf in leaves.items() if other != name}
-    output, h_n, c_n = ops.embedding_lstm(**alone)
+    output, _, c_n = ops.embedding_lstm(**alone)
     grads = torch.autograd.grad(output.sum() + c_n.sum(), leaves[name], create_graph=create_graph)
     assert torch.equal(grads[0], want)
     found = [

@@ -72,8 +72,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("driver")
     source, program = folder / "driver.cpp", folder / "driver"
     source.write_text(_DRIVER)
-    command = [*_COMPILER, "-std=c++20", "-O1", "-pthread", f"-I{_SOURCES}", str(source), str(_SOURCES / "thread_choice.cpp")]
-    subprocess.run([*command, "-o", str(program)], check=True)
+    sources = [str(source), str(_SOURCES / "thread_choice.cpp")]
+    command = [*_COMPILER, "-std=c++20", "-O1", "-pthread", f"-I{_SOURCES}", *sources, "-o", str(program)]
+    subprocess.run(command, check=True)
     return program
 
 
