@@ -40,7 +40,7 @@ compatibility: $(TEST)
 
 # pytest by its own name: `python -m pytest` would import the source folder instead of the installed package.
 bench: $(BENCH)
-	@echo "== bench: timing textclf_fast against nn.LSTM, ONNX Runtime and OpenVINO: some ten minutes"
+	@echo "== bench: timing textclf_fast against nn.LSTM, ONNX Runtime and OpenVINO: some sixteen minutes"
 	$(BIN)/pytest benchmarks -q --benchmark-disable-gc --benchmark-columns=median,rounds
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.plot
