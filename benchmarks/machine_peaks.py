@@ -59,10 +59,7 @@ def measure_peaks() -> Peaks:
     settle()
     # Where the kernels have no product of bfloat16 PyTorch has none either: one would take 2 s, and nobody asks for it.
     dtypes = [torch.float32] + [torch.bfloat16] * (cpu_isa() in BFLOAT16_ISAS)
-    products: dict[str, Call] = {}
-    for dtype in dtypes:
-        name = str(dtype).removeprefix("torch.")
-        products |= {f"{name}, torch.mm": _product(dtype), f"{name}, oneDNN": _onednn_product(dtype)}
+    products = {(dtype, make): make(dtype) for dtype in dtypes for make in (_product, _onednn_product)}
     sums = {size: _sums(size) for size in CACHE_SIZES}
     source = torch.zeros(_COPIED // 4)
     target = torch.zeros_like(source)
@@ -70,8 +67,10 @@ def measure_peaks() -> Peaks:
     return Peaks(
         threads=torch.get_num_threads(),
         operations={
-            name: 2 * _SIDE**3 / min(best[f"{name}, torch.mm"], best[f"{name}, oneDNN"])
-            for name in (str(dtype).removeprefix("torch.") for dtype in dtypes)
+            str(dtype).removeprefix("torch."): 2
+            * _SIDE**3
+            / min(best[dtype, make] for make in (_product, _onednn_product))
+            for dtype in dtypes
         },
         cache={size: _times(size) * size / best[size] for size in sums},
         memory=2 * _COPIED / best["copy"],

@@ -6,6 +6,11 @@
 
 namespace textclf_fast::cpu {
 
+// Rows so few that a step waits for W_hh; and weights so few, in bytes, that a step which reads them is short: what
+// threads wait for each other counts then.
+constexpr int64_t kFewRows = 2;
+constexpr int64_t kShortStep = int64_t(1) << 19;
+
 // Threads that compute one direction of a layer together.  Each step is cut into parts; a thread takes its own part,
 // and that of another which does not come, then waits until all are done.  So the work ends however many of the threads
 // come, even one alone, and in whatever order.

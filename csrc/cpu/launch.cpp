@@ -65,9 +65,9 @@ int64_t worth_threads(const LstmShape& shape) {
 }
 
 // run(threads), by as many as were best so far where steps are short; each kind of kernel learns for itself.
+// weight_bytes: of the weights that a step reads.
 template <class Run>
 void run_with_learned_threads(const LstmShape& s, int64_t kernel, int64_t weight_bytes, const Run& run) {
-  constexpr int64_t kFewRows = 2, kShortStep = int64_t(1) << 19;  // bytes of the weights that a step reads
   const int64_t most = worth_threads(s);
   if (most == 1 || s.rows > kFewRows || weight_bytes > kShortStep || !learns_threads()) return run(most);
   int64_t threads[ThreadChoice::kMost] = {};

@@ -183,7 +183,6 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   // part begins with its own, while the other's are on their way.  Not by the rows of a tile: a row has the same bits
   // in each.  Only where a step is short: to read a panel in pieces costs up to 4 % at H = 512, and gains nothing
   // there.
-  constexpr int64_t kShortStep = int64_t(1) << 19;  // bytes of W_hh
   const bool in_halves = s.rows <= kFewRows && (!kHasMatrixUnit<T> || s.rows < MatrixUnit<T>::kLeastRows) &&
                          kGates * H * P * int64_t(sizeof(T)) <= kShortStep;
   const int64_t split = in_halves ? forward_blocks<T>(P) / 2 * L : 0;

@@ -38,6 +38,18 @@ struct Block {
 };
 thread_local Block kept_blocks[size_t(ScratchUse::kCount)];
 
+// Asks for 2 MB pages where memory has not been written yet: 512 times fewer page faults and address translations. Only
+// advice; where the system does not take it, nothing changes.
+void advise_huge_pages(void* data, size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
+  const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / kHugePage * kHugePage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
 void* allocate(size_t bytes) {
   void* data = ::operator new(bytes, kLine);
   advise_huge_pages(data, bytes);
@@ -136,16 +148,6 @@ Scratch::Scratch(ScratchUse use, size_t bytes) : kept_(bytes <= kMostKept) {
 
 Scratch::~Scratch() {
   if (!kept_) Free{}(data_);
-}
-
-void advise_huge_pages(void* data, size_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  const auto begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
-  const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / kHugePage * kHugePage;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)data, (void)bytes;
-#endif
 }
 
 }  // namespace textclf_fast::cpu

@@ -1,4 +1,4 @@
-// Memory of the CPU ops: what a call needs for itself, and advice on large tensors.
+// Memory of the CPU ops: what a call needs for itself, and large tensors.
 #pragma once
 
 #include <cstddef>
@@ -42,9 +42,5 @@ class Scratch {
 enum class BlockFit { kLoose, kTight };
 void* take_block(size_t bytes, BlockFit fit = BlockFit::kLoose);
 void give_back_block(void* data);
-
-// Asks for 2 MB pages where a large tensor has not been written yet: 512 times fewer page faults and address
-// translations. Only advice; where the system does not take it, nothing changes.
-void advise_huge_pages(void* data, size_t bytes);
 
 }  // namespace textclf_fast::cpu

@@ -67,11 +67,14 @@ Tensor scatter_rows(const Tensor& values, const Tensor& rows, int64_t count, int
   return table;
 }
 
+namespace {
+
 Tensor new_passing_op(const Tensor& like, std::vector<int64_t> size) {
   for (const int64_t n : size) STD_TORCH_CHECK(n >= 0, "size: expected at least 0, got ", n);
   return new_passing(like, size);
 }
 
+}  // namespace
 }  // namespace textclf_fast::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {

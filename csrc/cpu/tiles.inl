@@ -51,11 +51,6 @@ constexpr int64_t kGroup = 4;  // vectors beside each other in a panel: forward 
 constexpr int kOneRowGroups = 2;
 constexpr int kTwoRowGroups = kTileVectors < kGroup ? 1 : 2;
 
-// Few rows wait for W_hh: every other step then walks it from its end, and so begins with what the step before has left
-// in the nearest cache: 8 % at H = 128, 6 % at H = 512.  Many rows would lose 2 %.  By t, not by the step's number: a
-// row's sums do not depend on how long the others are.
-constexpr int64_t kFewRows = 2;
-
 template <class T>
 static TEXTCLF_INLINE int64_t forward_blocks(int64_t hidden) {
   return divide_up(hidden, Simd<T>::kLanes);
@@ -136,6 +131,10 @@ static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const
 }
 
 // acc (R, NV vectors) = the same product, from the last row of the panel's on where few rows go `backwards`.
+//
+// Few rows (kFewRows) wait for W_hh: every other step then walks it from its end, and so begins with what the step
+// before has left in the nearest cache: 8 % at H = 128, 6 % at H = 512.  Many rows would lose 2 %.  By t, not by the
+// step's number: a row's sums do not depend on how long the others are.
 template <class T, int R, int NV>
 static TEXTCLF_INLINE void multiply(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride,
                                     const PanelRows<T>& rows, bool backwards = false) {
