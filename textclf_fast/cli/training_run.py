@@ -103,12 +103,27 @@ class TrainingRun:
         self.say(f"{self._out}: the training is over")
 
     def encode(
-        self, parts: Sequence[LabelledTexts], labels: list[str], tokenizer: str, vocab_size: int, min_frequency: int
+        self,
+        parts: Sequence[LabelledTexts],
+        labels: list[str],
+        tokenizer: str,
+        vocab_size: int,
+        min_frequency: int,
+        vectors: str | None,
     ) -> Inputs:
-        """The parts to train on and to hold out, as numbers."""
+        """The parts to train on and to hold out, as numbers; and the word vectors to begin with, if any."""
         self._check_classes(parts, labels)
-        inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency)
+
+        def encode() -> Inputs:
+            return Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors)
+
+        inputs = encode() if vectors is None else self.on_first_then_others(encode)
         self._say_what_there_is(inputs)
+        if (found := inputs.vectors) is not None:
+            self.say(
+                f"{vectors}: has vectors of {found.num_known:,} of the {found.num_seen:,} tokens to train on; "
+                f"{len(found.vocabulary) - found.num_seen:,} other words of it join the vocabulary"
+            )
         return inputs
 
     def transfer(
@@ -119,6 +134,8 @@ class TrainingRun:
         lm_epochs: int,
         seed: int,
         dropout: float,
+        vectors: str | None,
+        vocab_size: int,
     ) -> tuple[TextClassifier, Inputs]:
         """A classifier that begins with a language model, and the parts in its vocabulary."""
         self._check_classes(parts, labels)
@@ -132,6 +149,8 @@ class TrainingRun:
             epochs=lm_epochs,
             seed=seed,
             dropout=dropout,
+            vectors=vectors,
+            vocab_size=vocab_size,
             **TRANSFERRED,
         )
         inputs = Inputs.of(parts, labels, vocabulary, saved.tokenizer)

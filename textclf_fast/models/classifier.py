@@ -17,11 +17,13 @@ class Classifier(nn.Module):
     Attributes:
         kind: its name in the files of a model.
         config: the arguments that made it, ``vocab_size`` (V) and ``output_dim`` (C) among them; JSON can hold them.
+        embedding: (V, I), the words' vectors.
         fc: the last layer, whose output are the logits.
     """
 
     kind: ClassVar[str]
     config: dict[str, Any]
+    embedding: nn.Embedding
     fc: nn.Linear
 
     def forward(self, ids: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None = None) -> Tensor:

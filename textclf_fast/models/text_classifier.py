@@ -116,6 +116,11 @@ class TextClassifier(Classifier):
         self.fc = nn.Linear(pooled_width(self.encoder.lstm, pooling), output_dim)
         self.register_load_state_dict_pre_hook(_accept_plain_names)
 
+    @property
+    def embedding(self) -> nn.Embedding:  # type: ignore[override]  # an attribute of others, of the encoder here
+        """The words' vectors."""
+        return self.encoder.embedding
+
     def prepare_inference(self, weights: Literal["int8"] | None = None) -> None:
         """Makes what inference keeps now; see :meth:`FusedEmbeddingLSTM.prepare_inference`, also for ``"int8"``."""
         self.encoder.prepare_inference(weights)

