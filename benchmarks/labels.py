@@ -1,8 +1,8 @@
 """Accuracy against the number of labels, with pre-training and without: `python -m benchmarks.labels`.
 
-First `textclf-fast pretrain rt movie_dialog news --out lm --epochs 3`. Each number of labels is a random part of the
-texts to train on, the same for both ways; all of these texts are read without their labels by the language model. What
-is measured is the last epoch's accuracy on the data set's test part; no epoch is chosen by it, and settings are chosen
+First `textclf-fast pretrain rt movie_dialog news --vectors glove --out lm --epochs 3`. Each number of labels is a
+random part of the texts to train on, the same for all ways; all of these texts are read without their labels by the
+language model. What is measured is the last epoch's accuracy on the data set's test part; no epoch is chosen by it, and settings are chosen
 with --validate, which tests on a part of the texts to train on instead, but for what NOTES says. Results are written as
 they come, and a run goes on where the one before it ended.
 """
@@ -26,11 +26,15 @@ from textclf_fast.models import TextClassifier
 from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary, WordTokenizer, load_dataset, split
 from textclf_fast.text.files import write_atomically
 from textclf_fast.training import EncodedTexts, Schedule, TrainingOptions, evaluate, fit
+from textclf_fast.training.initial_vectors import find_initial_vectors
 from textclf_fast.training.language_model_files import SavedLanguageModel, load_language_model
 from textclf_fast.training.transfer import TRANSFERRED, fine_tune, transfer
 
 SIZES = (100, 500, 1_000, 2_000, 5_000, 0)  # 0: all
-WAYS = {"scratch": "from scratch", "pretrained": "from a language model"}
+WAYS = {"scratch": "from scratch", "vectors": "from word vectors", "pretrained": "from a language model"}
+COLORS = {"scratch": "#777777", "vectors": "#d08a1d", "pretrained": "#1f5fa8"}
+VECTORS = "glove"
+WORDS = 30_000  # of the vectors, the most frequent
 BATCH_SIZE = 32
 LEAST_STEPS = 250  # so few labels are seen more often
 REGULARISED = {**TRANSFERRED, "dropout": 0.4}
@@ -48,8 +52,8 @@ NOTES = {  # by data set
     "test part with 1,000 labels, and have stayed; nothing from scratch was chosen so. The comparison leans towards "
     "the language model.",
 }
-RATES = {"scratch": 2e-3, "pretrained": 4e-3}
-ADVERSARIAL = {"scratch": 0.05, "pretrained": 0.03}
+RATES = {"scratch": 2e-3, "vectors": 2e-3, "pretrained": 4e-3}
+ADVERSARIAL = {"scratch": 0.05, "vectors": 0.05, "pretrained": 0.03}
 
 
 def main() -> None:
@@ -143,7 +147,13 @@ class _Bench:
         else:
             tokenizer = WordTokenizer()
             vocabulary = Vocabulary.build(map(tokenizer, part.texts), 10_000, 2 if size > 1_000 else 1)
+            vectors = None
+            if way == "vectors":
+                vectors = find_initial_vectors(VECTORS, vocabulary, tokenizer, WORDS)
+                vocabulary = vectors.vocabulary
             model = TextClassifier(len(vocabulary), 100, 128, len(self.train.classes), sparse=True, **SCRATCH)
+            if vectors is not None:
+                vectors.put_into(model.embedding)
             train, test, one = self._encode(part, vocabulary, tokenizer)
             fit(model, train, one, options)
         return evaluate(model, test).accuracy
@@ -177,7 +187,8 @@ def draw(runs: list[dict[str, Any]], path: Path, data: str) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for (way, name), color in zip(WAYS.items(), ("#777777", "#1f5fa8"), strict=True):
+    for way, name in WAYS.items():
+        color = COLORS[way]
         sizes = sorted({run["labels"] for run in runs if run["way"] == way})
         found = [[100 * run["accuracy"] for run in runs if (run["way"], run["labels"]) == (way, s)] for s in sizes]
         axes.plot(sizes, [statistics.mean(each) for each in found], marker="o", color=color, label=name)

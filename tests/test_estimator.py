@@ -95,6 +95,20 @@ def test_learns(toy: Any, options: dict[str, Any]) -> None:
     assert (estimator.classes_[probabilities.argmax(1)] == estimator.predict(toy.texts)).all()
 
 
+def test_begins_with_word_vectors(toy: Any, tmp_path: Path) -> None:
+    path = tmp_path / "small.vec"
+    path.write_text("food " + "1 " * 20 + "\nzeppelin " + "2 " * 20 + "\n")
+    estimator = _small(vectors=path, learning_rate=1e-6, epochs=1).fit(toy.texts, toy.labels)
+    assert estimator.model_.config["embedding_dim"] == 20
+    assert estimator.vocabulary_.tokens[-1] == "zeppelin"
+    found = estimator.model_.embedding.weight[estimator.vocabulary_.encode(["food", "zeppelin"]).tolist()]
+    torch.testing.assert_close(found.detach(), torch.tensor([[1.0], [2.0]]).expand(2, 20), atol=1e-3, rtol=0)
+    estimator.save(tmp_path / "model")
+    assert clone(estimator).vectors == path
+    with pytest.raises(ValueError, match="embedding_dim: expected a number beside vectors, got None"):
+        _small(model="mlp", embedding_dim=None, vectors=path).fit(toy.texts, toy.labels)
+
+
 def test_labels_of_other_types_and_arrays_of_texts(toy: Any) -> None:
     numbers = np.array([7 if label == "positive" else -3 for label in toy.labels])
     texts = np.array(toy.texts, dtype=object)

@@ -17,6 +17,7 @@ from textclf_fast.predictor import Predictor
 from textclf_fast.storage.no_random_weights import NoRandomWeights
 from textclf_fast.text import RaggedTokens, Vocabulary, encode_texts, make_tokenizer
 from textclf_fast.training import EncodedTexts, TrainingOptions, fit, save_model, train_epochs
+from textclf_fast.training.initial_vectors import InitialVectors, find_initial_vectors
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -49,6 +50,9 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         activation: of an mlp.
         tokenizer: the kind of a tokenizer, or its configuration, :func:`textclf_fast.text.make_tokenizer`.
         vocab_size, min_frequency: the vocabulary: most entries, and the times a token has to be seen.
+        vectors: word vectors to begin with, a file or one of :data:`textclf_fast.text.VECTORS`, such as ``"glove"``:
+            each token has at least as many numbers as these, and their most frequent words join the vocabulary up to
+            its size; see :func:`textclf_fast.training.initial_vectors.find_initial_vectors`. None: none.
         epochs, batch_size, learning_rate: of the training.
         validation_fraction: the share of the texts, above 0, below 1, that are not trained on: the weights are those
             of the epoch that is best on them. None: all are trained on, and the last epoch's weights are taken.
@@ -79,6 +83,7 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         tokenizer: str | Mapping[str, Any] = "word",
         vocab_size: int = 10_000,
         min_frequency: int = 1,
+        vectors: str | Path | None = None,
         epochs: int = 5,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
@@ -96,6 +101,7 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.min_frequency = min_frequency
+        self.vectors = vectors
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -140,13 +146,17 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         self.vocabulary_ = Vocabulary.build(
             (self.tokenizer_(texts[row]) for row in train_rows), self.vocab_size, self.min_frequency
         )
+        initial = None
+        if self.vectors is not None:
+            initial = find_initial_vectors(self.vectors, self.vocabulary_, self.tokenizer_, self.vocab_size)
+            self.vocabulary_ = initial.vocabulary
         tokens = encode_texts(texts, self.tokenizer_, self.vocabulary_)
         labels = torch.from_numpy(numbers.astype(np.int64))
         train, held_out = (_select(tokens, labels, weights, rows) for rows in (train_rows, held_out_rows))
         options = TrainingOptions(self.epochs, self.batch_size, self.learning_rate, seed)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay what they were
             torch.manual_seed(seed)
-            model = self._make_model()
+            model = self._make_model(initial)
         if self.validation_fraction is None:
             for _ in train_epochs(model, train, held_out, options):
                 pass
@@ -189,10 +199,15 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
             self.model_,
             self.vocabulary_,
             self._label_names(),
-            {"estimator": {name: value for name, value in self.get_params().items() if name != "random_state"}},
+            {"estimator": self._settings()},
             overwrite,
             tokenizer=self.tokenizer_,
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """The arguments, as JSON can hold them."""
+        settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
+        return {**settings, "vectors": None if self.vectors is None else str(self.vectors)}
 
     def _label_names(self) -> list[str]:
         return [str(label) for label in self.classes_.tolist()]
@@ -208,14 +223,25 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         train, held_out = train_test_split(rows, test_size=share, random_state=seed, stratify=numbers)
         return np.sort(train), np.sort(held_out)
 
-    def _make_model(self) -> Classifier:
+    def _make_model(self, initial: InitialVectors | None) -> Classifier:
+        embedding_dim = self.embedding_dim
+        if initial is not None:
+            if embedding_dim is None:
+                raise ValueError("embedding_dim: expected a number beside vectors, got None")
+            embedding_dim = max(embedding_dim, initial.dim)
+        model = self._make_random_model(embedding_dim)
+        if initial is not None:
+            initial.put_into(model.embedding)
+        return model
+
+    def _make_random_model(self, embedding_dim: int | None) -> Classifier:
         vocab_size, classes = len(self.vocabulary_), len(self.classes_)
         if self.model == "lstm":
-            if self.embedding_dim is None:
+            if embedding_dim is None:
                 raise ValueError("embedding_dim: expected a number for model='lstm', got None")
             return TextClassifier(
                 vocab_size,
-                self.embedding_dim,
+                embedding_dim,
                 self.hidden_dim,
                 classes,
                 num_layers=self.num_layers,
@@ -227,7 +253,7 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         if self.model == "mlp":
             return MLPClassifier(
                 vocab_size,
-                self.embedding_dim,
+                embedding_dim,
                 self.hidden_dim,
                 classes,
                 num_layers=self.num_layers,

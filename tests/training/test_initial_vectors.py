@@ -1,4 +1,4 @@
-"""Word vectors as a model's first ones: where they go, what joins the vocabulary, and the translation for a model."""
+"""Word vectors as a model's first ones: where they go, and what joins the vocabulary."""
 
 from __future__ import annotations
 
@@ -83,20 +83,3 @@ def test_an_embedding_of_another_size(file: Path) -> None:
         find(file).put_into(nn.Embedding(6, 3))
     with pytest.raises(ValueError, match="embedding: expected at least 3 numbers a word, got 2"):
         find(file).put_into(nn.Embedding(5, 2))
-
-
-def test_translation_finds_a_linear_relation() -> None:
-    generator = np.random.default_rng(1)
-    values = generator.normal(size=(200, 4)).astype(np.float32)
-    known = generator.random(200) < 0.9
-    values[~known] = 0
-    vocabulary = Vocabulary(["<pad>", "<unk>", *map(str, range(198))])
-    slope, shift = torch.randn(4, 6), torch.randn(6)
-    theirs = torch.from_numpy(values) @ slope + shift
-    learnt = torch.arange(200) < 150
-    vectors = theirs.clone()
-    vectors[~learnt] = torch.nan  # must not be read
-    found = InitialVectors(vocabulary, 200, values, known).translated(vectors, learnt)
-    wanted = torch.from_numpy(known)
-    torch.testing.assert_close(found[wanted], theirs[wanted], atol=0.05, rtol=0.01)
-    torch.testing.assert_close(found[~wanted], theirs[learnt].mean(0).expand((~wanted).sum(), -1))

@@ -293,9 +293,9 @@ def train(
             embedding_dim=embedding_dim,
             embedding_std=embedding_std,
             hidden_dim=hidden_dim,
+            vocab_size=vocab_size,
+            vectors=vectors,
         )
-        if vectors is None:
-            check_untouched(train, "comes from the language model with --from", vocab_size=vocab_size)
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -318,9 +318,7 @@ def train(
             if idf:
                 _weight_tokens(model, inputs)
         else:
-            classifier, inputs = run.transfer(
-                language_model, parts, data.classes, lm_epochs, seed, dropout, vectors, vocab_size
-            )
+            classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
             if gradual and ranks.size > 1:
                 raise typer.BadParameter(
                     f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",

@@ -134,8 +134,6 @@ class TrainingRun:
         lm_epochs: int,
         seed: int,
         dropout: float,
-        vectors: str | None,
-        vocab_size: int,
     ) -> tuple[TextClassifier, Inputs]:
         """A classifier that begins with a language model, and the parts in its vocabulary."""
         self._check_classes(parts, labels)
@@ -149,8 +147,6 @@ class TrainingRun:
             epochs=lm_epochs,
             seed=seed,
             dropout=dropout,
-            vectors=vectors,
-            vocab_size=vocab_size,
             **TRANSFERRED,
         )
         inputs = Inputs.of(parts, labels, vocabulary, saved.tokenizer)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from textclf_fast.text import DataError, Tokenizer, Vocabulary, load_vectors
 from textclf_fast.text.word_vectors import looked_up
@@ -62,33 +62,6 @@ class InitialVectors:
             vectors = vectors * (std / vectors.std())
         embedding.weight[known, : self.dim] = vectors.to(embedding.weight)
         embedding.weight[self.num_seen :, self.dim :] = 0
-
-    def translated(self, vectors: Tensor, learnt: Tensor) -> Tensor:
-        """These vectors in the language of others: as others would be, by what the two say of words that both have.
-
-        A linear map, by least squares with a little shrinkage: T. Mikolov, Q. Le and I. Sutskever, Exploiting
-        Similarities among Languages for Machine Translation, 2013; so R. Kiros et al., Skip-Thought Vectors, NIPS 2015,
-        gave their encoder words that it had never read.
-
-        Args:
-            vectors: (V, I), a model's.
-            learnt: (V,) bool, of which words they say something.
-
-        Returns:
-            (V, I); of words that are not known here, the mean of the learnt.
-        """
-        both = learnt & torch.from_numpy(self.known)
-        given = torch.from_numpy(self.values).double()
-        theirs = vectors.double()
-        center, their_center = given[both].mean(0), theirs[both].mean(0)
-        given = given - center
-        square = given[both].T @ given[both]
-        shrinkage = 1e-3 * square.diagonal().mean()
-        square.diagonal().add_(shrinkage)
-        slope = torch.linalg.solve(square, given[both].T @ (theirs[both] - their_center))
-        found = given @ slope + their_center
-        found[~torch.from_numpy(self.known)] = theirs[learnt].mean(0)
-        return found.to(vectors)
 
 
 def find_initial_vectors(

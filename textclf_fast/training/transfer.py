@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from textclf_fast.models import LanguageModel, TextClassifier
 from textclf_fast.optim import DeferredAdam
 from textclf_fast.text import Vocabulary, encode_texts
 from textclf_fast.training.encoded import EncodedTexts
-from textclf_fast.training.initial_vectors import InitialVectors, find_initial_vectors
 from textclf_fast.training.language_model_files import SavedLanguageModel
 from textclf_fast.training.loop import fit
 from textclf_fast.training.options import TrainingOptions
@@ -58,25 +56,16 @@ def extend_vocabulary(
     return Vocabulary([*vocabulary.tokens, *new])
 
 
-def change_vocabulary(
-    model: LanguageModel,
-    old: Vocabulary,
-    new: Vocabulary,
-    vectors: InitialVectors | None = None,
-    **options: Any,
-) -> LanguageModel:
+def change_vocabulary(model: LanguageModel, old: Vocabulary, new: Vocabulary, **options: Any) -> LanguageModel:
     """A copy of a language model for another vocabulary; a word that the old one lacks has the mean of all vectors.
 
     Args:
         model: of the words of `old`.
-        vectors: of the words of `new`: a word that the old vocabulary lacks has its vector there, translated.
         options: to differ from the model's own, such as its dropouts.
 
     Raises:
-        ValueError: `old` is not the model's, or `vectors` are not of `new`.
+        ValueError: `old` is not the model's.
     """
-    if vectors is not None and vectors.vocabulary != new:
-        raise ValueError("vectors: expected those of the new vocabulary")
     if len(old) != model.config["vocab_size"]:
         raise ValueError(f"old: expected the {model.config['vocab_size']} tokens of the model, got {len(old)}")
     changed = LanguageModel(**{**model.config, **options, "vocab_size": len(new)})
@@ -86,8 +75,6 @@ def change_vocabulary(
     for name in ("encoder.embedding.weight", "bias"):
         rows = weights[name][places]
         rows[lacking] = weights[name].mean(0)
-        if vectors is not None and name != "bias":
-            rows[lacking] = vectors.translated(rows, ~lacking)[lacking]
         weights[name] = rows
     changed.load_state_dict(weights)
     return changed
@@ -120,8 +107,6 @@ def transfer(
     *,
     epochs: int = 3,
     seed: int = 0,
-    vectors: str | Path | None = None,
-    vocab_size: int = 0,
     **options: Any,
 ) -> tuple[TextClassifier, Vocabulary]:
     """From a language model to a classifier for a task, still to be trained with its labels (`fine_tune`).
@@ -132,25 +117,15 @@ def transfer(
         output_dim: C.
         epochs: how often the language model is first trained on with these texts; 0: not at all.
         seed: of that training and of the initial weights.
-        vectors: for words that the language model has not seen, a file of word vectors or one of
-            `textclf_fast.text.VECTORS`; see :meth:`InitialVectors.translated`.
-        vocab_size: the vectors' most frequent words join the vocabulary up to this size.
         options: of TextClassifier, as in `classifier_from`.
 
     Returns:
         the classifier and its vocabulary.
-
-    Raises:
-        DataError: of the vectors.
     """
     vocabulary = extend_vocabulary(saved.vocabulary, map(saved.tokenizer, texts))
-    initial = None
-    if vectors is not None:
-        initial = find_initial_vectors(vectors, vocabulary, saved.tokenizer, vocab_size)
-        vocabulary = initial.vocabulary
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = change_vocabulary(saved.model, saved.vocabulary, vocabulary, initial, **_DROPOUTS)
+        model = change_vocabulary(saved.model, saved.vocabulary, vocabulary, **_DROPOUTS)
         if epochs:
             stream = make_stream(encode_texts(texts, saved.tokenizer, vocabulary), seed)
             pretrain(model, stream, None, PretrainingOptions(epochs=epochs, learning_rate=2e-3, seed=seed))
