@@ -7,14 +7,17 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "words.h"
@@ -217,10 +220,12 @@ textclf_fast::WordIds make_word_ids(const py::tuple& tokens, Index unknown) {
 // and is shorter, goes to Python with these.
 constexpr py::ssize_t kPythonCall = 32;
 
+using Marks = std::optional<textclf_fast::WordIds::Marks>;
+
 // The ids of a text that has other characters than ASCII: `others` gets the parts that have them. Parts end at spaces,
 // across which neither the regular expression, lower() nor NFC looks.
 void encode_mixed(const textclf_fast::WordIds& ids, const py::object& text, const py::function& others,
-                  std::vector<Index>& values) {
+                  const Marks& marks, std::vector<Index>& values) {
   const int kind = PyUnicode_KIND(text.ptr());
   const void* const data = PyUnicode_DATA(text.ptr());
   const py::ssize_t size = PyUnicode_GET_LENGTH(text.ptr());
@@ -234,7 +239,7 @@ void encode_mixed(const textclf_fast::WordIds& ids, const py::object& text, cons
       if (at(i) == ' ') word = ascii.size();
     }
     if (i == size) word = ascii.size();
-    ids.encode(std::string_view(ascii).substr(0, word), values);
+    ids.encode(std::string_view(ascii).substr(0, word), marks, values);
     if (i == size) break;
 
     const py::ssize_t begin = i - static_cast<py::ssize_t>(ascii.size() - word);
@@ -251,15 +256,17 @@ void encode_mixed(const textclf_fast::WordIds& ids, const py::object& text, cons
 }
 
 // texts -> values (N), offsets (n + 1); one unknown token for a text that has none.
-py::tuple encode(const textclf_fast::WordIds& ids, const py::list& texts, const py::function& others) {
+py::tuple encode(const textclf_fast::WordIds& ids, const py::list& texts, const py::function& others,
+                 const std::optional<std::pair<Index, Index>>& given) {
+  const Marks marks = given ? Marks({given->first, given->second}) : std::nullopt;
   std::vector<Index> values;
   std::vector<Index> offsets{0};
   for (std::size_t i = 0; i < texts.size(); ++i) {
     const py::object text = texts[i];
     if (const std::string_view characters = ascii(text); characters.data())
-      ids.encode(characters, values);
+      ids.encode(characters, marks, values);
     else if (PyUnicode_Check(text.ptr()))
-      encode_mixed(ids, text, others, values);
+      encode_mixed(ids, text, others, marks, values);
     else
       others(text);  // says what is wrong with it
     if (static_cast<Index>(values.size()) == offsets.back()) values.push_back(ids.unknown());
@@ -275,8 +282,10 @@ PYBIND11_MODULE(_host, m) {
   m.doc() = "Texts -> token ids, and ragged rows of these -> one batch, packed or padded. Used by textclf_fast.text.";
   py::class_<textclf_fast::WordIds>(m, "WordIds", "A vocabulary's tokens by number, for WordTokenizer's language.")
       .def(py::init(&make_word_ids), py::arg("tokens"), py::arg("unknown"))
-      .def("encode", &encode, py::arg("texts"), py::arg("others"),
-           "-> values (N,), offsets (n + 1,), int64; others(part): the ids of a part of a text that is not ASCII.");
+      .def("encode", &encode, py::arg("texts"), py::arg("others"), py::arg("marks") = py::none(),
+           "-> values (N,), offsets (n + 1,), int64; others(part): the ids of a part of a text that is not ASCII; "
+           "marks: "
+           "the ids of CasedTokenizer's two, whose tokens these are then.");
   m.def("pack", &pack, py::arg("values"), py::arg("offsets"), py::arg("rows"),
         "-> data (N,), batch_sizes (T,), sorted_indices (B,), unsorted_indices (B,), all int64; longest row first.");
   m.def("pad", &pad, py::arg("values"), py::arg("offsets"), py::arg("rows"), py::arg("batch_first"),

@@ -25,6 +25,14 @@ constexpr std::array<Kind, 256> make_kinds() {
 }
 constexpr auto kKinds = make_kinds();
 
+bool is_capital(char c) { return c >= 'A' && c <= 'Z'; }
+
+// As str.isupper: there are letters, and no small ones.
+bool all_capitals(std::string_view s) {
+  return std::any_of(s.begin(), s.end(), is_capital) &&
+         std::none_of(s.begin(), s.end(), [](char c) { return c >= 'a' && c <= 'z'; });
+}
+
 std::uint32_t hash_of(std::string_view s) {  // FNV-1a: words are short
   std::uint32_t h = 2166136261u;
   for (const char c : s) h = (h ^ std::uint8_t(c)) * 16777619u;
@@ -119,12 +127,21 @@ std::int64_t WordIds::find(std::string_view token) const {
   }
 }
 
-void WordIds::encode(std::string_view ascii, std::vector<std::int64_t>& ids) const {
+void WordIds::encode(std::string_view ascii, const std::optional<Marks>& marks, std::vector<std::int64_t>& ids) const {
   std::string lower(ascii.size() + kBeyond, ' ');
   std::transform(ascii.begin(), ascii.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c + ('a' - 'A')) : c; });
+                 [](char c) { return is_capital(c) ? char(c + ('a' - 'A')) : c; });
   Scanner scanner(lower.data(), lower.data() + ascii.size());
-  for (std::string_view token = scanner.next(); !token.empty(); token = scanner.next()) ids.push_back(find(token));
+  for (std::string_view token = scanner.next(); !token.empty(); token = scanner.next()) {
+    if (marks) {
+      const std::string_view written = ascii.substr(std::size_t(token.data() - lower.data()), token.size());
+      if (token.size() > 1 && all_capitals(written))
+        ids.push_back(marks->all_capitals);
+      else if (is_capital(written[0]))
+        ids.push_back(marks->capitalized);
+    }
+    ids.push_back(find(token));
+  }
 }
 
 }  // namespace textclf_fast

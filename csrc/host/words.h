@@ -1,10 +1,11 @@
-// Text -> token ids, where it has ASCII characters alone: what WordTokenizer's regular expression
+// Text -> token ids, where it has ASCII characters alone: what WordTokenizer's and CasedTokenizer's regular expression
 // (textclf_fast/text/tokenizer.py, which defines the language) finds in them, looked up without a Python object for
 // each token. tests/text/test_words.py compares the two.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,8 +23,13 @@ class WordIds {
   std::int64_t find(std::string_view token) const;
   std::int64_t unknown() const { return unknown_; }
 
-  // Appends the ids of a text's tokens.
-  void encode(std::string_view ascii, std::vector<std::int64_t>& ids) const;
+  // What CasedTokenizer puts before a word of which the first letter, or all letters, are capital ones.
+  struct Marks {
+    std::int64_t capitalized, all_capitals;
+  };
+
+  // Appends the ids of a text's tokens; with marks where there are some to be set.
+  void encode(std::string_view ascii, const std::optional<Marks>& marks, std::vector<std::int64_t>& ids) const;
 
  private:
   struct Token {

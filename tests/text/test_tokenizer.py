@@ -6,6 +6,7 @@ import pytest
 
 from textclf_fast.text import (
     TOKENIZER_KINDS,
+    CasedTokenizer,
     CharacterTokenizer,
     NgramTokenizer,
     Tokenizer,
@@ -46,13 +47,30 @@ def test_tokens(text: str, tokens: str) -> None:
     assert WordTokenizer()(text) == tokens.split()
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", ""),
+        ("What is SAP?", "<cap> what is <caps> sap ?"),
+        ("I am B. U2, A-1; 3D", "<cap> i am <cap> b . <caps> u2 , <cap> a - 1 ; <caps> 3d"),
+        ("IT'S McDonald's, don't CAN'T", "<caps> it <caps> 's <cap> mcdonald 's , don't <caps> can't"),
+        ("Éa ÉA é", "<cap> éa <caps> éa é"),
+        ("E\u0301a \u2018Ann\u2019S", "<cap> \u00e9a ' <cap> ann <caps> 's"),
+        ("<cap>", "< cap >"),
+        ("12 字", "12 字"),
+    ],
+)
+def test_cased(text: str, tokens: str) -> None:
+    assert CasedTokenizer()(text) == tokens.split()
+
+
 def test_long_text_takes_linear_time() -> None:
     assert len(WordTokenizer()("x'" * 200_000)) == 2  # a backtracking pattern would not come back
 
 
-@pytest.mark.parametrize("tokenizer", [WordTokenizer(), CharacterTokenizer()])
+@pytest.mark.parametrize("tokenizer", [WordTokenizer(), CasedTokenizer(), CharacterTokenizer()])
 @pytest.mark.parametrize("text", [None, b"bytes", 3, ["a"]])
-def test_refuses_what_is_no_text(tokenizer: WordTokenizer | CharacterTokenizer, text: object) -> None:
+def test_refuses_what_is_no_text(tokenizer: Tokenizer, text: object) -> None:
     with pytest.raises(TypeError, match=f"text: expected a str, got {type(text).__name__}"):
         tokenizer(text)  # type: ignore[arg-type]
 
@@ -123,6 +141,7 @@ def test_ngrams_out_of_range(arguments: dict[str, object]) -> None:
     "tokenizer",
     [
         WordTokenizer(),
+        CasedTokenizer(),
         CharacterTokenizer(),
         CharacterTokenizer(lower=True),
         NgramTokenizer(),
@@ -136,11 +155,11 @@ def test_made_again_from_its_config(tokenizer: Tokenizer) -> None:
 
 
 def test_chosen_by_kind() -> None:
-    assert TOKENIZER_KINDS == ("word", "ngram", "character", "bpe")
+    assert TOKENIZER_KINDS == ("word", "cased", "ngram", "character", "bpe")
     assert isinstance(tokenizer_for("word", []), WordTokenizer)
     assert tokenizer_for("character", []).config == {"kind": "character", "lower": False}
     for call in (lambda: tokenizer_for("words", []), lambda: make_tokenizer({"kind": "words"})):
-        with pytest.raises(ValueError, match="kind: expected one of word, ngram, character, bpe, got 'words'"):
+        with pytest.raises(ValueError, match="kind: expected one of word, cased, ngram, character, bpe, got 'words'"):
             call()
     with pytest.raises(TypeError, match="upper"):
         make_tokenizer({"kind": "character", "upper": True})

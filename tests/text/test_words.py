@@ -1,4 +1,4 @@
-"""What is ASCII is encoded without tokens being made (csrc/host/words.h): as WordTokenizer defines them."""
+"""What is ASCII is encoded without tokens being made (csrc/host/words.h): as the tokenizers define them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,55 @@ import string
 import numpy as np
 import pytest
 
-from textclf_fast.text import DataError, RaggedTokens, Vocabulary, WordTokenizer, encode_texts, load_dataset
+from textclf_fast.text import (
+    CasedTokenizer,
+    DataError,
+    Tokenizer,
+    Vocabulary,
+    WordTokenizer,
+    encode_texts,
+    load_dataset,
+)
 
-tokenizer = WordTokenizer()
+tokenizer, cased = WordTokenizer(), CasedTokenizer()
 # What the expression treats apart, most often in numbers and abbreviations.
 HARD = ["'", "'s", "'re", "'ll", "'ve", "'m", "'d", "'l", "'t", ".", "..", "-", "--", ",", ":", "_", "0", "12", "3.5"]
-HARD += ["a", "s", "re", "ll", "Don't", "IT'S", "o'clock", "<unk>", *" \t\n\x0b\x1c\x1f\x00\x7f"]
+HARD += [
+    "a",
+    "s",
+    "S",
+    "re",
+    "LL",
+    "Don't",
+    "IT'S",
+    "o'clock",
+    "U2",
+    "B",
+    "MacX",
+    "<unk>",
+    *" \t\n\x0b\x1c\x1f\x00\x7f",
+]
 # Composed, to be composed, quotes, what lower() makes longer or looks around for, spaces, of four bytes.
 OTHER = ["é", "E\u0301", "\u0301", "’", "‘s", "İ", "Σ", "ß", "\xa0", "\u2028", "\x85", "…", "字", "٣", "𝐀", "\ud800"]  # noqa: RUF001
-
-
-def _in_python(texts: list[str], vocabulary: Vocabulary) -> RaggedTokens:
-    return encode_texts(texts, lambda text: tokenizer(text), vocabulary)
+OTHER += ["É", "\u017f"]  # a long s, which is an s where capital letters do not matter
 
 
 def _assert_alike(texts: list[str], vocabulary: Vocabulary) -> None:
-    ours, expected = encode_texts(texts, tokenizer, vocabulary), _in_python(texts, vocabulary)
+    for known in (tokenizer, cased):
+        _assert_found(texts, known, vocabulary)
+
+
+def _assert_found(texts: list[str], known: Tokenizer, vocabulary: Vocabulary) -> None:
+    ours, expected = encode_texts(texts, known, vocabulary), encode_texts(texts, lambda text: known(text), vocabulary)
     assert ours.values.dtype == ours.offsets.dtype == np.int64
     for number, text in enumerate(texts):
-        assert ours[number].tolist() == expected[number].tolist(), (text, tokenizer(text))
+        assert ours[number].tolist() == expected[number].tolist(), (text, known(text))
     assert len(ours) == len(texts)
 
 
 def _vocabulary(texts: list[str]) -> Vocabulary:
     """Of all tokens: equal ids are equal tokens."""
-    return Vocabulary.build(map(tokenizer, texts), max_size=10**6)
+    return Vocabulary.build((known(text) for text in texts for known in (tokenizer, cased)), max_size=10**6)
 
 
 @pytest.mark.parametrize("seed", range(5))

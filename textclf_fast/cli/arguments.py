@@ -102,9 +102,11 @@ Part = Annotated[
     ),
 ]
 Tokenizer = Annotated[
-    Literal["word", "ngram", "character", "bpe"],
+    Literal["word", "cased", "ngram", "character", "bpe"],
     typer.Option(
-        help="What a text is split into; ngram: words, pairs of them and pieces, for --model mlp.", rich_help_panel=DATA
+        help="What a text is split into; cased: words, capital letters marked; ngram: words, pairs of them and pieces, "
+        "for --model mlp.",
+        rich_help_panel=DATA,
     ),
 ]
 VocabSize = Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.", rich_help_panel=DATA)]

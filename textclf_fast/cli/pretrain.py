@@ -45,7 +45,10 @@ def pretrain(
     minutes: Annotated[
         float | None, typer.Option(callback=positive, help="Stop training after so many minutes.")
     ] = None,
-    tokenizer: Annotated[Literal["word", "character", "bpe"], typer.Option(help="What a text is split into.")] = "word",
+    tokenizer: Annotated[
+        Literal["word", "cased", "character", "bpe"],
+        typer.Option(help="What a text is split into; cased: words, capital letters marked."),
+    ] = "word",
     vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 20_000,
     min_frequency: Annotated[int, typer.Option(min=1, help="Tokens seen less often are unknown.")] = 3,
     vectors: Annotated[

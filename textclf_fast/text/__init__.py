@@ -12,6 +12,7 @@ from textclf_fast.text.ragged import RaggedTokens, encode_texts
 from textclf_fast.text.token_file import END_ID, StreamBatches, TokenFile
 from textclf_fast.text.tokenizer import (
     TOKENIZER_KINDS,
+    CasedTokenizer,
     CharacterTokenizer,
     NgramTokenizer,
     Tokenizer,
@@ -32,6 +33,7 @@ __all__ = [
     "VECTORS",
     "BPETokenizer",
     "Batches",
+    "CasedTokenizer",
     "CharacterTokenizer",
     "DataError",
     "LabelledTexts",

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 import textclf_fast._host as _host  # type: ignore[import-not-found]  # compiled: no source that mypy could read
-from textclf_fast.text.tokenizer import WordTokenizer
+from textclf_fast.text.tokenizer import ALL_CAPITALS, CAPITALIZED, CasedTokenizer, WordTokenizer
 from textclf_fast.text.vocabulary import PAD_ID, Vocabulary
 
 _NO_TOKEN = ("<unk>",)
@@ -144,9 +144,10 @@ def encode_texts(
     """
     if isinstance(texts, str):
         raise TypeError("texts: expected a list of texts, got a str")
-    if type(tokenizer) is WordTokenizer:  # in C++, which makes no tokens of what is ASCII
+    if type(tokenizer) in (WordTokenizer, CasedTokenizer):  # in C++, which makes no tokens of what is ASCII
+        marks = vocabulary.encode([CAPITALIZED, ALL_CAPITALS]).tolist() if type(tokenizer) is CasedTokenizer else None
         encode = vocabulary.word_ids.encode
-        return RaggedTokens(*encode(list(texts), lambda part: vocabulary.encode(tokenizer(part))))
+        return RaggedTokens(*encode(list(texts), lambda part: vocabulary.encode(tokenizer(part)), marks))
     counts = np.zeros(len(texts) + 1, dtype=np.int64)
     parts = []
     for begin in range(0, len(texts), _TEXTS_AT_ONCE):

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from textclf_fast.text.bpe import BPETokenizer
 
 # Of texts in ASCII csrc/host/words.cpp finds the same tokens, and tests/text/test_words.py compares the two.
-_TOKEN = re.compile(
-    r"""
+_PATTERN = r"""
       [^\W\d_]+(?!['\w])                 # most words, found without a look at what follows below
     | \d+(?:[.,:]\d+)+                   # 3.5   1,000   20:15
     | [^\W_]+(?='(?:s|m|d|re|ve|ll)\b)   # film in film's: the ending is a token of its own, so that a name and its
@@ -19,9 +18,10 @@ _TOKEN = re.compile(
     | [^\W_]+(?:'[^\W_]+)*               # good   don't   o'clock: a negation stays one word
     | \.{2,} | -{2,}                     # a run of dots or dashes means one thing
     | [^\w\s] | _
-    """,
-    re.VERBOSE,
-)
+"""
+_TOKEN = re.compile(_PATTERN, re.VERBOSE)
+_TOKEN_OF_ANY_CASE = re.compile(_PATTERN, re.VERBOSE | re.IGNORECASE)
+CAPITALIZED, ALL_CAPITALS = "<cap>", "<caps>"  # the expression finds three tokens in these: no word is one of them
 _APOSTROPHES = "’‘ʼ"  # noqa: RUF001 (these are the characters meant)
 
 
@@ -51,12 +51,36 @@ class WordTokenizer:
         Raises:
             TypeError: `text` is not a str.
         """
-        _check_text(text)
-        if not text.isascii():  # one character, one way to write it: é is not e + accent
-            text = unicodedata.normalize("NFC", text)
-            for apostrophe in _APOSTROPHES:  # translate() takes some 40 times as long
-                text = text.replace(apostrophe, "'")
-        return _TOKEN.findall(text.lower())
+        return _TOKEN.findall(_normal_form(text).lower())
+
+
+class CasedTokenizer:
+    """As `WordTokenizer`, with a mark before each word that begins with a capital letter, or has no other letters.
+
+    A word is one word however it is written, and yet "US" is not "us", "What is SAP?" asks for an abbreviation, and
+    "FREE" is louder than "free". As fastai's tokenizer does: J. Howard and S. Gugger, fastai: A Layered API for Deep
+    Learning, 2020. Keeps no state, so it may be shared.
+
+    >>> CasedTokenizer()("What is SAP?")
+    ['<cap>', 'what', 'is', '<caps>', 'sap', '?']
+    """
+
+    config: dict[str, Any] = {"kind": "cased"}  # noqa: RUF012 (nobody changes it)
+
+    def __call__(self, text: str) -> list[str]:
+        """The tokens of `text` in their order; none for a text without a visible character.
+
+        Raises:
+            TypeError: `text` is not a str.
+        """
+        tokens = []
+        for token in _TOKEN_OF_ANY_CASE.findall(_normal_form(text)):
+            if len(token) > 1 and token.isupper():
+                tokens.append(ALL_CAPITALS)
+            elif token[0].isupper():
+                tokens.append(CAPITALIZED)
+            tokens.append(token.lower())
+        return tokens
 
 
 class NgramTokenizer:
@@ -147,6 +171,16 @@ class CharacterTokenizer:
         return list(" ".join(text.split()))
 
 
+def _normal_form(text: str) -> str:
+    """One character, one way to write it: é is not e + accent."""
+    _check_text(text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+        for apostrophe in _APOSTROPHES:  # translate() takes some 40 times as long
+            text = text.replace(apostrophe, "'")
+    return text
+
+
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"text: expected a str, got {type(text).__name__}")
@@ -154,6 +188,7 @@ def _check_text(text: object) -> None:
 
 _KINDS: dict[str, Any] = {
     "word": WordTokenizer,
+    "cased": CasedTokenizer,
     "ngram": NgramTokenizer,
     "character": CharacterTokenizer,
     "bpe": BPETokenizer,
