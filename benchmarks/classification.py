@@ -28,7 +28,9 @@ from textclf_fast.text.files import write_atomically
 
 SEEDS = (0, 1, 2)
 LANGUAGE_MODEL = "lm"
-PRETRAIN = "textclf-fast pretrain rt movie_dialog news --out lm --epochs 3"
+PRETRAIN = (
+    "textclf-fast pretrain rt movie_dialog news --tokenizer cased --vectors glove --hidden-dim 320 --epochs 4 --out lm"
+)
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,12 @@ ROWS = (
         0.92,
     ),
     Row("sms", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 4 --lr 0.003", 0.95, f1_of="spam"),
+    # One seed, a validation part: 96.6 % with 96 units, vectors of 32 numbers and 3 epochs.
     Row(
         "langid60",
         "LSTM on characters",
-        "--tokenizer character --vocab-size 3000 --bidirectional --pooling max --dropout 0.1 --embedding-dim 32 "
-        "--hidden-dim 96 --epochs 3 --lr 0.004 --schedule one-cycle",
+        "--tokenizer character --vocab-size 3000 --bidirectional --pooling max --dropout 0.2 --embedding-dim 64 "
+        "--hidden-dim 128 --epochs 5 --lr 0.004 --schedule one-cycle",
         0.97,
     ),
     Row(

@@ -1,8 +1,8 @@
 """Accuracy against the number of labels, with pre-training and without: `python -m benchmarks.labels`.
 
-First `textclf-fast pretrain rt movie_dialog news --vectors glove --out lm --epochs 3`. Each number of labels is a
-random part of the texts to train on, the same for all ways; all of these texts are read without their labels by the
-language model. What is measured is the last epoch's accuracy on the data set's test part; no epoch is chosen by it, and settings are chosen
+First the language model, by the command that benchmarks/classification.py has. Each number of labels is a random part of
+the texts to train on, the same for all ways; all of these texts are read without their labels by the language model.
+What is measured is the last epoch's accuracy on the data set's test part; no epoch is chosen by it, and settings are chosen
 with --validate, which tests on a part of the texts to train on instead, but for what NOTES says. Results are written as
 they come, and a run goes on where the one before it ended.
 """
@@ -23,7 +23,7 @@ import torch
 
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.models import TextClassifier
-from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary, WordTokenizer, load_dataset, split
+from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary, load_dataset, split, tokenizer_for
 from textclf_fast.text.files import write_atomically
 from textclf_fast.training import EncodedTexts, Schedule, TrainingOptions, evaluate, fit
 from textclf_fast.training.initial_vectors import find_initial_vectors
@@ -35,6 +35,7 @@ WAYS = {"scratch": "from scratch", "vectors": "from word vectors", "pretrained":
 COLORS = {"scratch": "#777777", "vectors": "#d08a1d", "pretrained": "#1f5fa8"}
 VECTORS = "glove"
 WORDS = 30_000  # of the vectors, the most frequent
+TOKENIZERS = {"trec": "cased"}  # of a language model: its own
 BATCH_SIZE = 32
 LEAST_STEPS = 250  # so few labels are seen more often
 REGULARISED = {**TRANSFERRED, "dropout": 0.4}
@@ -115,6 +116,7 @@ class _Bench:
         self.train, self._test = load_dataset(data, "train"), load_dataset(data, "test")
         if validate:
             self.train, self._test = split(self.train)
+        self._data = data
         self._lm = lm
         self._epochs = epochs
         self._lm_epochs = lm_epochs
@@ -145,7 +147,7 @@ class _Bench:
             train, test, one = self._encode(part, vocabulary, tokenizer)
             fine_tune(model, train, one, options)
         else:
-            tokenizer = WordTokenizer()
+            tokenizer = tokenizer_for(TOKENIZERS.get(self._data, "word"), part.texts)
             vocabulary = Vocabulary.build(map(tokenizer, part.texts), 10_000, 2 if size > 1_000 else 1)
             vectors = None
             if way == "vectors":
