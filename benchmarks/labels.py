@@ -1,10 +1,10 @@
 """Accuracy against the number of labels, with pre-training and without: `python -m benchmarks.labels`.
 
-First the language model, by the command that benchmarks/classification.py has. Each number of labels is a random part of
-the texts to train on, the same for all ways; all of these texts are read without their labels by the language model.
-What is measured is the last epoch's accuracy on the data set's test part; no epoch is chosen by it, and settings are chosen
-with --validate, which tests on a part of the texts to train on instead, but for what NOTES says. Results are written as
-they come, and a run goes on where the one before it ended.
+First the language model, by the command that benchmarks/classification.py has. Each number of labels is a random part
+of the texts to train on, the same for all ways; all of these texts are read without their labels by the language model.
+What is measured is the last epoch's accuracy on the data set's test part; no epoch is chosen by it, and settings are
+chosen with --validate, which tests on a part of the texts to train on instead, but for what NOTES says. Results are
+written as they come, and a run goes on where the one before it ended.
 """
 
 from __future__ import annotations
