@@ -29,6 +29,8 @@ def test_train_and_predict(run: Run, tmp_path: Path, language_model: Path) -> No
     assert isinstance(saved.model, TextClassifier)
     expected = {"embedding_dim": 12, "hidden_dim": 16, "bidirectional": True, "pooling": "concat", "dropout": 0.1}
     assert expected.items() <= saved.model.config.items()
+    assert saved.extra["start"]["language model"] == str(language_model)
+    assert f"| its texts | {TOY} |" in (tmp_path / "model" / "README.md").read_text()
     (tmp_path / "texts.txt").write_text("the food was good\n")
     assert run("predict", "model", "texts.txt").status == 0
 

@@ -27,6 +27,8 @@ def test_train(run: Run, tmp_path: Path, vectors: Path) -> None:
     saved = load_model(tmp_path / "model")
     assert isinstance(saved.model, TextClassifier)
     assert saved.model.config["embedding_dim"] == 5
+    assert saved.extra["start"]["word vectors"] == str(vectors)
+    assert f"| word vectors | {vectors} |" in (tmp_path / "model" / "README.md").read_text()
     ids = saved.vocabulary.encode(["food", "zeppelin", "balalaika"])
     assert ids.tolist()[1:] == [len(saved.vocabulary) - 2, len(saved.vocabulary) - 1]
     rows = saved.model.embedding.weight[ids.tolist()].tolist()
@@ -59,6 +61,7 @@ def test_pretrain(run: Run, tmp_path: Path, vectors: Path) -> None:
     assert f"{vectors}: has vectors of 2 of the " in ran.out
     saved = load_language_model(tmp_path / "lm")
     assert saved.model.config["embedding_dim"] == 3
+    assert saved.extra["vectors"] == str(vectors)
     assert "zeppelin" not in saved.vocabulary
     food, service = saved.model.encoder.embedding.weight[saved.vocabulary.encode(["food", "service"]).tolist()]
     ratio = food.tolist()[0] / 1

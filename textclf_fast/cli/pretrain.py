@@ -188,6 +188,7 @@ def pretrain(
             )
     extra = {
         "texts": list(sources),
+        "vectors": vectors,
         "tokens": train.num_tokens,
         "options": dataclasses.asdict(options),
         "epochs": [dataclasses.asdict(record) for record in records],

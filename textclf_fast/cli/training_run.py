@@ -21,7 +21,7 @@ from textclf_fast.cli.unfinished import UnfinishedTraining
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
-from textclf_fast.text import LabelledTexts
+from textclf_fast.text import VECTORS, LabelledTexts
 from textclf_fast.training import (
     Checkpoints,
     EpochResult,
@@ -58,6 +58,7 @@ class TrainingRun:
         self._as_json = as_json
         self._unfinished = UnfinishedTraining(out)
         self._speaks = ranks.rank == 0 and not as_json
+        self._start: dict[str, Any] = {}  # what the model began with, other than random numbers
 
     def say(self, line: str) -> None:
         """Prints it, for people."""
@@ -120,6 +121,12 @@ class TrainingRun:
         inputs = encode() if vectors is None else self.on_first_then_others(encode)
         self._say_what_there_is(inputs)
         if (found := inputs.vectors) is not None:
+            assert vectors is not None
+            cited = f" ({VECTORS[vectors].citation})" if vectors in VECTORS else ""
+            self._start = {
+                "word vectors": f"{vectors}{cited}",
+                "tokens with a vector": f"{found.num_known:,} of the {found.num_seen:,} of the texts",
+            }
             self.say(
                 f"{vectors}: has vectors of {found.num_known:,} of the {found.num_seen:,} tokens to train on; "
                 f"{len(found.vocabulary) - found.num_seen:,} other words of it join the vocabulary"
@@ -138,6 +145,12 @@ class TrainingRun:
         """A classifier that begins with a language model, and the parts in its vocabulary."""
         self._check_classes(parts, labels)
         saved = load_language_model(language_model)
+        self._start = {
+            "language model": str(language_model),
+            "its texts": ", ".join(map(str, saved.extra.get("texts", []))),
+            "its word vectors": saved.extra.get("vectors"),
+            "times it read the texts to train on": lm_epochs,
+        }
         if lm_epochs:
             self.say(f"{language_model}: reads the {len(parts[0]):,} texts to train on, {lm_epochs} times")
         model, vocabulary = transfer(
@@ -279,6 +292,7 @@ class TrainingRun:
             "data": self._file,
             "source": source,
             "machine": describe_machine(),
+            "start": self._start,
             "options": dataclasses.asdict(options),
             "epochs": [epoch_record(result) for result in history.epochs],
         }

@@ -26,8 +26,8 @@ def card_files(name: str, saved: SavedModel, evaluations: Evaluations) -> dict[s
 
     Args:
         name: of the model.
-        saved: it, and what was saved with it; `textclf-fast train` has ``source``, ``options``, ``epochs`` and
-            ``machine`` in ``extra``, all of which may be missing.
+        saved: it, and what was saved with it; `textclf-fast train` has ``source``, ``start``, ``options``, ``epochs``
+            and ``machine`` in ``extra``, all of which may be missing.
         evaluations: the newest last.
     """
     texts = json.dumps(evaluations, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
@@ -123,7 +123,7 @@ def _training(extra: Mapping[str, Any]) -> list[str]:
             f"{len(epochs)} epochs, {sum(epoch['seconds'] for epoch in epochs):,.1f} s of training; the highest "
             f"accuracy on the held-out texts after epoch {best + 1}."
         )
-    for key in ("options", "training"):  # of train; of autotune
+    for key in ("start", "options", "training"):  # what it began with; options of train; of autotune
         if isinstance(extra.get(key), Mapping) and extra[key]:
             found.append(_pairs(extra[key]))
     return found
