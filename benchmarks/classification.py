@@ -72,6 +72,7 @@ class Row:
 SMALL_DATA = (
     "--bidirectional --pooling max --dropout 0.5 --embedding-dropout 0.1 --embedding-std 0.1 --schedule one-cycle"
 )
+GLOVE = "--vectors glove --vocab-size 30000"
 ROWS = (
     Row("rt", "LSTM, the user's recipe", "", 0.71),
     Row(
@@ -82,6 +83,12 @@ ROWS = (
     ),
     Row(
         "rt",
+        "LSTM, word vectors",
+        f"{SMALL_DATA} {GLOVE} --adversarial 0.05 --epochs 3 --lr 0.002 --weight-decay 0.01",
+        0.785,
+    ),
+    Row(
+        "rt",
         "LSTM, pre-trained",
         "--from lm --epochs 3 --lr 0.004 --schedule one-cycle --dropout 0.4 --adversarial 0.03",
         0.785,
@@ -89,8 +96,16 @@ ROWS = (
     Row("trec", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 5 --lr 0.004", 0.92),
     Row(
         "trec",
+        "LSTM, word vectors",
+        f"{SMALL_DATA} {GLOVE} --tokenizer cased --adversarial 0.03 --epochs 5 --lr 0.004",
+        0.92,
+    ),
+    # A validation part, two seeds: 87.2 % without GloVe's vectors, 88.7 % with these, 89.7 % with capital letters
+    # marked as well, 90.5 % with 320 units for 192, 90.7 % with what is below for a rate of 0.004 in 6 epochs.
+    Row(
+        "trec",
         "LSTM, pre-trained",
-        "--from lm --lm-epochs 6 --epochs 6 --lr 0.004 --schedule one-cycle --dropout 0.4 --adversarial 0.03",
+        "--from lm --lm-epochs 6 --epochs 8 --lr 0.003 --schedule one-cycle --dropout 0.5 --adversarial 0.06",
         0.92,
     ),
     Row("sms", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 4 --lr 0.003", 0.95, f1_of="spam"),
