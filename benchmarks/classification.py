@@ -109,6 +109,14 @@ ROWS = (
         0.92,
     ),
     Row("sms", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 4 --lr 0.003", 0.95, f1_of="spam"),
+    # A validation part, three seeds: F1 of 0.952; 0.951 without marks of capital letters, 0.943 without vectors.
+    Row(
+        "sms",
+        "LSTM, word vectors",
+        f"{SMALL_DATA} {GLOVE} --tokenizer cased --adversarial 0.03 --epochs 6 --lr 0.003",
+        0.95,
+        f1_of="spam",
+    ),
     # One seed, a validation part: 96.6 % with 96 units, vectors of 32 numbers and 3 epochs.
     Row(
         "langid60",
