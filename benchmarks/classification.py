@@ -56,6 +56,11 @@ class Row:
         return f"textclf-fast train {self.data} --out model --keep last {self.options}".rstrip()
 
     @property
+    def language_model(self) -> str | None:
+        """The command that makes what it begins with, if it does."""
+        return PRETRAIN if "--from" in self.options else None
+
+    @property
     def metric(self) -> str:
         return "accuracy" if self.f1_of is None else f"F1 of {self.f1_of}"
 
@@ -157,7 +162,7 @@ def main() -> None:
     for row in ROWS:
         if arguments.data and row.data not in arguments.data:
             continue
-        if "--from" in row.options and not arguments.lm.exists():
+        if row.language_model is not None and not arguments.lm.exists():
             print(f"{row.data}, {row.model}: left out, there is no {arguments.lm}: {PRETRAIN}")
             continue
         for seed in arguments.seeds:
@@ -195,7 +200,8 @@ def _write_texts(path: Path, data: LabelledTexts) -> None:
 
 def _values(path: Path, row: Row, kind: str = "values") -> dict[str, Any]:
     """What was measured already, by seed; or at which commits, on which machines."""
-    found = [each for each in _load(path)["rows"] if each["command"] == row.command]
+    same = (row.command, row.language_model)
+    found = [each for each in _load(path)["rows"] if (each["command"], each.get("language_model")) == same]
     return found[0][kind] if found else {}
 
 
@@ -211,6 +217,7 @@ def _write(path: Path, row: Row, seed: int, value: float) -> None:
         "data": row.data,
         "model": row.model,
         "command": row.command,
+        "language_model": row.language_model,
         "metric": row.metric,
         "values": values,
         "commits": commits,
@@ -222,8 +229,7 @@ def _write(path: Path, row: Row, seed: int, value: float) -> None:
     # In the order of ROWS; what was measured before a row left them stays, behind the others.
     order = {(each.data, each.model): place for place, each in enumerate(ROWS)}
     rows = sorted([*others, measured], key=lambda each: order.get((each["data"], each["model"]), len(order)))
-    record = {"language_model": PRETRAIN, "rows": rows}
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    write_atomically(path, json.dumps({"rows": rows}, indent=2) + "\n")
 
 
 def _commit() -> str:
