@@ -37,7 +37,9 @@ VECTORS = "glove"
 WORDS = 30_000  # of the vectors, the most frequent
 TOKENIZERS = {"trec": "cased"}  # of a language model: its own
 BATCH_SIZE = 32
-LEAST_STEPS = 250  # so few labels are seen more often
+# So few labels are seen more often. A validation part of rt, 2,000 labels, three seeds, from scratch and from vectors:
+# 68.6 and 70.7 % in 250 steps, 70.5 and 74.7 % in 500, 70.0 and 74.2 % in 750.
+LEAST_STEPS = 500
 REGULARISED = {**TRANSFERRED, "dropout": 0.4}
 # As `train --preset little-data`, but that so few texts are seen by the number of steps.
 SCRATCH: dict[str, Any] = {
