@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def _accuracy(results: Path, picture: str | None) -> list[str]:
         own = [row for row in rows if row["data"] == data]
         if own:
             parts.append(_table(("model", "measure", "mean", "single values", "target", "reached"), map(_row, own)))
-            parts.append(_commands(row["command"] for row in own))
+            before = dict.fromkeys(row.get("language_model") for row in own)  # what makes a model to begin with
+            parts.append(_commands([*filter(None, before), *(row["command"] for row in own)]))
         else:
             parts.append("Not measured: `python -m benchmarks.classification`.")
         parts += _baseline(results / f"baseline-{data}.json", data)
@@ -143,12 +145,35 @@ def _labels(path: Path, picture: Path, data: str) -> list[str]:
         (f"{size:,}", *(_mean_of(run["accuracy"] for run in record["runs"] if _is(run, way, size)) for way in ways))
         for size in sizes
     ]
-    seeds = len({run["seed"] for run in record["runs"]})
-    parts.append(f"Mean accuracy of {seeds} seed{'s' if seeds > 1 else ''}:")
+    seeds = Counter((run["way"], run["labels"]) for run in record["runs"]).values()
+    several = f"{min(seeds)} to {max(seeds)} seeds" if min(seeds) < max(seeds) else f"{max(seeds)} seeds"
+    parts.append(f"Mean accuracy of {several}:")
     parts.append(_table(("labels", *ways), rows))
+    parts += _labels_needed(record["runs"], ways, sizes)
     if note := record.get("note"):
         parts.append(note)
     return [*parts, _commands([record["command"]])]
+
+
+def _labels_needed(runs: Sequence[Mapping[str, Any]], ways: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    """With how many labels each way gives what all of them give from scratch."""
+
+    def mean(way: str, size: int) -> float:
+        found = [run["accuracy"] for run in runs if _is(run, way, size)]
+        return statistics.mean(found) if found else 0.0
+
+    whole = mean("scratch", sizes[-1])
+    if not whole:
+        return []
+    needed = (
+        f"`{way}` " + next((f"{size:,}" for size in sizes if mean(way, size) >= whole), f"more than {sizes[-1]:,}")
+        for way in ways
+        if way != "scratch"
+    )
+    return [
+        f"From scratch, {sizes[-1]:,} labels give {_percent(whole)}. The least of these numbers with which the others "
+        f"give as much: {', '.join(needed)}. Target: with pre-training a fifth, {sizes[-1] // 5:,}."
+    ]
 
 
 def _is(run: Mapping[str, Any], way: str, labels: int) -> bool:
