@@ -62,8 +62,10 @@ def serve(app: Starlette, listener: socket.socket, limits: Limits) -> None:
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # a collection goes through all of torch's modules: a tenth of a second, with everybody waiting
-    # uvicorn raises the signal that stopped it once more when it is done.
+    # uvicorn raises the signal that stopped it once more when it is done. (A shell has what it starts in the background
+    # ignore SIGINT; uvicorn does not, and neither does what comes after it.)
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config = uvicorn.Config(
         app,
         **connection_options(limits),
