@@ -146,8 +146,8 @@ def _labels(path: Path, picture: Path, data: str) -> list[str]:
         for size in sizes
     ]
     seeds = Counter((run["way"], run["labels"]) for run in record["runs"]).values()
-    several = f"{min(seeds)} to {max(seeds)} seeds" if min(seeds) < max(seeds) else f"{max(seeds)} seeds"
-    parts.append(f"Mean accuracy of {several}:")
+    count = f"{min(seeds)} to {max(seeds)}" if min(seeds) < max(seeds) else f"{max(seeds)}"
+    parts.append(f"Mean accuracy of {count} seed{'s' if max(seeds) > 1 else ''}:")
     parts.append(_table(("labels", *ways), rows))
     parts += _labels_needed(record["runs"], ways, sizes)
     if note := record.get("note"):

@@ -284,8 +284,7 @@ PYBIND11_MODULE(_host, m) {
       .def(py::init(&make_word_ids), py::arg("tokens"), py::arg("unknown"))
       .def("encode", &encode, py::arg("texts"), py::arg("others"), py::arg("marks") = py::none(),
            "-> values (N,), offsets (n + 1,), int64; others(part): the ids of a part of a text that is not ASCII; "
-           "marks: "
-           "the ids of CasedTokenizer's two, whose tokens these are then.");
+           "marks: the ids of CasedTokenizer's two, whose tokens these are then.");
   m.def("pack", &pack, py::arg("values"), py::arg("offsets"), py::arg("rows"),
         "-> data (N,), batch_sizes (T,), sorted_indices (B,), unsorted_indices (B,), all int64; longest row first.");
   m.def("pad", &pad, py::arg("values"), py::arg("offsets"), py::arg("rows"), py::arg("batch_first"),

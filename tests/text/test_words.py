@@ -23,21 +23,8 @@ from textclf_fast.text import (
 tokenizer, cased = WordTokenizer(), CasedTokenizer()
 # What the expression treats apart, most often in numbers and abbreviations.
 HARD = ["'", "'s", "'re", "'ll", "'ve", "'m", "'d", "'l", "'t", ".", "..", "-", "--", ",", ":", "_", "0", "12", "3.5"]
-HARD += [
-    "a",
-    "s",
-    "S",
-    "re",
-    "LL",
-    "Don't",
-    "IT'S",
-    "o'clock",
-    "U2",
-    "B",
-    "MacX",
-    "<unk>",
-    *" \t\n\x0b\x1c\x1f\x00\x7f",
-]
+HARD += ["a", "s", "S", "re", "ll", "LL", "Don't", "IT'S", "o'clock", "U2", "B", "MacX", "<unk>"]
+HARD += " \t\n\x0b\x1c\x1f\x00\x7f"
 # Composed, to be composed, quotes, what lower() makes longer or looks around for, spaces, of four bytes.
 OTHER = ["é", "E\u0301", "\u0301", "’", "‘s", "İ", "Σ", "ß", "\xa0", "\u2028", "\x85", "…", "字", "٣", "𝐀", "\ud800"]  # noqa: RUF001
 OTHER += ["É", "\u017f"]  # a long s, which is an s where capital letters do not matter

@@ -17,7 +17,7 @@ class Classifier(nn.Module):
     Attributes:
         kind: its name in the files of a model.
         config: the arguments that made it, ``vocab_size`` (V) and ``output_dim`` (C) among them; JSON can hold them.
-        embedding: (V, I), the words' vectors.
+        embedding: (V, I), the words' vectors; a classifier of several inputs has none.
         fc: the last layer, whose output are the logits.
     """
 

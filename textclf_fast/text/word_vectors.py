@@ -87,18 +87,22 @@ def read_word_vectors(path: str | Path, wanted: Callable[[str], bool] | None = N
     words: list[str] = []
     vectors: list[NDArray[np.float32]] = []
     seen: set[str] = set()
+    binary = path.name.removesuffix(".gz").endswith(".bin")
+    open_file: Any = gzip.open if path.name.endswith(".gz") else open
     try:
-        for word, numbers in _entries(path):
-            if word in seen or not (wanted is None or wanted(word)):
-                continue
-            vector = numbers.parse()
-            if vectors and len(vector) != len(vectors[0]):
-                raise DataError(f"{path}: {numbers.where}: expected {len(vectors[0])} numbers, got {len(vector)}")
-            if not len(vector) or not np.isfinite(vector).all():
-                raise DataError(f"{path}: {numbers.where}: expected finite numbers behind {word[:40]!r}")
-            seen.add(word)
-            words.append(word)
-            vectors.append(vector)
+        with open_file(path, "rb") as file:
+            for place, word, raw in (_binary_entries if binary else _text_entries)(path, file):
+                if word in seen or not (wanted is None or wanted(word)):
+                    continue  # as most are: their numbers are not looked at
+                where = f"{path}: {'word' if binary else 'line'} {place:,}"
+                vector = _numbers(raw, binary, where)
+                if vectors and len(vector) != len(vectors[0]):
+                    raise DataError(f"{where}: expected {len(vectors[0])} numbers, got {len(vector)}")
+                if not len(vector) or not np.isfinite(vector).all():
+                    raise DataError(f"{where}: expected finite numbers behind {word[:40]!r}")
+                seen.add(word)
+                words.append(word)
+                vectors.append(vector)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (EOFError, zlib.error) as error:
@@ -108,32 +112,20 @@ def read_word_vectors(path: str | Path, wanted: Callable[[str], bool] | None = N
     return WordVectors(words, np.stack(vectors))
 
 
-@dataclass(frozen=True)
-class _Numbers:
-    """A vector as it is in the file: most are not wanted, and need not be parsed."""
-
-    path: Path
-    where: str
-    raw: bytes
-    binary: bool
-
-    def parse(self) -> NDArray[np.float32]:
-        if self.binary:
-            return np.frombuffer(self.raw, dtype="<f4").astype(np.float32, copy=False)
-        try:
-            return np.array(self.raw.split(), dtype=np.float32)
-        except ValueError as error:
-            raise DataError(f"{self.path}: {self.where}: expected a word and its numbers: {error}") from error
+def _numbers(raw: bytes, binary: bool, where: str) -> NDArray[np.float32]:
+    if binary:
+        return np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False)
+    try:
+        return np.array(raw.split(), dtype=np.float32)
+    except ValueError as error:
+        raise DataError(f"{where}: expected a word and its numbers: {error}") from error
 
 
-def _entries(path: Path) -> Iterator[tuple[str, _Numbers]]:
-    name = path.name.removesuffix(".gz")
-    open_file: Any = gzip.open if path.name.endswith(".gz") else open
-    with open_file(path, "rb") as file:
-        yield from (_binary_entries if name.endswith(".bin") else _text_entries)(path, file)
+# Each word's place, itself, and its vector as it is in the file.
+_Entries = Iterator[tuple[int, str, bytes]]
 
 
-def _text_entries(path: Path, file: IO[bytes]) -> Iterator[tuple[str, _Numbers]]:
+def _text_entries(path: Path, file: IO[bytes]) -> _Entries:
     for line, content in enumerate(file, start=1):
         # A word may hold spaces of other kinds than " "; GloVe's 840B has words with that one, too: they are lost.
         word, _, numbers = content.rstrip().partition(b" ")
@@ -141,10 +133,10 @@ def _text_entries(path: Path, file: IO[bytes]) -> Iterator[tuple[str, _Numbers]]
             raise DataError(f"{path}: line {line}: expected a word and its numbers, got {word[:40]!r}")
         if line == 1 and word.isdigit() and numbers.isdigit():  # "N D"
             continue
-        yield word.decode("utf-8", "replace"), _Numbers(path, f"line {line}", numbers, binary=False)
+        yield line, word.decode("utf-8", "replace"), numbers
 
 
-def _binary_entries(path: Path, file: IO[bytes]) -> Iterator[tuple[str, _Numbers]]:
+def _binary_entries(path: Path, file: IO[bytes]) -> _Entries:
     header = file.readline(_LONGEST_WORD)
     if header.startswith(_FASTTEXT_MAGIC):
         raise DataError(f"{path}: a fastText model; expected its word vectors alone, the .vec file beside it")
@@ -154,17 +146,16 @@ def _binary_entries(path: Path, file: IO[bytes]) -> Iterator[tuple[str, _Numbers
     count, width = int(sizes[0]), 4 * int(sizes[1])
     content, start = b"", 0
     for place in range(1, count + 1):
-        where = f"word {place:,} of {count:,}"
         while (space := content.find(b" ", start)) < 0 or len(content) < space + 1 + width:
             if space < 0 and len(content) - start > _LONGEST_WORD:
-                raise DataError(f"{path}: {where}: expected a word and a space")
+                raise DataError(f"{path}: word {place:,}: expected a word and a space")
             if not (more := file.read(_BLOCK)):
-                raise DataError(f"{path}: the file ends within {where}")
+                raise DataError(f"{path}: the file ends within word {place:,} of {count:,}")
             content, start = content[start:] + more, 0
         # Some writers end each vector with a line feed, some do not.
         word = content[start:space].lstrip(b"\n").decode("utf-8", "replace")
         start = space + 1 + width
-        yield word, _Numbers(path, where, content[space + 1 : start], binary=True)
+        yield place, word, content[space + 1 : start]
 
 
 def word2vec_binary(vectors: WordVectors) -> Iterator[bytes]:
