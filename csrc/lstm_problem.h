@@ -85,7 +85,7 @@ struct LstmBackward {
   const T* w_hh;                        // (D, 4H, P)
   const T* h0;                          // (D, B, P)
   const T* c0;                          // (D, B, H)
-  Accumulator<T>* grad_gates;           // (D, R, 4H), before their non-linearity; with an index: zero before, added to.
+  Accumulator<T>* grad_gates;           // (D, R, 4H), before their non-linearity; with an index: sums over positions.
                                         // Null beside x alone, and with an index where nothing needs it
   Accumulator<T>* grad_w_hh;            // (D, 4H, P); null where it is not needed
   T* grad_h0;                           // (D, B, P); on the CPU null where it and grad_c0 are not needed
@@ -97,6 +97,7 @@ struct LstmBackward {
   T* grad_x = nullptr;                  // (D, R, I), a share from each direction; null where it is not needed
   Accumulator<T>* grad_w_ih = nullptr;  // (D, 4H, I); null where it is not needed
   Accumulator<T>* grad_bias = nullptr;  // (D, 4H); null where it is not needed
+  const int64_t* place = nullptr;       // (N), as in the forward: of `output` and `grad_output`
 };
 
 }  // namespace textclf_fast

@@ -97,12 +97,24 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
       "embedding_lstm_training(Tensor table, Tensor ids, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, Tensor? b_ih, "
       "Tensor? b_hh) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
-  // Its gradients, each empty unless it is needed.  padding_idx: the token that gets none, -1 for none.
+  // The same from a padded batch: ids (T, B), or (B, T) where batch_first; lengths (B) int64, each in 1 .. T, or all T
+  //   -> output (T, B, H), or (B, T, H), zero past the lengths; without need_output it is in packed order, (N, H), for
+  //   the backward alone; h_n, c_n, activations, cells, x, tokens, index as above; batch_sizes (longest length);
+  //   positions (N), the places of packed positions in output, flattened, none where output is in packed order;
+  //   order (B), the row at each place of the packed order, none where they agree
+  m.def(
+      "embedding_lstm_padded_training(Tensor table, Tensor ids, Tensor? lengths, bool batch_first, bool need_output, "
+      "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // The gradients of either, each empty unless it is needed.  padding_idx: the token that gets none, -1 for none.
+  // positions and order are the second's; those of output and of the states are in its forms then.
   //   -> grad_table (V, I), grad_w_ih (4H, I), grad_w_hh (4H, H), grad_bias (4H), of either bias
   m.def(
       "embedding_lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor "
-      "cells, Tensor output, Tensor x, Tensor tokens, Tensor index, Tensor batch_sizes, Tensor w_ih, Tensor w_hh, "
-      "SymInt vocab_size, int padding_idx, bool need_table, bool need_w_ih, bool need_w_hh, bool need_bias) "
+      "cells, Tensor output, Tensor x, Tensor tokens, Tensor index, Tensor batch_sizes, Tensor? positions, Tensor? "
+      "order, Tensor w_ih, Tensor w_hh, SymInt vocab_size, int padding_idx, bool need_table, bool need_w_ih, bool "
+      "need_w_hh, bool need_bias) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
 
   // W_hh, W_hr where h is projected, and W_ih for lstm_layer_inference, in the order in which the CPU's forward reads

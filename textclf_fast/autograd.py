@@ -197,22 +197,31 @@ def _differentiable_layer_backward(
 
 
 class EmbeddingLstm(torch.autograd.Function):
-    """embedding_lstm_training."""
+    """embedding_lstm_training of ids in packed order, embedding_lstm_padded_training of a padded batch."""
 
     @staticmethod
     def forward(
         ctx: Any,
         table: Tensor,
-        ids: Tensor,
-        batch_sizes: Tensor,
         w_ih: Tensor,
         w_hh: Tensor,
         b_ih: Tensor | None,
         b_hh: Tensor | None,
         padding_idx: int,
+        ids: Tensor,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | None = None,
+        batch_first: bool = False,
+        need_output: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        output, h_n, c_n, *rest = _ops.embedding_lstm_training(table, ids, batch_sizes, w_ih, w_hh, b_ih, b_hh)
-        ctx.save_for_backward(w_ih, w_hh, output, *rest, batch_sizes)
+        if batch_sizes is None:
+            output, h_n, c_n, *rest = _ops.embedding_lstm_padded_training(
+                table, ids, lengths, batch_first, need_output, w_ih, w_hh, b_ih, b_hh
+            )
+        else:
+            output, h_n, c_n, *rest = _ops.embedding_lstm_training(table, ids, batch_sizes, w_ih, w_hh, b_ih, b_hh)
+            rest += batch_sizes, None, None
+        ctx.save_for_backward(w_ih, w_hh, output, *rest)
         # Not saved, which would forbid to change them before the backward: that has no need of their numbers, unless it
         # is differentiated.
         ctx.others = table, b_ih, b_hh
@@ -224,11 +233,11 @@ class EmbeddingLstm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if all(grad is None for grad in grads):
-            return (None,) * 8
+            return (None,) * _EMBEDDING_LSTM_INPUTS
         if _differentiated_in_turn():
             return _differentiable_embedding_backward(ctx, grads)
-        w_ih, w_hh, output, activations, cells, x, tokens, index, batch_sizes = ctx.saved_tensors
-        need_table, _, _, need_w_ih, need_w_hh, need_b_ih, need_b_hh, _ = ctx.needs_input_grad
+        w_ih, w_hh, output, activations, cells, x, tokens, index, batch_sizes, positions, order = ctx.saved_tensors
+        need_table, need_w_ih, need_w_hh, need_b_ih, need_b_hh = ctx.needs_input_grad[:5]
         grad_table, grad_w_ih, grad_w_hh, grad_bias = _ops.embedding_lstm_backward(
             *grads,
             activations,
@@ -238,6 +247,8 @@ class EmbeddingLstm(torch.autograd.Function):
             tokens,
             index,
             batch_sizes,
+            positions,
+            order,
             w_ih,
             w_hh,
             ctx.others[0].size(0),
@@ -249,14 +260,18 @@ class EmbeddingLstm(torch.autograd.Function):
         )
         return (
             grad_table if need_table else None,
-            None,
-            None,
             grad_w_ih if need_w_ih else None,
             grad_w_hh if need_w_hh else None,
             grad_bias if need_b_ih else None,
             grad_bias if need_b_hh else None,
-            None,
+            *_OTHER_INPUTS_GRADS,
         )
+
+
+# (One for each argument, those with a default value, too, whether they were given or not: autograd wants no fewer, and
+# takes more.)
+_OTHER_INPUTS_GRADS = (None,) * 6
+_EMBEDDING_LSTM_INPUTS = 5 + len(_OTHER_INPUTS_GRADS)
 
 
 def _versions(tensors: tuple[Tensor | None, ...]) -> list[int | None]:
@@ -266,8 +281,9 @@ def _versions(tensors: tuple[Tensor | None, ...]) -> list[int | None]:
 
 def _differentiable_embedding_backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """As :func:`_differentiable_backward`."""
-    w_ih, w_hh, *_, tokens, index, batch_sizes = ctx.saved_tensors
+    w_ih, w_hh, output, *_, tokens, index, batch_sizes, positions, order = ctx.saved_tensors
     table, b_ih, b_hh = ctx.others
+    form = (output.shape, positions, order)
     if ctx.versions != _versions(ctx.others):
         raise RuntimeError(
             "create_graph: expected the embedding's weight and the biases as they were in the forward, "
@@ -277,13 +293,15 @@ def _differentiable_embedding_backward(ctx: Any, grads: tuple[Tensor | None, ...
 
     def layer(table: Tensor, w_ih: Tensor, w_hh: Tensor, *biases: Tensor) -> list[Tensor]:
         b_ih, b_hh = biases or (None, None)
-        outputs = embedding_lstm_reference(table, tokens, index, batch_sizes, w_ih, w_hh, b_ih, b_hh, ctx.padding_idx)
+        given = table, tokens, index, batch_sizes, w_ih, w_hh, b_ih, b_hh, ctx.padding_idx
+        outputs = embedding_lstm_reference(*given, *form)
         return [outputs[i] for i in used]
 
     inputs = (table, w_ih, w_hh) if b_ih is None else (table, w_ih, w_hh, b_ih, b_hh)
     found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
-    places = (found[0], None, None, *found[1:], *(() if b_ih is not None else (None, None)), None)
-    return tuple(grad if needed else None for grad, needed in zip(places, ctx.needs_input_grad, strict=True))
+    return (*(grad if needed else None for grad, needed in zip(found, ctx.needs_input_grad, strict=False)),) + (
+        None,
+    ) * (_EMBEDDING_LSTM_INPUTS - len(found))
 
 
 class LstmWithCells(torch.autograd.Function):

@@ -212,6 +212,36 @@ def _(
     )
 
 
+@torch.library.register_fake("textclf_fast::embedding_lstm_padded_training")
+def _(
+    table: Tensor,
+    ids: Tensor,
+    lengths: Tensor | None,
+    batch_first: bool,
+    need_output: bool,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, ...]:
+    ctx = torch.library.get_ctx()
+    hidden, rows, positions = w_hh.size(1), ids.size(0 if batch_first else 1), ctx.new_dynamic_size()
+    distinct, steps = ctx.new_dynamic_size(), ctx.new_dynamic_size()
+    return (
+        w_hh.new_empty(*ids.shape, hidden) if need_output else w_hh.new_empty(positions, hidden),
+        w_hh.new_empty(1, rows, hidden),
+        w_hh.new_empty(1, rows, hidden),
+        w_hh.new_empty(1, positions, 4 * hidden),
+        w_hh.new_empty(1, positions, hidden),
+        table.new_empty(distinct, table.size(1)),
+        ids.new_empty(distinct),
+        ids.new_empty(positions),
+        ids.new_empty(steps),
+        ids.new_empty(ctx.new_dynamic_size()),
+        ids.new_empty(ctx.new_dynamic_size()),
+    )
+
+
 @torch.library.register_fake("textclf_fast::embedding_lstm_backward")
 def _(
     grad_output: Tensor | None,
@@ -224,6 +254,8 @@ def _(
     tokens: Tensor,
     index: Tensor,
     batch_sizes: Tensor,
+    positions: Tensor | None,
+    order: Tensor | None,
     w_ih: Tensor,
     w_hh: Tensor,
     vocab_size: int,

@@ -155,7 +155,37 @@ def embedding_lstm(
     Raises:
         RuntimeError: a shape, dtype, device, id or batch size that does not fit; the message names the argument.
     """
-    return EmbeddingLstm.apply(table, ids, batch_sizes, w_ih, w_hh, b_ih, b_hh, padding_idx)
+    return EmbeddingLstm.apply(table, w_ih, w_hh, b_ih, b_hh, padding_idx, ids, batch_sizes)
+
+
+def embedding_lstm_padded(
+    table: Tensor,
+    ids: Tensor,
+    lengths: Tensor | None,
+    batch_first: bool,
+    need_output: bool,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+    padding_idx: int = -1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`embedding_lstm` on a padded batch of token ids, whose layout is made on the way.
+
+    Args:
+        table, w_ih, w_hh, b_ih, b_hh, padding_idx: as there.
+        ids: (T, B), or (B, T) where batch_first, int64 on the CPU, each in ``0 .. V - 1`` up to its row's length.
+        lengths: (B,) int64 on the CPU, each in ``1 .. T``; None: all T.
+        batch_first: the form of ids and output.
+        need_output: False leaves the output where it is, in packed order: it is not to be looked at then.
+
+    Returns:
+        output (T, B, H), or (B, T, H), zero past the lengths; h_n and c_n (1, B, H).
+
+    Raises:
+        RuntimeError: a shape, dtype, device, id or length that does not fit; the message names the argument.
+    """
+    return EmbeddingLstm.apply(table, w_ih, w_hh, b_ih, b_hh, padding_idx, ids, None, lengths, batch_first, need_output)
 
 
 def lstm_with_cells(

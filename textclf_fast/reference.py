@@ -55,12 +55,30 @@ def embedding_lstm_reference(
     b_ih: Tensor | None,
     b_hh: Tensor | None,
     padding_idx: int,
+    output_shape: torch.Size | None = None,
+    positions: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`textclf_fast.ops.embedding_lstm` computes of the ids ``tokens[index]``; same results."""
+    """What :func:`textclf_fast.ops.embedding_lstm` computes of the ids ``tokens[index]``; same results.
+
+    With the last three, those that embedding_lstm_padded_training gives out, what
+    :func:`textclf_fast.ops.embedding_lstm_padded` does.
+    """
     bias = None if b_ih is None or b_hh is None else (b_ih + b_hh).unsqueeze(0)
     zeros = w_hh.new_zeros(1, int(batch_sizes[0]), w_hh.size(1))
     x = gather_rows_reference(table, tokens, padding_idx)
-    return lstm_layer_reference(x, index, batch_sizes, w_ih.unsqueeze(0), w_hh.unsqueeze(0), bias, zeros, zeros)
+    output, h_n, c_n = lstm_layer_reference(
+        x, index, batch_sizes, w_ih.unsqueeze(0), w_hh.unsqueeze(0), bias, zeros, zeros
+    )
+    if positions is not None and positions.numel():
+        assert output_shape is not None
+        output = output.new_zeros(output_shape.numel() // output.size(1), output.size(1)).index_copy(
+            0, positions, output
+        )
+    if order is not None and order.numel():
+        place = order.argsort()
+        h_n, c_n = h_n[:, place], c_n[:, place]
+    return output if output_shape is None else output.view(output_shape), h_n, c_n
 
 
 def lstm_cells_reference(

@@ -34,15 +34,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> packed_layout(const Tensor& lengths, 
   return {positions, batch_sizes, sorted, unsorted};
 }
 
+std::tuple<Tensor, Tensor> distinct_tokens_op(const Tensor& ids, int64_t vocab_size) {
+  check_int64_vector(ids, "ids");
+  const Tensor ids_c = dense(ids);
+  return distinct_tokens(data<int64_t>(ids_c), ids_c.size(0), vocab_size);
+}
+
 }  // namespace
 
-std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size) {
-  check_int64_vector(ids, "ids");
+std::tuple<Tensor, Tensor> distinct_tokens(const int64_t* id, int64_t count, int64_t vocab_size) {
   STD_TORCH_CHECK(vocab_size > 0, "vocab_size: expected at least 1, got ", vocab_size);
-  const Tensor ids_c = dense(ids);
-  const int64_t count = ids_c.size(0);
-  const auto* id = static_cast<const int64_t*>(ids_c.const_data_ptr());
-  Tensor index = uninitialized(ids_c, {count});
+  Tensor index = uninitialized({count}, ScalarType::Long);
   auto* place = static_cast<int64_t*>(index.mutable_data_ptr());
   std::vector<int64_t> tokens;
   std::vector<int64_t> place_of(size_t(vocab_size), -1);  // 80 kB at V = 10,000: one pass, no sorting, no hashing
@@ -56,7 +58,7 @@ std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size
     }
     place[n] = p;
   }
-  Tensor distinct = uninitialized(ids_c, {int64_t(tokens.size())});
+  Tensor distinct = uninitialized({int64_t(tokens.size())}, ScalarType::Long);
   std::copy(tokens.begin(), tokens.end(), static_cast<int64_t*>(distinct.mutable_data_ptr()));
   return {distinct, index};
 }
@@ -86,6 +88,6 @@ void lay_out(const PaddedBatch& batch, const int64_t* lengths, const int64_t* or
 }  // namespace textclf_fast::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
-  m.impl("distinct_tokens", TORCH_BOX(&textclf_fast::cpu::distinct_tokens));
+  m.impl("distinct_tokens", TORCH_BOX(&textclf_fast::cpu::distinct_tokens_op));
   m.impl("packed_layout", TORCH_BOX(&textclf_fast::cpu::packed_layout));
 }

@@ -13,8 +13,8 @@ struct PaddedBatch {
   int64_t step_stride, row_stride;  // position (t, b) is at t * step_stride + b * row_stride
 };
 
-// Tokens (U) and index (N), see csrc/ops.cpp.
-std::tuple<Tensor, Tensor> distinct_tokens(const Tensor& ids, int64_t vocab_size);
+// Tokens (U) and index (N) of `count` ids, each of which is checked: see csrc/ops.cpp.
+std::tuple<Tensor, Tensor> distinct_tokens(const int64_t* ids, int64_t count, int64_t vocab_size);
 
 // Writes rows sorted by length, longest first (stable): `order` (B), and `place` (B), its inverse.
 void sort_rows(const int64_t* lengths, int64_t rows, int64_t* order, int64_t* place);

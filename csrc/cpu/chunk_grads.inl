@@ -27,6 +27,12 @@ static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t dire
   return t + 1 < s.steps && row < s.batch_sizes[t + 1] ? s.offsets[t + 1] + row : -1;
 }
 
+// The row of `output` and of its gradient that a position has.
+template <class T>
+static TEXTCLF_INLINE int64_t place_of(const LstmBackward<T>& p, int64_t position) {
+  return p.place ? p.place[position] : position;
+}
+
 // Positions [first, end) are whole steps, from t on.  Their rows:
 template <class T>
 struct Chunk {
@@ -114,17 +120,21 @@ template <class T, class Row>
 static TEXTCLF_INLINE void pack_run(int64_t start, int64_t count, int64_t numbers, const Row& row, T* packed) {
   constexpr int64_t kPair = Product<T>::kPair, kWidth = kTileVectors * Simd<T>::kLanes;
   const int64_t stride = padded<T>(numbers);
+  constexpr int64_t kAhead = 4;  // rows: some 30 lines, as many as a core waits for at a time
+  const T* from[kRun];
+  for (int64_t n = 0; n < count; ++n) from[n] = row(start + n);
   for (int64_t n = 0; n < count; n += kPair) {
-    const T* from[2] = {nullptr, nullptr};
-    for (int64_t i = 0; i < smaller(kPair, count - n); ++i) from[i] = row(start + n + i);
+    for (int64_t i = n + kAhead; i < smaller(n + kAhead + kPair, count); ++i)
+      for (int64_t j = 0; j < numbers; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(from[i] + j);
     for (int64_t column = 0; column < stride; column += kWidth) {
       const int64_t width = smaller(kWidth, stride - column), columns = smaller(width, numbers - column);
       T* to = packed + column * kRun + n * width;
-      const T* other = from[1] ? from[1] + column : nullptr;
+      const T* const one = from[n] + column;
+      const T* const other = n + kPair - 1 < count ? from[n + kPair - 1] + column : nullptr;  // of a pair
       if (columns == kWidth)  // a constant: moves instead of a call
-        Product<T>::interleave(from[0] + column, other, kWidth, to);
+        Product<T>::interleave(one, other, kWidth, to);
       else
-        Product<T>::interleave(from[0] + column, other, columns, to);
+        Product<T>::interleave(one, other, columns, to);
       for (int64_t j = columns * kPair; j < width * kPair; ++j) to[j] = T{};
     }
   }
@@ -145,7 +155,7 @@ static void pack_h(const LstmBackward<T>& p, int64_t d, const Chunk<T>&, int64_t
   const auto row = [&](int64_t n) {
     while (n >= s.offsets[t + 1]) ++t;
     const int64_t r = n - s.offsets[t], before = previous_position(s, d, t, r);
-    return before < 0 ? p.h0 + (d * s.rows + r) * P : p.output + (before * s.directions + d) * P;
+    return before < 0 ? p.h0 + (d * s.rows + r) * P : p.output + (place_of(p, before) * s.directions + d) * P;
   };
   pack_run(start, count, P, row, packed);
 }
@@ -240,9 +250,11 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
 }
 
 // Columns [begin, end) of the gradient of the direction's gate table: positions are added in their order; without an
-// index each is a row of its own.
+// index each is a row of its own.  With one, the first position of a row sets it, which spares zeroing the table and
+// reading it once (at U = 1,500 rows and H = 128 it is 3 MB): `met` (R) says which rows have been set.
 template <class T>
-static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, int64_t begin, int64_t end) {
+static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chunk, int64_t begin, int64_t end,
+                       uint8_t* met) {
   using A = Simd<Accumulator<T>>;
   const int64_t columns = kGates * p.shape.hidden;
   const auto row = [&](int64_t n) {
@@ -253,12 +265,23 @@ static void table_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chun
       for (int64_t j = begin; j < end; j += 64 / int64_t(sizeof(*p.grad_gates))) __builtin_prefetch(row(n + 2) + j, 1);
     const T* from = chunk.grad_gates + (n - chunk.first) * chunk.gates_stride;
     Accumulator<T>* to = row(n);
+    const bool add = p.index && met[p.index[n]];
+    if (p.index) met[p.index[n]] = 1;
     for (int64_t j = begin; j < end; j += A::kLanes) {
       const int64_t count = smaller(A::kLanes, end - j);
       const typename A::V grad = Simd<T>::load_first(from + j, count);
-      A::store_first(to + j, p.index ? A::load_first(to + j, count) + grad : grad, count);
+      A::store_first(to + j, add ? A::load_first(to + j, count) + grad : grad, count);
     }
   }
+}
+
+// The rows that no position has read.
+template <class T>
+static void clear_unread_rows(const LstmBackward<T>& p, int64_t d, int64_t begin, int64_t end, const uint8_t* met) {
+  const int64_t R = p.shape.gate_rows, columns = kGates * p.shape.hidden;
+  for (int64_t row = 0; row < R; ++row)
+    if (!met[row])
+      __builtin_memset(p.grad_gates + (d * R + row) * columns + begin, 0, (end - begin) * sizeof(Accumulator<T>));
 }
 
 // Of W_ih and the biases, the rows [begin, end); of x, the chunk's positions, or rows, [first, last).

@@ -11,6 +11,7 @@
 #include "../tensor_checks.h"
 #include "batch_layout.h"
 #include "layer.h"
+#include "padded_ids.h"
 #include "rows.h"
 
 namespace textclf_fast::cpu {
@@ -57,33 +58,99 @@ Maybe summed_bias(const Maybe& b_ih, const Maybe& b_hh, const LstmShape& s, cons
   return sum;
 }
 
+void check_table(const Tensor& table, const Tensor& w_hh) {
+  STD_TORCH_CHECK(table.dim() == 2 && table.size(1) > 0, "table: expected shape (V, I) with I > 0, got ",
+                  shape_text(table));
+  check_like(table, "table", w_hh, "w_hh");
+}
+
+struct TrainedLayer {
+  LayerResults results;
+  Tensor x, tokens, index;
+};
+
+// ids (N) in packed order; the last two as in Layer.
+TrainedLayer train(LstmShape s, const Tensor& table, const int64_t* ids, const Tensor& w_ih, const Tensor& w_hh,
+                   const Maybe& b_ih, const Maybe& b_hh, const std::vector<int64_t>& output_shape = {},
+                   const int64_t* place = nullptr) {
+  const Maybe bias = summed_bias(b_ih, b_hh, s, w_hh);
+  const auto [tokens, index] = distinct_tokens(ids, s.positions, table.size(0));
+  const Tensor x = gather_rows(table, tokens, -1), zeros = zero_state(s, w_hh);
+  s.gate_rows = x.size(0);
+  const Layer layer{s, x, dense(w_ih), dense(w_hh), bias, zeros, zeros, index, true, output_shape, place};
+  return {run_layer(layer, std::nullopt, true, true), x, tokens, index};
+}
+
 using Trained = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Trained embedding_lstm_training(const Tensor& table, const Tensor& ids, const Tensor& batch_sizes, const Tensor& w_ih,
                                 const Tensor& w_hh, const Maybe& b_ih, const Maybe& b_hh) {
-  STD_TORCH_CHECK(table.dim() == 2 && table.size(1) > 0, "table: expected shape (V, I) with I > 0, got ",
-                  shape_text(table));
-  check_like(table, "table", w_hh, "w_hh");
-  CheckedShape checked = check_weights(table.size(1), batch_sizes, w_ih, w_hh);
-  LstmShape& s = checked.shape;
-  const Maybe bias = summed_bias(b_ih, b_hh, s, w_hh);
+  check_table(table, w_hh);
+  const CheckedShape checked = check_weights(table.size(1), batch_sizes, w_ih, w_hh);
   check_int64_vector(ids, "ids");
   STD_TORCH_CHECK(ids.is_cpu(), "ids: expected a tensor on the CPU");
-  STD_TORCH_CHECK(ids.size(0) == s.positions, "ids: expected one for each of the ", s.positions,
+  STD_TORCH_CHECK(ids.size(0) == checked.shape.positions, "ids: expected one for each of the ", checked.shape.positions,
                   " positions of batch_sizes, got ", ids.size(0));
-  const auto [tokens, index] = distinct_tokens(ids, table.size(0));
-  const Tensor x = gather_rows(table, tokens, -1), zeros = zero_state(s, w_hh);
-  s.gate_rows = x.size(0);
-  const LayerResults r =
-      run_layer({s, x, dense(w_ih), dense(w_hh), bias, zeros, zeros, index, true}, std::nullopt, true, true);
+  const Tensor ids_c = dense(ids);
+  const auto [r, x, tokens, index] = train(checked.shape, table, data<int64_t>(ids_c), w_ih, w_hh, b_ih, b_hh);
   return {r.output, r.h_n, r.c_n, *r.activations, *r.cells, x, tokens, index};
+}
+
+Tensor int64_vector(const std::vector<int64_t>& numbers) {
+  Tensor t = uninitialized({int64_t(numbers.size())}, ScalarType::Long);
+  std::copy(numbers.begin(), numbers.end(), mutable_data<int64_t>(t));
+  return t;
+}
+
+using TrainedPadded =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+TrainedPadded embedding_lstm_padded_training(const Tensor& table, const Tensor& ids, const Maybe& lengths,
+                                             bool batch_first, bool need_output, const Tensor& w_ih, const Tensor& w_hh,
+                                             const Maybe& b_ih, const Maybe& b_hh) {
+  check_table(table, w_hh);
+  const PaddedIds batch = lay_out_ids(ids, lengths, batch_first, table.size(0));
+  const Tensor batch_sizes = int64_vector(batch.batch_sizes);
+  const CheckedShape checked = check_weights(table.size(1), batch_sizes, w_ih, w_hh);
+  const int64_t hidden = checked.shape.hidden;
+  const bool placed = need_output && !batch.positions.empty();
+  const std::vector<int64_t> padded{ids.size(0), ids.size(1), hidden};
+  auto [r, x, tokens, index] =
+      train(checked.shape, table, batch.index(), w_ih, w_hh, b_ih, b_hh, need_output ? padded : std::vector<int64_t>(),
+            placed ? batch.positions.data() : nullptr);
+  dispatch(w_hh, "w_hh", [&]<class T>(T) {
+    if (placed) clear_padding(mutable_data<T>(r.output), batch, hidden);
+    unsort_rows<T>(r.h_n, batch);
+    unsort_rows<T>(r.c_n, batch);
+  });
+  return {r.output,
+          r.h_n,
+          r.c_n,
+          *r.activations,
+          *r.cells,
+          x,
+          tokens,
+          index,
+          batch_sizes,
+          int64_vector(placed ? batch.positions : std::vector<int64_t>()),
+          int64_vector(batch.order)};
+}
+
+// Rows of (1, B, H) in the order of `row`; or none.
+Maybe sorted_rows(const Maybe& state, const int64_t* row) {
+  if (!state) return std::nullopt;
+  Tensor sorted = uninitialized(*state, {1, state->size(1), state->size(2)});
+  const size_t bytes = size_t(state->size(2)) * state->element_size();
+  for (int64_t i = 0; i < state->size(1); ++i)
+    std::memcpy(mutable_data<char>(sorted) + size_t(i) * bytes, data<char>(state) + size_t(row[i]) * bytes, bytes);
+  return sorted;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> embedding_lstm_backward(
     const Maybe& grad_output, const Maybe& grad_h_n, const Maybe& grad_c_n, const Tensor& activations,
     const Tensor& cells, const Tensor& output, const Tensor& x, const Tensor& tokens, const Tensor& index,
-    const Tensor& batch_sizes, const Tensor& w_ih, const Tensor& w_hh, int64_t vocab_size, int64_t padding_idx,
-    bool need_table, bool need_w_ih, bool need_w_hh, bool need_bias) {
+    const Tensor& batch_sizes, const Maybe& positions, const Maybe& order, const Tensor& w_ih, const Tensor& w_hh,
+    int64_t vocab_size, int64_t padding_idx, bool need_table, bool need_w_ih, bool need_w_hh, bool need_bias) {
   STD_TORCH_CHECK(x.dim() == 2 && x.size(1) > 0, "x: expected shape (U, I) with I > 0, got ", shape_text(x));
   check_like(x, "x", w_hh, "w_hh");
   STD_TORCH_CHECK(vocab_size >= 0, "vocab_size: expected at least 0, got ", vocab_size);
@@ -93,12 +160,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> embedding_lstm_backward(
   check_index(index, x, "x", s.gate_rows, s.positions);
   check_index_range(index, s.gate_rows);
   check_rows(tokens, "tokens", s.gate_rows, vocab_size);
-  const auto [grads, saved] =
-      check_for_backward(s, w_hh, "w_hh", {grad_output, grad_h_n, grad_c_n}, {activations, cells, output});
+  const int64_t* place = nullptr;
+  std::vector<int64_t> output_shape;
+  if (output.dim() == 3) {
+    output_shape = {output.size(0), output.size(1), s.hidden};
+    const int64_t places = output_shape[0] * output_shape[1];
+    if (positions && positions->numel() > 0)
+      place = check_rows(*positions, "positions", s.positions, places);
+    else
+      STD_TORCH_CHECK(places == s.positions, "output: expected the ", s.positions, " positions of batch_sizes, got ",
+                      places);
+  }
+  auto [grads, saved] = check_for_backward(s, w_hh, "w_hh", {grad_output, grad_h_n, grad_c_n},
+                                           {activations, cells, output}, output_shape);
+  if (order && order->numel() > 0) {
+    const int64_t* row = check_rows(*order, "order", s.rows, s.rows);
+    grads.h_n = sorted_rows(grads.h_n, row), grads.c_n = sorted_rows(grads.c_n, row);
+  }
   const Tensor zeros = zero_state(s, w_hh);
+  const Layer layer{s,     dense(x),     dense(w_ih), dense(w_hh),  std::nullopt, zeros,
+                    zeros, dense(index), true,        output_shape, place};
   const LayerGradients g =
-      run_layer_backward({s, dense(x), dense(w_ih), dense(w_hh), std::nullopt, zeros, zeros, dense(index), true}, grads,
-                         saved, {need_table, need_w_ih, need_w_hh, need_bias, false});
+      run_layer_backward(layer, grads, saved, {need_table, need_w_ih, need_w_hh, need_bias, false});
   const Tensor grad_table = need_table ? scatter_rows(g.x, tokens, vocab_size, padding_idx) : uninitialized(x, {0});
   return {grad_table, g.w_ih, g.w_hh, g.bias};
 }
@@ -108,5 +191,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> embedding_lstm_backward(
 
 STABLE_TORCH_LIBRARY_IMPL(textclf_fast, CPU, m) {
   m.impl("embedding_lstm_training", TORCH_BOX(&textclf_fast::cpu::embedding_lstm_training));
+  m.impl("embedding_lstm_padded_training", TORCH_BOX(&textclf_fast::cpu::embedding_lstm_padded_training));
   m.impl("embedding_lstm_backward", TORCH_BOX(&textclf_fast::cpu::embedding_lstm_backward));
 }

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "../lstm_problem.h"
 #include "tensors.h"
@@ -20,6 +21,10 @@ struct Layer {
   Maybe index;           // (N)
   // Weights and their gradients have no dimension of directions, of which there is one.
   bool flat = false;
+  // The shape of output where it is not (N, D * H), and where in it, flattened, positions are: null: one after the
+  // other.
+  std::vector<int64_t> output_shape = {};
+  const int64_t* place = nullptr;  // (N)
 };
 
 struct LayerResults {
@@ -36,10 +41,11 @@ struct LayerGradientsGiven {
 struct LayerSaved {
   Tensor activations, cells, output;  // (D, N, 4H), (D, N, H), (N, D * H)
 };
-// Throws where one does not fit the shape or `like`.
+// Throws where one does not fit the shape or `like`.  output_shape: other than (N, D * H), as in Layer.
 std::pair<LayerGradientsGiven, LayerSaved> check_for_backward(const LstmShape& shape, const Tensor& like,
                                                               const char* name, const LayerGradientsGiven& grads,
-                                                              const LayerSaved& saved);
+                                                              const LayerSaved& saved,
+                                                              std::vector<int64_t> output_shape = {});
 
 struct LayerNeeds {
   bool x, w_ih, w_hh, bias, states;

@@ -147,8 +147,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
                                : uninitialized({0}, summed);
   Tensor grad_w_hr =
       need_w_hr ? new_passing(activations, {s.directions, s.projected, s.hidden}, summed) : uninitialized({0}, summed);
-  if (index_c || s.rows == 0) torch::stable::zero_(grad_gates);
-  if (s.rows == 0) torch::stable::zero_(grad_w_hh), torch::stable::zero_(grad_w_hr);
+  if (s.rows == 0)  // no step sets them
+    torch::stable::zero_(grad_gates), torch::stable::zero_(grad_w_hh), torch::stable::zero_(grad_w_hr);
   Tensor grad_h0 = uninitialized(activations, {s.directions, s.rows, s.width()});
   Tensor grad_c0 = uninitialized(activations, {s.directions, s.rows, s.hidden});
   dispatch(activations, "activations", [&]<class T>(T) {

@@ -59,7 +59,7 @@ static int64_t backward_scratch_bytes(const LstmShape& s, int64_t parts, bool ha
   const int64_t bytes =
       line_bytes<A>(state) + line_bytes<A>(2 * parts * s.rows * padded<T>(s.width())) +
       line_bytes<T>(buffers_chunk<T>(s, has_index) ? positions * spread_stride<T>(kGates * s.hidden) : 0) +
-      parts * chunk_scratch_bytes<T>(chunk_columns(s));
+      parts * (chunk_scratch_bytes<T>(chunk_columns(s)) + line_bytes<uint8_t>(has_index ? s.gate_rows : 0));
   if (!s.projected) return bytes;
   return bytes + line_bytes<A>(state) + line_bytes<T>(parts * positions * s.projected) +
          line_bytes<T>(positions * s.hidden);
@@ -77,7 +77,8 @@ static void backward_cell(const LstmBackward<T>& p, int64_t direction, int64_t p
   const int64_t state_row = (direction * p.shape.rows + row) * H;
   const T* saved = p.activations + n * kGates * H;
   const T* c_before = before < 0 ? p.c0 + state_row : p.cells + (direction * p.shape.positions + before) * H;
-  const T* grad_output = p.grad_output ? p.grad_output + (position * p.shape.directions + direction) * H : nullptr;
+  const T* grad_output =
+      p.grad_output ? p.grad_output + (place_of(p, position) * p.shape.directions + direction) * H : nullptr;
   for (int64_t unit = first_unit; unit < end_unit; unit += S::kLanes) {
     const int64_t count = smaller(S::kLanes, H - unit);
     V dm = {}, dc = {};
@@ -125,7 +126,8 @@ static TEXTCLF_INLINE void prefetch_cells(const LstmBackward<T>& p, int64_t dire
 #pragma GCC unroll 4
       for (int64_t gate = 0; gate < kGates; ++gate) __builtin_prefetch(saved + gate * H + unit, 0, 2);
       if (before >= 0) __builtin_prefetch(cells + before * H + unit, 0, 2);
-      if (grad_output) __builtin_prefetch(grad_output + (position * s.directions + direction) * H + unit, 0, 2);
+      if (grad_output)
+        __builtin_prefetch(grad_output + (place_of(p, position) * s.directions + direction) * H + unit, 0, 2);
     }
   }
 }
@@ -141,7 +143,7 @@ static void backward_projection(const LstmBackward<T>& p, int64_t direction, int
   for (int64_t r = share.row; r < share.row_end; ++r) {
     const T* const from_h_n = p.grad_h_n ? p.grad_h_n + (direction * p.shape.rows + r) * P : nullptr;
     const T* const from_output =
-        p.grad_output ? p.grad_output + ((position + r) * p.shape.directions + direction) * P : nullptr;
+        p.grad_output ? p.grad_output + (place_of(p, position + r) * p.shape.directions + direction) * P : nullptr;
     for (int64_t column = 0; column < P; column += L) {
       const int64_t count = smaller(L, P - column);
       typename S::V dh = {};
@@ -228,6 +230,8 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
   T* const gates_buffer = take<T>(scratch, buffered ? most_positions * gates_stride : 0);
   T* const h_buffer = take<T>(scratch, kProjected ? team.parts * most_positions * P : 0);
   T* const m_buffer = take<T>(scratch, kProjected ? most_positions * H : 0);
+  const bool sums_rows = p.index && p.grad_gates;
+  uint8_t* const met = take<uint8_t>(scratch, team.parts * line_bytes<uint8_t>(sums_rows ? s.gate_rows : 0));
   char* own_scratch = scratch;  // of each part
   const T* const w_ih_panels = panels + backward_input_panels<T>({s.hidden, s.projected});
   const auto time = [&](int64_t step) { return direction ? step : s.steps - 1 - step; };
@@ -329,7 +333,13 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
                       count * part / team.parts, count * (part + 1) / team.parts, own);
           return;
         }
-      if (buffered && p.grad_gates) table_grad(p, direction, chunk, share(rows, L, part), share(rows, L, part + 1));
+      if (buffered && p.grad_gates) {
+        const int64_t begin = share(rows, L, part), end = share(rows, L, part + 1);
+        uint8_t* const own_met = met + part * line_bytes<uint8_t>(s.gate_rows);
+        if (first_chunk && sums_rows) __builtin_memset(own_met, 0, s.gate_rows);
+        table_grad(p, direction, chunk, begin, end, own_met);
+        if (step == s.steps && sums_rows) clear_unread_rows(p, direction, begin, end, own_met);
+      }
     });
   }
   const bool shared_input = !kProjected && p.x && p.index && p.grad_gates;

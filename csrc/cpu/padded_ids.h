@@ -31,14 +31,20 @@ struct PaddedIds {
 // ids (T, B), or (B, T) where batch_first; lengths (B), each in 1 .. T, or all T.  Throws where something does not fit.
 PaddedIds lay_out_ids(const Tensor& ids, const std::optional<Tensor>& lengths, bool batch_first, int64_t vocab_size);
 
-// Zeroes the padding of output (padded, `width` numbers a position): what no position writes.
+// Zeroes the padding of output (padded, `width` numbers a position): what no position writes.  32 rows of 256 steps,
+// 58 % of them padding, H = 128: 2.4 MB.
 template <class T>
 void clear_padding(T* output, const PaddedIds& ids, int64_t width) {
   if (ids.place.empty()) return;
   const auto* lengths = data<int64_t>(ids.lengths);
-  for (int64_t b = 0; b < ids.batch.rows; ++b)
-    for (int64_t t = lengths[b]; t < ids.batch.steps; ++t)
-      std::fill_n(output + (t * ids.batch.step_stride + b * ids.batch.row_stride) * width, width, T{});
+  const PaddedBatch& batch = ids.batch;
+  const int64_t row_bytes = (batch.steps - ids.count / batch.rows) * width * int64_t(sizeof(T));  // in the mean
+  const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 17) / std::max<int64_t>(1, row_bytes));
+  torch::stable::parallel_for(0, batch.rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b)
+      for (int64_t t = lengths[b]; t < batch.steps; ++t)
+        std::fill_n(output + (t * batch.step_stride + b * batch.row_stride) * width, width, T{});
+  });
 }
 
 // Rows of (D, B, H), or (D, B, P), from packed order to the caller's.

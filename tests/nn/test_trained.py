@@ -16,16 +16,26 @@ from textclf_fast import FusedEmbeddingLSTM, ops
 
 
 class Calls:
-    """Counts the calls of the one op."""
+    """Counts the calls of the one op: on padded batches, and on packed ones."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._op = ops.embedding_lstm
-        self.count = 0
-        monkeypatch.setattr(ops, "embedding_lstm", self._run)
+        self.padded = self.packed = 0
+        ops_ = ops.embedding_lstm_padded, ops.embedding_lstm
 
-    def _run(self, *arguments: Any) -> Any:
-        self.count += 1
-        return self._op(*arguments)
+        def padded(*arguments: Any) -> Any:
+            self.padded += 1
+            return ops_[0](*arguments)
+
+        def packed(*arguments: Any) -> Any:
+            self.packed += 1
+            return ops_[1](*arguments)
+
+        monkeypatch.setattr(ops, "embedding_lstm_padded", padded)
+        monkeypatch.setattr(ops, "embedding_lstm", packed)
+
+    @property
+    def count(self) -> int:
+        return self.padded + self.packed
 
 
 @pytest.fixture
@@ -52,7 +62,7 @@ def test_it_is_nn_lstm(calls: Calls, batch_first: bool, lengths: Any, options: d
     embedding.load_state_dict(model.embedding.state_dict())
     ids = _ids(batch_first)
     output, (h_n, c_n) = model(ids, lengths)
-    assert calls.count == 1
+    assert (calls.padded, calls.packed) == ((0, 1) if isinstance(lengths, list) else (1, 0))
     given = None if lengths is None else torch.as_tensor(lengths)
     want, (want_h, want_c) = reference_forward(lstm)(embedding(ids), None, given)
     for got, expected in ((output, want), (h_n, want_h), (c_n, want_c)):
@@ -173,7 +183,7 @@ def test_a_bad_id_is_named_by_its_place(calls: Calls) -> None:
     ids[3, 2] = V
     with pytest.raises(IndexError, match=rf"ids: token id {V} at \(3, 2\), expected 0 <= id < {V}"):
         _model()(ids)
-    assert calls.count == 1
+    assert (calls.padded, calls.packed) == (1, 1)  # the general way says where it is
 
 
 def test_weights_made_in_inference_mode() -> None:

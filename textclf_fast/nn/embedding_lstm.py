@@ -35,7 +35,7 @@ from textclf_fast.nn.stack import (
     stand_in,
 )
 from textclf_fast.nn.token_ids import check_ids_dtype, refuse_bad_ids
-from textclf_fast.nn.trained import train_in_one_op, trains_in_one_op
+from textclf_fast.nn.trained import train_in_one_op, train_padded, trains_in_one_op
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 
@@ -240,6 +240,10 @@ class FusedEmbeddingLSTM(nn.Module):
         if hx is None and not extended and isinstance(ids, Tensor):
             if torch.compiler.is_compiling():
                 result = run_in_graph(embedding, lstm, ids, lengths, need_output, self._number)
+            elif torch.is_grad_enabled():
+                result = train_padded(embedding, lstm, ids, lengths, need_output)
+                if result is not None:
+                    self.projected_table.clear()
             else:
                 result = self.projected_table.frozen.run(embedding, lstm, ids, lengths, need_output)
             if result is not None:
@@ -374,7 +378,7 @@ class FusedEmbeddingLSTM(nn.Module):
         table = None
         if torch.is_grad_enabled():
             self.projected_table.clear()
-            if hx is None and ids.is_cpu and trains_in_one_op(embedding, lstm):
+            if hx is None and ids.is_cpu and trains_in_one_op(embedding, lstm, lstm._flat_weights):  # type: ignore[arg-type]
                 return train_in_one_op(embedding, lstm, ids, layout)
         elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
             # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from textclf_fast import int8, ops
 from textclf_fast.nn.derived import Derived
 from textclf_fast.nn.projection import own_weights, projection_weights, recurrent_weights
+from textclf_fast.nn.token_ids import is_padded_batch
 
 if TYPE_CHECKING:
     from textclf_fast.nn.lstm import FusedLSTM
@@ -85,15 +86,9 @@ class FrozenRun:
         """
         if self._layer.is_empty or torch.is_grad_enabled() or not ops.transforms_are_off():
             return None
-        if ids.dtype is not torch.int64 or ids.dim() != 2 or not ids.is_cpu or ids.numel() == 0:
+        if not is_padded_batch(ids, lengths, lstm.batch_first):
             return None
-        if lengths is not None and not (
-            isinstance(lengths, Tensor)
-            and lengths.dtype is torch.int64
-            and lengths.is_cpu
-            and lengths.shape == (ids.size(0 if lstm.batch_first else 1),)
-        ):
-            return None
+        assert lengths is None or isinstance(lengths, Tensor)
         weights = parameters(embedding, lstm) if weights is None else weights
         layer = None if weights is None else self._layer.peek(weights)
         if layer is None:

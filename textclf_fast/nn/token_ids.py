@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from textclf_fast import ops
 from textclf_fast.nn.layout import PackedLayout
+
+
+def is_padded_batch(ids: Tensor, lengths: Tensor | Sequence[int] | None, batch_first: bool) -> bool:
+    """Whether ops for padded batches take these: int64 on the CPU, (T, B) or (B, T), and (B,) lengths or none."""
+    return (
+        ids.dtype is torch.int64
+        and ids.dim() == 2
+        and ids.is_cpu
+        and ids.numel() > 0
+        and (
+            lengths is None
+            or (
+                isinstance(lengths, Tensor)
+                and lengths.dtype is torch.int64
+                and lengths.is_cpu
+                and lengths.shape == (ids.size(0 if batch_first else 1),)
+            )
+        )
+    )
 
 
 def check_ids_dtype(ids: Tensor) -> None:
