@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,23 @@ import torch
 
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.models import TextClassifier
-from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary, load_dataset, split, tokenizer_for
+from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary, encode_texts, load_dataset, split, tokenizer_for
 from textclf_fast.text.files import write_atomically
 from textclf_fast.training import EncodedTexts, Schedule, TrainingOptions, evaluate, fit
 from textclf_fast.training.initial_vectors import find_initial_vectors
 from textclf_fast.training.language_model_files import SavedLanguageModel, load_language_model
+from textclf_fast.training.self_training import guess, with_guesses
 from textclf_fast.training.transfer import TRANSFERRED, fine_tune, transfer
 
 SIZES = (100, 500, 1_000, 2_000, 5_000, 0)  # 0: all
-WAYS = {"scratch": "from scratch", "vectors": "from word vectors", "pretrained": "from a language model"}
-COLORS = {"scratch": "#777777", "vectors": "#d08a1d", "pretrained": "#1f5fa8"}
+WAYS = {
+    "scratch": "from scratch",
+    "vectors": "from word vectors",
+    "pretrained": "from a language model",
+    "self-trained": "and from guesses of the rest",
+}
+COLORS = {"scratch": "#777777", "vectors": "#d08a1d", "pretrained": "#1f5fa8", "self-trained": "#2e8b57"}
+TEACHERS = 3  # whose guesses those are: classifiers from the language model, of the labels alone
 VECTORS = "glove"
 WORDS = 30_000  # of the vectors, the most frequent
 TOKENIZERS = {"trec": "cased"}  # of a language model: its own
@@ -84,6 +93,8 @@ def main() -> None:
                 key = {"way": way, "labels": labels, "seed": seed}
                 if any(key.items() <= run.items() for run in runs):
                     continue
+                if way == "self-trained" and labels == len(bench.train):
+                    continue  # there is no rest
                 start = time.perf_counter()
                 run = {
                     **key,
@@ -135,6 +146,7 @@ class _Bench:
         """The accuracy after training on so many labels."""
         rows = np.random.default_rng(seed).permutation(len(self.train))[:size]
         part = self.train.select(rows.tolist())
+        rest = self.train.select(sorted(set(range(len(self.train))) - set(rows.tolist())))
         torch.manual_seed(seed)
         options = TrainingOptions(
             epochs=self.epochs(size),
@@ -145,9 +157,13 @@ class _Bench:
             seed=seed,
             keep="last",
         )
-        if way == "pretrained":
+        if way in ("pretrained", "self-trained"):
             model, vocabulary, tokenizer = self._from_language_model()
             train, test, one = self._encode(part, vocabulary, tokenizer)
+            if way == "self-trained":
+                guesses = guess(self._teachers(train, one, options), encode_texts(rest.texts, tokenizer, vocabulary))
+                train = with_guesses(train, guesses)
+                options = dataclasses.replace(options, epochs=self.epochs(len(train)))
             fine_tune(model, train, one, options)
         else:
             tokenizer = tokenizer_for(TOKENIZERS.get(self._data, "word"), part.texts)
@@ -175,6 +191,15 @@ class _Bench:
         model = copy.deepcopy(model)
         model.fc.reset_parameters()
         return model, vocabulary, self._saved.tokenizer
+
+    def _teachers(self, train: EncodedTexts, one: EncodedTexts, options: TrainingOptions) -> Iterator[TextClassifier]:
+        for number in range(1, TEACHERS + 1):
+            own = dataclasses.replace(options, seed=options.seed + 1_000 * number)
+            with torch.random.fork_rng():
+                torch.manual_seed(own.seed)
+                model, _, _ = self._from_language_model()
+                fine_tune(model, train, one, own)
+            yield model
 
     def _encode(self, part: LabelledTexts, vocabulary: Vocabulary, tokenizer: Tokenizer) -> list[EncodedTexts]:
         """The part to train on, the one to test on at the end, and one text: nobody looks at what epochs are like."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from textclf_fast.cli.arguments import blame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary
     from textclf_fast.training import EncodedTexts
@@ -32,6 +32,33 @@ def read_data(
             check_known(file, data, classes)
         return data
     return read_labelled(file, text, label, group, classes=classes)
+
+
+def read_unlabelled(source: str, text: str, say: Callable[[str], None] | None = None) -> Iterator[str]:
+    """The texts of a file, or of a corpus or data set of this name: of this, those to train on.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from textclf_fast.text import CORPORA, DATASETS, load_unlabelled, read_texts
+
+    named = source in (DATASETS | CORPORA) and not Path(source).exists()
+    yield from load_unlabelled(source, say) if named else read_texts(source, text)
+
+
+def unlabelled_texts(sources: Sequence[str], text: str, held_out: LabelledTexts) -> list[str]:
+    """The texts of all sources, but for those that the model is tested on.
+
+    Raises:
+        DataError: one cannot be read, or there is no other text.
+    """
+    from textclf_fast.text import DataError
+
+    tested = set(held_out.texts)
+    texts = [each for source in sources for each in read_unlabelled(source, text) if each not in tested]
+    if sources and not texts:
+        raise DataError(f"{', '.join(sources)}: expected a text that is not held out, there is none")
+    return texts
 
 
 def check_known(file: str, data: LabelledTexts, classes: Sequence[str]) -> None:
@@ -78,13 +105,15 @@ class Inputs:
         vocab_size: int,
         min_frequency: int,
         vectors: str | None = None,
+        unlabelled: Sequence[str] = (),
     ) -> Inputs:
-        """With a tokenizer of this kind, and the vocabulary of the first part; and these word vectors, if any."""
+        """With a tokenizer of this kind, the vocabulary of the texts to train on; and these word vectors, if any."""
         from textclf_fast.text import Vocabulary, tokenizer_for
 
+        texts = [*parts[0].texts, *unlabelled]
         with blame("--tokenizer"):  # too small a vocabulary, a package that is missing
-            tokenizer = tokenizer_for(kind, parts[0].texts, vocab_size)
-        vocabulary = Vocabulary.build(map(tokenizer, parts[0].texts), vocab_size, min_frequency)
+            tokenizer = tokenizer_for(kind, texts, vocab_size)
+        vocabulary = Vocabulary.build(map(tokenizer, texts), vocab_size, min_frequency)
         if vectors is None:
             return cls.of(parts, labels, vocabulary, tokenizer)
         from textclf_fast.training.initial_vectors import find_initial_vectors

@@ -218,12 +218,12 @@ def _texts(
     sources: Sequence[str], column: str, share: float, say: Callable[[str], None], held_out: bool
 ) -> Iterator[str]:
     """The texts of one part. Equal texts are in the same, wherever they are from."""
-    from textclf_fast.text import CORPORA, DATASETS, DataError, load_unlabelled, read_texts
+    from textclf_fast.cli.inputs import read_unlabelled
+    from textclf_fast.text import DataError
 
     found = False
     for source in sources:
-        named = source in (DATASETS | CORPORA) and not Path(source).exists()
-        for text in load_unlabelled(source, say) if named else read_texts(source, column):
+        for text in read_unlabelled(source, column, say):
             number = int.from_bytes(hashlib.sha256(text.encode(errors="replace")).digest()[:8], "little")
             if (number < share * 2**64) == held_out:
                 found = True

@@ -13,8 +13,7 @@ from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, check_unt
 from textclf_fast.cli.presets import use_preset
 
 if TYPE_CHECKING:
-    from textclf_fast.cli.inputs import Inputs
-    from textclf_fast.models import Classifier
+    from textclf_fast.cli.beginnings import Beginning
 
 CHECKPOINTS = "Checkpoints"
 
@@ -122,6 +121,19 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = False,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Learn from these texts without labels, too (may be given several times): teachers, trained on the "
+            "labelled ones, guess their labels first, and with --from the language model reads them.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    teachers: Annotated[
+        int,
+        typer.Option(min=1, help="With --unlabelled: how many guess, by their mean.", rich_help_panel=TRAINING),
+    ] = 3,
     embedding_dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
@@ -230,15 +242,17 @@ def train(
 
         textclf-fast train rt --out model --preset transfer --from lm
 
+        textclf-fast train few.csv --out model --preset transfer --from lm --unlabelled many.txt
+
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
-    from textclf_fast.cli.inputs import read_data
+    from textclf_fast.cli.beginnings import FromScratch, Transferred
+    from textclf_fast.cli.inputs import read_data, unlabelled_texts
     from textclf_fast.cli.training_run import TrainingRun
     from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
     from textclf_fast.training import Schedule, TrainingOptions
     from textclf_fast.training.distributed import joined_ranks
-    from textclf_fast.training.transfer import LayerwiseTraining
 
     options = TrainingOptions(
         epochs=epochs,
@@ -306,46 +320,24 @@ def train(
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
         parts = split(data, held_out)
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
-        thawing: LayerwiseTraining | None = None
+        more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts[1]))
+        if gradual and ranks.size > 1:
+            raise typer.BadParameter(
+                f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
+                param_hint="'--gradual'",
+            )
+        begin: Beginning
         if language_model is None:
-            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors)
-            sizes.update(vocab_size=len(inputs.vocabulary), output_dim=len(data.classes))
-            if inputs.vectors is not None:
-                sizes["embedding_dim"] = max(embedding_dim, inputs.vectors.dim)
-            model = _make_model(seed, kind=kind, **sizes)
-            if inputs.vectors is not None:
-                inputs.vectors.put_into(model.embedding)
-            if idf:
-                _weight_tokens(model, inputs)
+            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
+            begin = FromScratch(inputs, {"kind": kind, **sizes}, idf)
         else:
-            classifier, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout)
-            if gradual and ranks.size > 1:
-                raise typer.BadParameter(
-                    f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
-                    param_hint="'--gradual'",
-                )
-            thawing = LayerwiseTraining(classifier, options, layer_factor, gradual)
-            model = classifier
+            first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more)
+            begin = Transferred(first, options, layer_factor, gradual)
+        if more:
+            inputs = run.learn_from_guesses(begin, inputs, more, options, teachers)
+        model, thawing = begin(seed)
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, source, overwrite or resume)
-
-
-def _make_model(seed: int, **config: Any) -> Classifier:
-    import torch
-
-    from textclf_fast.models import make_classifier
-
-    torch.manual_seed(seed)
-    return make_classifier({**config, "sparse": True})
-
-
-def _weight_tokens(model: Classifier, inputs: Inputs) -> None:
-    """By the texts to train on."""
-    from textclf_fast.models import MLPClassifier, inverse_document_frequency
-
-    assert isinstance(model, MLPClassifier)  # the option is for no other
-    tokens = inputs.parts[0].tokens
-    model.set_token_weights(inverse_document_frequency(tokens.values, tokens.offsets, len(inputs.vocabulary)))
 
 
 def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:

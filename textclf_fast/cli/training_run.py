@@ -15,13 +15,14 @@ import torch
 import typer
 from rich.console import Console
 
+from textclf_fast.cli.beginnings import Beginning
 from textclf_fast.cli.inputs import Inputs, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.cli.unfinished import UnfinishedTraining
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
-from textclf_fast.text import VECTORS, LabelledTexts
+from textclf_fast.text import VECTORS, LabelledTexts, encode_texts
 from textclf_fast.training import (
     Checkpoints,
     EpochResult,
@@ -36,6 +37,7 @@ from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.language_model_files import load_language_model
 from textclf_fast.training.log import TrainingLog, epoch_record
 from textclf_fast.training.progress import TrainingProgress
+from textclf_fast.training.self_training import guess, with_guesses
 from textclf_fast.training.transfer import TRANSFERRED, LayerwiseTraining, transfer
 
 Result = TypeVar("Result")
@@ -111,12 +113,13 @@ class TrainingRun:
         vocab_size: int,
         min_frequency: int,
         vectors: str | None,
+        unlabelled: Sequence[str] = (),
     ) -> Inputs:
         """The parts to train on and to hold out, as numbers; and the word vectors to begin with, if any."""
         self._check_classes(parts, labels)
 
         def encode() -> Inputs:
-            return Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors)
+            return Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors, unlabelled)
 
         inputs = encode() if vectors is None else self.on_first_then_others(encode)
         self._say_what_there_is(inputs)
@@ -141,6 +144,7 @@ class TrainingRun:
         lm_epochs: int,
         seed: int,
         dropout: float,
+        unlabelled: Sequence[str] = (),
     ) -> tuple[TextClassifier, Inputs]:
         """A classifier that begins with a language model, and the parts in its vocabulary."""
         self._check_classes(parts, labels)
@@ -151,11 +155,12 @@ class TrainingRun:
             "its word vectors": saved.extra.get("vectors"),
             "times it read the texts to train on": lm_epochs,
         }
+        texts = [*parts[0].texts, *unlabelled]
         if lm_epochs:
-            self.say(f"{language_model}: reads the {len(parts[0]):,} texts to train on, {lm_epochs} times")
+            self.say(f"{language_model}: reads the {len(texts):,} texts to train on, {lm_epochs} times")
         model, vocabulary = transfer(
             saved,
-            parts[0].texts,
+            texts,
             len(labels),
             epochs=lm_epochs,
             seed=seed,
@@ -165,6 +170,54 @@ class TrainingRun:
         inputs = Inputs.of(parts, labels, vocabulary, saved.tokenizer)
         self._say_what_there_is(inputs)
         return model, inputs
+
+    def learn_from_guesses(
+        self,
+        begin: Beginning,
+        inputs: Inputs,
+        unlabelled: Sequence[str],
+        options: TrainingOptions,
+        teachers: int,
+    ) -> Inputs:
+        """Texts without labels join those to train on, by the guesses of teachers, which are trained first."""
+        train, held_out = inputs.parts
+        console = Console(highlight=False, soft_wrap=True, stderr=self._as_json, quiet=self._ranks.rank > 0)
+
+        def trained() -> Iterator[Classifier]:
+            for number in range(1, teachers + 1):
+                own = dataclasses.replace(options, seed=options.seed + number)
+                model, layers = begin(own.seed)
+                with TrainingProgress(own.epochs, -(-len(train) // own.batch_size), console) as progress:
+                    history = self._fit_teacher(model, inputs, own, layers, progress.on_step)
+                accuracy = _kept(history, own).held_out.accuracy
+                self.say(f"teacher {number}/{teachers}: held-out accuracy {accuracy:.1%}")
+                yield model
+
+        guesses = guess(trained(), encode_texts(unlabelled, inputs.tokenizer, inputs.vocabulary))
+        counts = torch.bincount(guesses.labels, minlength=len(inputs.labels)).tolist()
+        found = ", ".join(f"{count:,} {label}" for label, count in zip(inputs.labels, counts, strict=True) if count)
+        mean = guesses.confidence.mean().item()
+        self.say(f"{len(guesses):,} texts without labels, by the teachers: {found}; they are {mean:.0%} sure")
+        self._start |= {"texts without labels": f"{len(guesses):,}", "teachers": teachers, "how sure they were": mean}
+        return dataclasses.replace(inputs, parts=[with_guesses(train, guesses), held_out])
+
+    def _fit_teacher(
+        self,
+        model: Classifier,
+        inputs: Inputs,
+        options: TrainingOptions,
+        layers: LayerwiseTraining | None,
+        on_step: Callable[[Step], None],
+    ) -> History:
+        train, held_out = inputs.parts
+        if layers is None:
+            return fit(model, train, held_out, options, on_step, ranks=self._ranks)
+
+        def on_epoch(result: EpochResult) -> None:
+            layers.begin_epoch(result.epoch + 1)
+
+        layers.begin_epoch(0)
+        return fit(model, train, held_out, options, on_step, on_epoch, optimizer=layers.optimizer, ranks=self._ranks)
 
     def _check_classes(self, parts: Sequence[LabelledTexts], labels: list[str]) -> None:
         if missing := missing_classes(self._file, parts[0], labels):
@@ -287,7 +340,7 @@ class TrainingRun:
         """Writes the model and its card, and says so; `source` as of `describe_source`."""
         if self._ranks.rank:
             return
-        kept = history.best if options.keep == "best" else history.epochs[-1]
+        kept = _kept(history, options)
         extra: dict[str, Any] = {
             "data": self._file,
             "source": source,
@@ -314,6 +367,11 @@ class TrainingRun:
             print(json.dumps(found, ensure_ascii=False))
         self.say(f"{self._out}: the model of epoch {kept.epoch + 1}, held-out accuracy {kept.held_out.accuracy:.1%}")
         self.say(f"To use it: echo 'a text' | textclf-fast predict {shlex.quote(str(self._out))}")
+
+
+def _kept(history: History, options: TrainingOptions) -> EpochResult:
+    """The epoch whose model is written."""
+    return history.best if options.keep == "best" else history.epochs[-1]
 
 
 def _line(result: EpochResult, epochs: int) -> str:

@@ -1,0 +1,96 @@
+"""`train --unlabelled`: texts without labels join those to train on."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from cli.conftest import TOY, Run
+
+import textclf_fast
+from textclf_fast.text import read_labelled, split
+from textclf_fast.training import load_model
+
+SMALL = ("--embedding-dim", 8, "--hidden-dim", 8, "--epochs", 2, "--lr", 0.02)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Fifty texts with labels, and the others without."""
+    data = read_labelled(TOY)
+    few, many = tmp_path / "few.csv", tmp_path / "many.txt"
+    with few.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(zip(data.texts[:50], data.labels[:50], strict=True))
+    many.write_text("".join(f"{text}\n" for text in data.texts[50:]))
+    return few, many
+
+
+def test_it_says_what_it_does(run: Run, files: tuple[Path, Path]) -> None:
+    few, many = files
+    ran = run("train", few, "--out", "model", *SMALL, "--unlabelled", many, "--teachers", 2)
+    assert (ran.status, ran.err) == (0, "")
+    first, one, two, guessed, *rest = ran.out.splitlines()
+    assert first.startswith("50 texts, 2 classes; 40 to train on, 10 held out; vocabulary of 3")  # of all texts
+    assert one.startswith("teacher 1/2: held-out accuracy ")
+    assert two.startswith("teacher 2/2: held-out accuracy ")
+    assert guessed.startswith("150 texts without labels, by the teachers: ")
+    assert guessed.endswith(" % sure".replace(" %", "%"))
+    assert rest[0].startswith("epoch 1/2: loss ")
+    saved = load_model("model")
+    assert saved.extra["start"]["texts without labels"] == "150"
+    assert saved.extra["start"]["teachers"] == 2
+    assert "texts without labels" in Path("model/README.md").read_text()
+    assert len(textclf_fast.load("model").predict(["good", "bad"])) == 2
+
+
+def test_the_seed_decides_all(run: Run, files: tuple[Path, Path]) -> None:
+    few, many = files
+    for out in ("one", "two"):
+        ran = run("train", few, "--out", out, *SMALL, "--unlabelled", many, "--teachers", 1, "--seed", 3)
+        assert ran.status == 0, ran.err
+    one, two = (load_model(out).model.state_dict() for out in ("one", "two"))
+    assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_without_them_nothing_is_different(run: Run, files: tuple[Path, Path]) -> None:
+    few, _ = files
+    for out, more in (("one", []), ("two", ["--teachers", 5])):
+        assert run("train", few, "--out", out, *SMALL, *more).status == 0
+    one, two = (load_model(out).model.state_dict() for out in ("one", "two"))
+    assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_held_out_texts_are_left_out(run: Run, files: tuple[Path, Path]) -> None:
+    few, many = files
+    held_out = split(read_labelled(few))[1].texts
+    many.write_text("".join(f"{text}\n" for text in [*held_out, "a new one"]))
+    ran = run("train", few, "--out", "model", *SMALL, "--unlabelled", many, "--teachers", 1)
+    assert "\n1 texts without labels, by the teachers: 1 " in ran.out
+    many.write_text("".join(f"{text}\n" for text in held_out))
+    ran = run("train", few, "--out", "other", *SMALL, "--unlabelled", many)
+    assert ran.status == 2
+    assert ran.err.splitlines()[-1].endswith("many.txt: expected a text that is not held out, there is none")
+
+
+def test_other_models(run: Run, files: tuple[Path, Path]) -> None:
+    few, many = files
+    options = ("--preset", "bag", "--epochs", 1, "--unlabelled", many, "--teachers", 1, "--class-weights", "balanced")
+    ran = run("train", few, "--out", "bag", *options)
+    assert ran.status == 0, ran.err
+    small = ("--embedding-dim", 8, "--hidden-dim", 8, "--batch-size", 4, "--steps", 10, "--min-frequency", 1)
+    assert run("pretrain", many, "--out", "lm", "--epochs", 1, "--held-out", 0.1, *small).status == 0
+    options = ("--from", "lm", "--preset", "transfer", "--epochs", 1, "--lm-epochs", 1, "--teachers", 2)
+    ran = run("train", few, "--out", "model", *options, "--unlabelled", many, "--unlabelled", TOY)
+    assert ran.status == 0, ran.err
+    # 40 with a label, 150 of one file, and of the other its 200 but the 10 that are held out:
+    assert "lm: reads the 380 texts to train on, 1 times" in ran.out
+
+
+def test_a_missing_file(run: Run, files: tuple[Path, Path]) -> None:
+    ran = run("train", files[0], "--out", "model", *SMALL, "--unlabelled", "nowhere.txt")
+    assert ran.status == 2
+    assert "nowhere.txt" in ran.err.splitlines()[-1]
+    assert not Path("model").exists()

@@ -1,0 +1,71 @@
+"""What a training begins with: new weights, or those of a language model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Protocol
+
+import torch
+
+from textclf_fast.cli.inputs import Inputs
+from textclf_fast.models import Classifier, MLPClassifier, TextClassifier, inverse_document_frequency, make_classifier
+from textclf_fast.training import TrainingOptions
+from textclf_fast.training.transfer import LayerwiseTraining
+
+
+class Beginning(Protocol):
+    """Makes a classifier to be trained from a seed, and says how its layers are, where that is special."""
+
+    def __call__(self, seed: int) -> tuple[Classifier, LayerwiseTraining | None]: ...
+
+
+class FromScratch:
+    """New weights, and word vectors where there are any.
+
+    Args:
+        inputs: whose vocabulary and classes the model has.
+        config: of `make_classifier`, but for these two.
+        idf: the words of an mlp are weighted by the texts to train on.
+    """
+
+    def __init__(self, inputs: Inputs, config: dict[str, Any], idf: bool) -> None:
+        self._inputs = inputs
+        self._config = {**config, "vocab_size": len(inputs.vocabulary), "output_dim": len(inputs.labels)}
+        if inputs.vectors is not None:
+            self._config["embedding_dim"] = max(config["embedding_dim"], inputs.vectors.dim)
+        self._idf = idf
+
+    def __call__(self, seed: int) -> tuple[Classifier, LayerwiseTraining | None]:
+        torch.manual_seed(seed)
+        model = make_classifier({**self._config, "sparse": True})
+        if self._inputs.vectors is not None:
+            self._inputs.vectors.put_into(model.embedding)
+        if self._idf:
+            assert isinstance(model, MLPClassifier)  # the option is for no other
+            tokens = self._inputs.parts[0].tokens
+            frequency = inverse_document_frequency(tokens.values, tokens.offsets, len(self._inputs.vocabulary))
+            model.set_token_weights(frequency)
+        return model, None
+
+
+class Transferred:
+    """What comes from a language model.
+
+    Args:
+        model: of the seed of `options`; others are copies of it, whose head is to be learnt anew.
+        options, layer_factor, gradual: of LayerwiseTraining.
+    """
+
+    def __init__(self, model: TextClassifier, options: TrainingOptions, layer_factor: float, gradual: bool) -> None:
+        self._model = model
+        self._options = options
+        self._layers = layer_factor, gradual
+
+    def __call__(self, seed: int) -> tuple[Classifier, LayerwiseTraining | None]:
+        model = self._model
+        if seed != self._options.seed:
+            model = copy.deepcopy(model)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model.fc.reset_parameters()
+        return model, LayerwiseTraining(model, self._options, *self._layers)

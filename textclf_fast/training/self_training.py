@@ -1,0 +1,91 @@
+"""Self-training: a classifier learns from texts without a label as well, by what its teachers guess of them.
+
+The teachers are classifiers of the same kind, each trained on the labelled texts alone from other random numbers. The
+mean of their answers is right more often than any of them, and so is who learns from it: H. J. Scudder, Probability of
+Error of Some Adaptive Pattern-Recognition Machines, IEEE Transactions on Information Theory 11, 1965; with dropout in
+the learner alone, Q. Xie, M.-T. Luong, E. Hovy and Q. V. Le, Self-Training With Noisy Student Improves ImageNet
+Classification, CVPR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from textclf_fast.text import RaggedTokens
+from textclf_fast.training.encoded import EncodedTexts, Layout
+from textclf_fast.training.evaluation import device_of, make_batches
+
+
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """What teachers say of n texts without a label.
+
+    Attributes:
+        tokens: n rows of token ids.
+        labels: (n,) int64, the most probable class of each.
+        confidence: (n,) float64, its probability.
+    """
+
+    tokens: RaggedTokens
+    labels: Tensor
+    confidence: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def guess(
+    teachers: Iterable[nn.Module], tokens: RaggedTokens, batch_size: int = 64, layout: Layout = "packed"
+) -> Guesses:
+    """The mean of the probabilities that teachers give the classes of each text.
+
+    Args:
+        teachers: as in `fit`; one after the other, in eval mode, and left in the mode that each was in. They may come
+            from a generator, so that one at a time is in memory.
+        tokens: the texts, none of them empty.
+        batch_size, layout: as in `TrainingOptions`.
+
+    Raises:
+        ValueError: no teacher, or no texts.
+    """
+    texts = EncodedTexts(tokens, torch.zeros(len(tokens), dtype=torch.int64))
+    if len(texts) == 0:
+        raise ValueError("tokens: expected at least one text, got none")
+    total: Tensor | None = None
+    count = 0
+    for teacher in teachers:
+        probabilities = _probabilities(teacher, texts, batch_size, layout)
+        total = probabilities if total is None else total + probabilities
+        count += 1
+    if total is None:
+        raise ValueError("teachers: expected at least one, got none")
+    confidence, labels = (total / count).max(1)
+    return Guesses(tokens, labels, confidence)
+
+
+@torch.no_grad()  # (Not what has the teachers made, who may be trained on the way.)
+def _probabilities(model: nn.Module, texts: EncodedTexts, batch_size: int, layout: Layout) -> Tensor:
+    """(n, C) float64."""
+    was_training, device = model.training, device_of(model)
+    model.eval()
+    batches = list(make_batches(texts, batch_size, bucket=True, shuffle=False))
+    found = torch.cat([model(*texts.batch(rows, layout, device)[0]).double().softmax(1).cpu() for rows in batches])
+    model.train(was_training)
+    return torch.empty_like(found).index_copy_(0, torch.from_numpy(np.concatenate(batches)), found)
+
+
+def with_guesses(labelled: EncodedTexts, guesses: Guesses) -> EncodedTexts:
+    """Both, as texts to train on: a guess weighs as much as it is sure, a label 1, or what it weighed before."""
+    own = labelled.weights if labelled.weights is not None else torch.ones(len(labelled), dtype=torch.float64)
+    values = np.concatenate([labelled.tokens.values, guesses.tokens.values])
+    offsets = np.concatenate([labelled.tokens.offsets, labelled.tokens.offsets[-1] + guesses.tokens.offsets[1:]])
+    return EncodedTexts(
+        RaggedTokens(values, offsets),
+        torch.cat([labelled.labels, guesses.labels]),
+        torch.cat([own, guesses.confidence]),
+    )
