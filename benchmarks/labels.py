@@ -65,8 +65,8 @@ NOTES = {  # by data set
     "the language model. The least number of steps was doubled for all ways, to what a validation part had, after the "
     "test part's curve had been seen to dip at 2,000 labels.",
 }
-RATES = {"scratch": 2e-3, "vectors": 2e-3, "pretrained": 4e-3}
-ADVERSARIAL = {"scratch": 0.05, "vectors": 0.05, "pretrained": 0.03}
+RATES = {"scratch": 2e-3, "vectors": 2e-3, "pretrained": 4e-3, "self-trained": 4e-3}
+ADVERSARIAL = {"scratch": 0.05, "vectors": 0.05, "pretrained": 0.03, "self-trained": 0.03}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ The model is the user's recipe (10,000 words, 100, 128, two classes) on the sent
 processes, after torch's import; latency over single sentences of 20 words, tokenising included; throughput over all
 sentences, beside the same model in plain PyTorch in batches of 32, padded, in the order in which the sentences come.
 Plain PyTorch gets the same tokenizer and vocabulary, and its token ids are timed once with tokenising and once without.
+Ours is timed in float32 and, where the processor multiplies it, in bfloat16, whose probabilities differ.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ def main() -> None:
         texts = write_model(directory).texts
         loading = [_load(directory) for _ in range(arguments.rounds)]
         predictor = textclf_fast.load(directory)
+        lowered = textclf_fast.load(directory, weights="bfloat16")
     latency = percentiles(_latencies(predictor, of_words(texts, 20), arguments.calls))
-    throughput = _throughputs(predictor, texts, arguments.rounds)
-    with_tokens, model_alone = (
-        throughput[f"plain, {what}"]["seconds"] / throughput[f"ours, {what}"]["seconds"]
+    throughput = _throughputs(predictor, lowered, texts, arguments.rounds)
+    with_tokens, model_alone, with_tokens_lowered, model_alone_lowered = (
+        throughput[f"plain, {what}"]["seconds"] / throughput[f"{whose}, {what}"]["seconds"]
+        for whose in ("ours", "ours in bfloat16")
         for what in ("tokenising", "token ids given")
     )
     goals = [
@@ -66,8 +69,20 @@ def main() -> None:
         Goal("a sentence of 20 words, p99, ms", latency["p99_ms"], 0.6),
         Goal("all sentences, plain / ours, tokenising included", with_tokens, 5, least=True),
         Goal("all sentences, plain / ours, token ids given", model_alone, 5, least=True),
+        Goal("all sentences, plain / ours in bfloat16, tokenising included", with_tokens_lowered, 5, least=True),
+        Goal("all sentences, plain / ours in bfloat16, token ids given", model_alone_lowered, 5, least=True),
     ]
-    measured = {"loading_seconds": loading, "latency": latency, "throughput": throughput}
+    exact, near = (each.predict_proba(texts) for each in (predictor, lowered))
+    difference = {
+        "probability": float(abs(exact - near).max()),
+        "labels": int((exact.argmax(1) != near.argmax(1)).sum()),
+    }
+    measured = {
+        "loading_seconds": loading,
+        "latency": latency,
+        "throughput": throughput,
+        "largest_difference_in_bfloat16": difference,
+    }
     write_record(arguments.out, "benchmarks.predictor", goals, measured)
 
 
@@ -89,7 +104,7 @@ def _latencies(predictor: Predictor, sentences: list[str], calls: int) -> list[f
     return found
 
 
-def _throughputs(predictor: Predictor, texts: list[str], rounds: int) -> dict[str, Any]:
+def _throughputs(predictor: Predictor, lowered: Predictor, texts: list[str], rounds: int) -> dict[str, Any]:
     """Seconds, and texts a second, of going through all texts: medians of rounds in turns."""
     plain = _plain(predictor)
     encode = lambda: encode_texts(texts, predictor._tokenizer, predictor._vocabulary)  # noqa: E731 (a call to be timed)
@@ -98,6 +113,8 @@ def _throughputs(predictor: Predictor, texts: list[str], rounds: int) -> dict[st
         "ours, tokenising": lambda: predictor.predict_proba(texts),
         "plain, tokenising": lambda: _run_plain(plain, encode()),
         "ours, token ids given": lambda: predictor._predict_tokens(tokens),
+        "ours in bfloat16, tokenising": lambda: lowered.predict_proba(texts),
+        "ours in bfloat16, token ids given": lambda: lowered._predict_tokens(tokens),
         "plain, token ids given": lambda: _run_plain(plain, tokens),
     }
     found: dict[str, list[float]] = {name: [] for name in calls}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from textclf_fast._libraries import cpu_isa
 from textclf_fast.attribution import Explanation, token_scores
 from textclf_fast.models import Classifier, MultiInputClassifier
 from textclf_fast.storage import load_model
@@ -22,6 +23,9 @@ _MOST_ROWS = 256
 _MOST_POSITIONS = 2**14
 
 
+Weights = Literal["int8", "bfloat16"]
+
+
 class Predictor:
     """Texts in, labels or probabilities out. Threads may share one.
 
@@ -30,11 +34,12 @@ class Predictor:
         vocabulary: the V tokens.
         labels: the names of the C classes, by number.
         tokenizer: the one the vocabulary was made with.
-        weights: "int8": faster for one text at a time, with probabilities that differ a little; see
-            :meth:`textclf_fast.FusedEmbeddingLSTM.prepare_inference`. None: as they are.
+        weights: None: as they are. With the others, probabilities differ a little. "int8": faster for one text at a
+            time; see :meth:`textclf_fast.FusedEmbeddingLSTM.prepare_inference`. "bfloat16": faster for many, where the
+            processor multiplies bfloat16 (AVX512_BF16, AMX, GPUs), and as None elsewhere; of a copy of the model.
 
     Raises:
-        ValueError: int8 for a model that has no such kernel, as one of several layers.
+        ValueError: weights for a model that has no such kernel, as int8 for one of several layers.
         textclf_fast.text.DataError: a model that takes other inputs than one text.
     """
 
@@ -45,13 +50,18 @@ class Predictor:
         labels: Sequence[str],
         tokenizer: Callable[[str], Sequence[str]] | None = None,
         *,
-        weights: Literal["int8"] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self._input: str | None = None  # what a MultiInputClassifier calls the text
         if isinstance(model, MultiInputClassifier):
             self._input = model.only_text
             if self._input is None:
                 raise DataError(f"model: expected one that takes one text, got inputs {model.names}: call it itself")
+        if weights == "bfloat16":
+            lowered = model.with_bfloat16_encoder()
+            if _multiplies_bfloat16(next(model.parameters()).device):
+                model = lowered
+            weights = None
         self._model = model.eval()
         if weights is not None:
             self._model.prepare_inference(weights)
@@ -149,7 +159,11 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         yield order[begin:]
 
 
-def load(directory: str | Path, *, weights: Literal["int8"] | None = None) -> Predictor:
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    return device.type != "cpu" or cpu_isa() in ("avx512_bf16", "amx")
+
+
+def load(directory: str | Path, *, weights: Weights | None = None) -> Predictor:
     """Reads a model that `textclf-fast train` or `save_model` wrote, and makes what its predictions keep.
 
     Args:
@@ -162,6 +176,6 @@ def load(directory: str | Path, *, weights: Literal["int8"] | None = None) -> Pr
     """
     saved = load_model(directory)
     predictor = Predictor(saved.model, saved.vocabulary, saved.labels, saved.tokenizer, weights=weights)
-    if weights is None:
-        saved.model.prepare_inference()
+    if weights != "int8":
+        predictor._model.prepare_inference()
     return predictor

@@ -139,6 +139,33 @@ def test_gradients_are_left_alone(toy: Any, predictor: Predictor) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_in_bfloat16(tmp_path: Path, toy: Any, predictor: Predictor, isa: str) -> None:
+    """Near, on a processor that multiplies it, and the same elsewhere; the model that was given stays as it is."""
+    exact, model = predictor.predict_proba(toy.texts), predictor._model
+    lowered = Predictor(model, predictor._vocabulary, predictor.labels, predictor._tokenizer, weights="bfloat16")
+    save_model(tmp_path / "model", model, predictor._vocabulary, predictor.labels)
+    for each in (lowered, textclf_fast.load(tmp_path / "model", weights="bfloat16")):
+        found = each.predict_proba(toy.texts)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+        if isa in ("avx512_bf16", "amx"):
+            assert 0 < abs(found - exact).max() < 0.02
+            assert each._model.encoder.embedding.weight.dtype == torch.bfloat16
+        else:
+            np.testing.assert_allclose(found, exact, atol=1e-5)
+        assert each.explain(toy.texts[0]).label in predictor.labels
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_weights_that_there_are_not(predictor: Predictor) -> None:
+    mlp = MLPClassifier(len(predictor._vocabulary), 4, 4, 2)
+    for weights in ("int8", "bfloat16"):
+        with pytest.raises(ValueError, match=f"weights: expected None for a MLPClassifier, got '{weights}'"):
+            Predictor(mlp, predictor._vocabulary, predictor.labels, weights=weights)
+    with pytest.raises(ValueError, match="weights: expected None or 'int8', got 'int4'"):
+        Predictor(predictor._model, predictor._vocabulary, predictor.labels, weights="int4")
+
+
 def test_in_int8(tmp_path: Path, toy: Any, predictor: Predictor) -> None:
     save_model(tmp_path / "model", predictor._model, toy.vocabulary, toy.labels)
     loaded = textclf_fast.load(tmp_path / "model", weights="int8")

@@ -18,6 +18,13 @@ def serve(
     int8: Annotated[
         bool, typer.Option("--int8", help="Recurrent weights in int8: faster for single texts, a little less exact.")
     ] = False,
+    bf16: Annotated[
+        bool,
+        typer.Option(
+            "--bf16",
+            help="Compute in bfloat16, where the processor multiplies it: faster for many texts, a little less exact.",
+        ),
+    ] = False,
     max_head: Annotated[
         int, typer.Option(min=1, help="Bytes of a request's first line and headers.", rich_help_panel=_LIMITS)
     ] = 2**16,
@@ -84,8 +91,10 @@ def serve(
             arrival_seconds=max_seconds,
         )
     torch.set_num_threads(threads)
-    with blame("--int8"):
-        predictor = load(directory, weights="int8" if int8 else None)
+    if int8 and bf16:
+        raise typer.BadParameter("expected one of --int8 and --bf16, got both", param_hint="'--bf16'")
+    with blame("--bf16" if bf16 else "--int8"):
+        predictor = load(directory, weights="int8" if int8 else "bfloat16" if bf16 else None)
     with listen(host, port) as listener:
         print(address(listener), flush=True)
         run_server(make_app(predictor, limits), listener, limits)

@@ -50,6 +50,14 @@ class Classifier(nn.Module):
         if weights is not None:
             raise ValueError(f"weights: expected None for a {type(self).__name__}, got {weights!r}")
 
+    def with_bfloat16_encoder(self) -> Classifier:
+        """A copy whose vectors and recurrent layers are in bfloat16; its head stays as it is.
+
+        Raises:
+            ValueError: there are no such layers.
+        """
+        raise ValueError(f"weights: expected None for a {type(self).__name__}, got 'bfloat16'")
+
 
 def scale_embedding(embedding: nn.Embedding, embedding_std: float) -> None:
     """Makes initial vectors, drawn from N(0, 1) as nn.Embedding does, some from N(0, embedding_std ** 2).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -125,6 +126,12 @@ class TextClassifier(Classifier):
         """Makes what inference keeps now; see :meth:`FusedEmbeddingLSTM.prepare_inference`, also for ``"int8"``."""
         self.encoder.prepare_inference(weights)
 
+    def with_bfloat16_encoder(self) -> TextClassifier:
+        """A copy that embeds and runs its LSTM in bfloat16; sums, cells, gates and the head stay in float32."""
+        other = copy.deepcopy(self)
+        other.encoder.bfloat16()
+        return other
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (T,) -> their vectors (T, I)."""
         return self.encoder.embedding(ids)
@@ -133,7 +140,7 @@ class TextClassifier(Classifier):
         """See :meth:`Classifier.forward_vectors`."""
         lstm = self.encoder.lstm
         pooled = run_pooled(lstm, vectors.unsqueeze(0 if lstm.batch_first else 1), None, self.pooling)
-        return self.fc(functional.dropout(pooled, self.dropout, self.training))[0]
+        return self._score(pooled)[0]
 
     def forward(self, ids: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Scores the classes.
@@ -151,8 +158,11 @@ class TextClassifier(Classifier):
         """
         encoder = self.encoder
         lengths = known_lengths(ids, lengths, self.padding_idx, encoder.lstm.batch_first)
-        pooled = run_pooled(encoder, ids, lengths, self.pooling)
-        return self.fc(functional.dropout(pooled, self.dropout, self.training))
+        return self._score(run_pooled(encoder, ids, lengths, self.pooling))
+
+    def _score(self, pooled: Tensor) -> Tensor:
+        """(B, W), in bfloat16 of an encoder that is -> (B, C)."""
+        return self.fc(functional.dropout(pooled, self.dropout, self.training).to(self.fc.weight.dtype))
 
 
 def _accept_plain_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *unused: Any) -> None:
