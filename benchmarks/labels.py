@@ -40,6 +40,7 @@ WAYS = {
     "pretrained": "from a language model",
     "self-trained": "and from guesses of the rest",
 }
+FROM_LANGUAGE_MODEL = ("pretrained", "self-trained")
 COLORS = {"scratch": "#777777", "vectors": "#d08a1d", "pretrained": "#1f5fa8", "self-trained": "#2e8b57"}
 TEACHERS = 3  # whose guesses those are: classifiers from the language model, of the labels alone
 VECTORS = "glove"
@@ -84,7 +85,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/labels-rt.json"))
     parser.add_argument("--plot", type=Path, default=Path("docs/labels-rt.png"))
     arguments = parser.parse_args()
+    if not arguments.validate:
+        _forget_other_language_models(arguments.out, arguments.lm)
     runs = [] if arguments.validate else _load(arguments.out)
+    about = json.loads(arguments.out.read_text()).get("language_model", {}) if runs else {}
     bench = _Bench(arguments.data, arguments.lm, arguments.epochs, arguments.lm_epochs, arguments.validate)
     for seed in range(arguments.seeds):
         for size in arguments.sizes:
@@ -111,12 +115,23 @@ def main() -> None:
                     "machine": describe_machine(),
                     "data": arguments.data,
                     "lm_epochs": arguments.lm_epochs,
-                    "language_model": bench.about,
+                    "language_model": bench.about or about,
                     "note": NOTES.get(arguments.data, ""),
                     "runs": runs,
                 }
                 write_atomically(arguments.out, json.dumps(record, indent=2) + "\n")
                 draw(runs, arguments.plot, arguments.data)
+
+
+def _forget_other_language_models(path: Path, lm: Path) -> None:
+    """What was measured with another one than this is measured again."""
+    if not (path.exists() and lm.exists()):
+        return
+    record = json.loads(path.read_text())
+    if load_language_model(lm).extra.items() <= record["language_model"].items():
+        return
+    record["runs"] = [run for run in record["runs"] if run["way"] not in FROM_LANGUAGE_MODEL]
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
@@ -157,7 +172,7 @@ class _Bench:
             seed=seed,
             keep="last",
         )
-        if way in ("pretrained", "self-trained"):
+        if way in FROM_LANGUAGE_MODEL:
             model, vocabulary, tokenizer = self._from_language_model()
             train, test, one = self._encode(part, vocabulary, tokenizer)
             if way == "self-trained":

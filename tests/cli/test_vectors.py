@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli.conftest import TOY, Run
 
+from textclf_fast.cli import tuning_run
 from textclf_fast.models import MLPClassifier, TextClassifier
-from textclf_fast.training import load_model
+from textclf_fast.training import autotune, load_model
 from textclf_fast.training.language_model_files import load_language_model
 
 
@@ -43,6 +45,31 @@ def test_as_wide_as_the_vectors_at_least(run: Run, tmp_path: Path, vectors: Path
     saved = load_model(tmp_path / "model")
     assert isinstance(saved.model, MLPClassifier)
     assert saved.model.config["embedding_dim"] == 3
+
+
+def test_lr_find(run: Run, vectors: Path) -> None:
+    ran = run("lr-find", TOY, "--vectors", vectors, "--steps", 5, "--hidden-dim", 8)
+    assert (ran.status, ran.err) == (0, "")
+    assert float(ran.out) > 0
+
+
+def test_autotune(run: Run, tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All trials begin with them, and are as wide as they are at least."""
+    seen: list[list[float]] = []
+    monkeypatch.setattr(tuning_run, "_DEFAULTS", {"embedding_dim": 2, "hidden_dim": 8})
+    fit = autotune.train_epochs
+
+    def watched(model: TextClassifier, *args: Any) -> Any:
+        seen.append(model.embedding.weight[-1].tolist())
+        return fit(model, *args)
+
+    monkeypatch.setattr(autotune, "train_epochs", watched)
+    ran = run("autotune", TOY, "--out", "model", "--minutes", 1e-4, "--vectors", vectors)
+    assert ran.status == 0, ran.err
+    assert all(row[:3] == [1, 0, 1] for row in seen)  # balalaika's
+    saved = load_model(tmp_path / "model")
+    assert saved.model.config["embedding_dim"] == 3
+    assert f"| word vectors | {vectors} |" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_the_vocabulary_is_full(run: Run, tmp_path: Path, vectors: Path) -> None:

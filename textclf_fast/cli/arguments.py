@@ -113,6 +113,17 @@ VocabSize = Annotated[int, typer.Option(min=3, help="Most entries of the vocabul
 MinFrequency = Annotated[
     int, typer.Option(min=1, help="Tokens seen less often in training are unknown.", rich_help_panel=DATA)
 ]
+Vectors = Annotated[
+    str | None,
+    typer.Option(
+        "--vectors",
+        metavar="FILE",
+        help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove. "
+        "Where a token has more numbers than they have, the rest is learnt from the task alone; their most frequent "
+        "words join the vocabulary up to its size.",
+        rich_help_panel=MODEL,
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option(min=0, help="Of the initial weights, the order of the batches and dropout.", rich_help_panel=TRAINING),

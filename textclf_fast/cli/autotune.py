@@ -27,6 +27,7 @@ def autotune(
     tokenizer: arguments.Tokenizer = "word",
     vocab_size: arguments.VocabSize = 10_000,
     min_frequency: arguments.MinFrequency = 1,
+    vectors: arguments.Vectors = None,
     seed: arguments.Seed = 0,
     overwrite: arguments.Overwrite = False,
     as_json: arguments.Json = False,
@@ -55,5 +56,5 @@ def autotune(
     train, chooser = split(rest, choose)
     source = describe_source(file, data, rest, test, text=text, label=label, group=group, share=held_out)
     run = TuningRun(file, out, as_json)
-    inputs = run.encode([train, chooser, test], data.classes, tokenizer, vocab_size, min_frequency)
+    inputs = run.encode([train, chooser, test], data.classes, tokenizer, vocab_size, min_frequency, vectors)
     run.save(run.search(inputs, minutes, seed), inputs, source, overwrite)

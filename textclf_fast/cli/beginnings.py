@@ -28,7 +28,7 @@ class FromScratch:
         idf: the words of an mlp are weighted by the texts to train on.
     """
 
-    def __init__(self, inputs: Inputs, config: dict[str, Any], idf: bool) -> None:
+    def __init__(self, inputs: Inputs, config: dict[str, Any], idf: bool = False) -> None:
         self._inputs = inputs
         self._config = {**config, "vocab_size": len(inputs.vocabulary), "output_dim": len(inputs.labels)}
         if inputs.vectors is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from textclf_fast.cli import arguments
-from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING
+from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, check_untouched
 
 
 def lr_find(
@@ -19,6 +19,7 @@ def lr_find(
     vocab_size: arguments.VocabSize = 10_000,
     min_frequency: arguments.MinFrequency = 1,
     embedding_dim: Annotated[int, typer.Option(min=1, help="Numbers per token.", rich_help_panel=MODEL)] = 100,
+    vectors: arguments.Vectors = None,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Hidden units of a layer.", rich_help_panel=MODEL)] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the LSTM.", rich_help_panel=MODEL)] = 1,
     bidirectional: Annotated[
@@ -41,8 +42,9 @@ def lr_find(
     """
     import torch
 
+    from textclf_fast.cli.beginnings import FromScratch
     from textclf_fast.cli.inputs import Inputs, missing_classes, read_data
-    from textclf_fast.models import TextClassifier
+    from textclf_fast.models import Classifier
     from textclf_fast.training import TrainingOptions
     from textclf_fast.training.language_model_files import load_language_model
     from textclf_fast.training.lr_finder import draw_curve, find_learning_rate
@@ -52,22 +54,18 @@ def lr_find(
     missing_classes(file, data, data.classes)
     torch.manual_seed(seed)
     optimizer = None
+    model: Classifier
     if language_model is None:
-        inputs = Inputs.encode([data], data.classes, tokenizer, vocab_size, min_frequency)
-        model = TextClassifier(
-            len(inputs.vocabulary),
-            embedding_dim,
-            hidden_dim,
-            len(data.classes),
-            num_layers=layers,
-            bidirectional=bidirectional,
-            sparse=True,
-        )
+        inputs = Inputs.encode([data], data.classes, tokenizer, vocab_size, min_frequency, vectors)
+        sizes = {"embedding_dim": embedding_dim, "hidden_dim": hidden_dim, "num_layers": layers}
+        model, _ = FromScratch(inputs, {"kind": "lstm", "bidirectional": bidirectional, **sizes})(seed)
     else:
+        check_untouched(lr_find, "is the language model's with --from", vectors=vectors)
         saved = load_language_model(language_model)
-        model, vocabulary = transfer(saved, data.texts, len(data.classes), epochs=0, seed=seed, **TRANSFERRED)
+        first, vocabulary = transfer(saved, data.texts, len(data.classes), epochs=0, seed=seed, **TRANSFERRED)
         inputs = Inputs.of([data], data.classes, vocabulary, saved.tokenizer)
-        optimizer = LayerwiseTraining(model, TrainingOptions(learning_rate=1.0)).optimizer
+        optimizer = LayerwiseTraining(first, TrainingOptions(learning_rate=1.0)).optimizer
+        model = first
     curve = find_learning_rate(
         model, inputs.parts[0], steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer
     )

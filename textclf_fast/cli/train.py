@@ -50,16 +50,7 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = 100,
-    vectors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove. "
-            "Where --embedding-dim is more than they have, the rest is learnt from the task alone; their most frequent "
-            "words join the vocabulary up to its size.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    vectors: arguments.Vectors = None,
     embedding_std: Annotated[
         float,
         typer.Option(

@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
+from textclf_fast.cli.beginnings import FromScratch
 from textclf_fast.cli.inputs import Inputs, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
-from textclf_fast.models import Classifier, TextClassifier
+from textclf_fast.models import Classifier
 from textclf_fast.text import LabelledTexts
 from textclf_fast.training import EpochResult, Evaluation, SavedModel, Step, save_model
 from textclf_fast.training.autotune import Search, Trial, Tuner
 from textclf_fast.training.interrupts import StopSignals
 
-_DEFAULTS = {"embedding_dim": 100, "hidden_dim": 128}  # those of `train`
+_DEFAULTS = {"embedding_dim": 100, "hidden_dim": 128}  # those of `train`; word vectors may be wider
 
 
 class TuningRun:
@@ -39,6 +39,7 @@ class TuningRun:
         self._file = file
         self._out = out
         self._as_json = as_json
+        self._vectors: str | None = None
         self._console = Console(highlight=False, soft_wrap=True, stderr=as_json)
 
     def say(self, line: str) -> None:
@@ -47,12 +48,19 @@ class TuningRun:
             self._console.print(line, markup=False)
 
     def encode(
-        self, parts: Sequence[LabelledTexts], labels: list[str], tokenizer: str, vocab_size: int, min_frequency: int
+        self,
+        parts: Sequence[LabelledTexts],
+        labels: list[str],
+        tokenizer: str,
+        vocab_size: int,
+        min_frequency: int,
+        vectors: str | None = None,
     ) -> Inputs:
-        """The parts to train on, to choose by and to hold out, as numbers."""
+        """The parts to train on, to choose by and to hold out, as numbers; and word vectors to begin with, if any."""
         if missing := missing_classes(self._file, parts[0], labels):
             self.say(f"note: the texts to train on have none labelled {', '.join(map(repr, missing))}")
-        inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency)
+        inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors)
+        self._vectors = vectors
         train, chooser, test = map(len, inputs.parts)
         total = train + chooser + test
         self.say(
@@ -65,9 +73,7 @@ class TuningRun:
         """As long as there is time, and nobody stops it."""
 
         def make_model(chosen: dict[str, Any]) -> Classifier:
-            torch.manual_seed(seed)
-            sizes = {**_DEFAULTS, **chosen}
-            return TextClassifier(len(inputs.vocabulary), output_dim=len(inputs.labels), sparse=True, **sizes)
+            return FromScratch(inputs, _config(chosen))(seed)[0]
 
         begin = time.monotonic()
         end = begin + 60 * minutes
@@ -106,9 +112,7 @@ class TuningRun:
         """
         trial = tuner.best
         assert trial is not None  # the search goes on until there is one
-        model = TextClassifier(
-            len(inputs.vocabulary), output_dim=len(inputs.labels), sparse=True, **{**_DEFAULTS, **trial.model}
-        )
+        model, _ = FromScratch(inputs, _config(trial.model))(0)
         model.load_state_dict(tuner.weights)
         judgement = judge(model, inputs.parts[2], inputs.labels)
         held_out = Evaluation(judgement.loss, judgement.accuracy, judgement.macro_f1)
@@ -119,6 +123,7 @@ class TuningRun:
             "trial": trial.number + 1,
             "model": {**_DEFAULTS, **trial.model},
             "training": trial.training,
+            **({"start": {"word vectors": self._vectors}} if self._vectors else {}),
             "accuracy_chosen_by": trial.accuracy,
             "held_out": dataclasses.asdict(held_out),
         }
@@ -144,6 +149,10 @@ class TuningRun:
             f"held-out accuracy {held_out.accuracy:.1%} ({trial.accuracy:.1%} on the texts it was chosen by)"
         )
         self.say(f"To use it: echo 'a text' | textclf-fast predict {shlex.quote(str(self._out))}")
+
+
+def _config(chosen: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "lstm", **_DEFAULTS, **chosen}
 
 
 def _record(trial: Trial) -> dict[str, Any]:
