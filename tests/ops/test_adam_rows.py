@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from textclf_fast import ops
+from textclf_fast.optim import adam_rows
 
 OPS = torch.ops.textclf_fast
 V, E, S = 9, 5, 4
@@ -53,7 +53,7 @@ def test_adam_written_out(isa: str, dtype: torch.dtype, with_grad: bool, l2: flo
         arguments["history"][:, 4] = arguments["history"][:, 3].sqrt()
         arguments["history"][1:, 6] = l2
         want = _by_hand(arguments)
-        ops.adam_rows_(**arguments)
+        adam_rows.adam_rows_(**arguments)
         for name, tensor in want.items():
             torch.testing.assert_close(arguments[name], tensor, msg=lambda m, n=name, w=width: f"{n} at {w}: {m}")
             others = torch.tensor([1, 2, 3, 4, 6, 8])
@@ -63,7 +63,7 @@ def test_adam_written_out(isa: str, dtype: torch.dtype, with_grad: bool, l2: flo
 def test_rows_that_have_had_all_steps_are_left_alone() -> None:
     arguments = _arguments(with_grad=False) | {"steps": 3, "rows": torch.tensor([3, 7])}
     before = {name: arguments[name].clone() for name in ("param", "exp_avg", "exp_avg_sq", "done")}
-    ops.adam_rows_(**arguments)
+    adam_rows.adam_rows_(**arguments)
     assert all(torch.equal(arguments[name], tensor) for name, tensor in before.items())
 
 
@@ -71,7 +71,7 @@ def test_changes_are_counted() -> None:
     arguments = _arguments()
     names = ("param", "exp_avg", "exp_avg_sq", "done")
     before = [arguments[name]._version for name in names]
-    ops.adam_rows_(**arguments)
+    adam_rows.adam_rows_(**arguments)
     assert all(arguments[name]._version > version for name, version in zip(names, before, strict=True))
 
 
@@ -83,9 +83,9 @@ def test_opcheck(with_grad: bool) -> None:
 
 def test_stale_rows() -> None:
     done = torch.tensor([0, 2, 0, 1])
-    assert ops.stale_rows(torch.tensor([[3, 1, 0], [3, 0, 3]]).T, done, 2).tolist() == [3, 0]
-    assert ops.stale_rows(torch.tensor([1, 3]), done, 1).tolist() == []
-    assert ops.stale_rows(torch.empty(0, 4, dtype=torch.int64), done, 2).tolist() == []
+    assert adam_rows.stale_rows(torch.tensor([[3, 1, 0], [3, 0, 3]]).T, done, 2).tolist() == [3, 0]
+    assert adam_rows.stale_rows(torch.tensor([1, 3]), done, 1).tolist() == []
+    assert adam_rows.stale_rows(torch.empty(0, 4, dtype=torch.int64), done, 2).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_bad_arguments(change: dict[str, Any], message: str) -> None:
     arguments = _arguments()
     before = {name: value.clone() for name, value in arguments.items() if isinstance(value, Tensor)}
     with pytest.raises(RuntimeError, match=message):
-        ops.adam_rows_(**arguments | change)
+        adam_rows.adam_rows_(**arguments | change)
     assert all(torch.equal(arguments[name], value) for name, value in before.items())
 
 
@@ -138,4 +138,4 @@ def test_bad_arguments(change: dict[str, Any], message: str) -> None:
 )
 def test_bad_arguments_of_stale_rows(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        ops.stale_rows(*arguments)
+        adam_rows.stale_rows(*arguments)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from textclf_fast import ops
+from textclf_fast.optim.adam_rows import adam_rows_, stale_rows
 
 # So many steps are remembered (64 bytes each); then all rows are brought up to date. No more than some 170 of a row's
 # missed steps cost anything (csrc/cpu/adam_rows.inl): 4 % of the arithmetic that Adam on all rows does in 4096 steps.
@@ -85,7 +86,7 @@ class DeferredRows:
             RuntimeError: an id out of range.
         """
         if self._steps:
-            rows = ops.stale_rows(ids.to("cpu", torch.int64), self._done, self._steps)
+            rows = stale_rows(ids.to("cpu", torch.int64), self._done, self._steps)
             if rows.numel():
                 self._update(rows, None, self._steps)
 
@@ -120,7 +121,7 @@ class DeferredRows:
 
     def _update(self, rows: Tensor, grad: Tensor | None, steps: int) -> None:
         # Counts as a change of the weight, if there are no rows, too: what was made of it is stale after any step.
-        ops.adam_rows_(self.param, self.exp_avg, self.exp_avg_sq, self._done, rows, grad, self._history, steps)
+        adam_rows_(self.param, self.exp_avg, self.exp_avg_sq, self._done, rows, grad, self._history, steps)
 
     def _forget(self) -> None:
         self._done.zero_()
