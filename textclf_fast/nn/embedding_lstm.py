@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from textclf_fast import int8, ops
-from textclf_fast.nn.distinct import embed_distinct, embed_with_dropout
+from textclf_fast.nn.distinct import embed_with_dropout
 from textclf_fast.nn.extended import learned_states, run_layers_extended, unpack_form
 from textclf_fast.nn.in_graphs import number_module, run_in_graph
 from textclf_fast.nn.in_onnx import writes_onnx
@@ -18,24 +17,21 @@ from textclf_fast.nn.layout import (
     PackedLayout,
     packed_sequence_layout,
     padded_layout,
-    permute_rows,
     to_packed,
     to_padded,
 )
 from textclf_fast.nn.lstm import FusedLSTM, States
-from textclf_fast.nn.on_cuda import cuda_kernels_pay, project_tokens
 from textclf_fast.nn.options import DEFAULTS, check_rate
 from textclf_fast.nn.projected_table import DEFAULT_MAX_BYTES, ProjectedTable
 from textclf_fast.nn.stack import (
     autocast_lowers,
-    kernels_apply,
     lower_states,
     lowered,
-    run_layers,
     stand_in,
 )
 from textclf_fast.nn.token_ids import check_ids_dtype, refuse_bad_ids
-from textclf_fast.nn.trained import train_in_one_op, train_padded, trains_in_one_op
+from textclf_fast.nn.tokens import kernels_can, kernels_pay, run_tokens
+from textclf_fast.nn.trained import train_padded
 from textclf_fast.optim.deferred_rows import synchronize_rows
 
 
@@ -176,7 +172,7 @@ class FusedEmbeddingLSTM(nn.Module):
         self.projected_table.frozen.clear()
         layer = None
         with torch.no_grad():  # on a GPU it is another question in training
-            if self._kernels_can():
+            if kernels_can(self.embedding, self.lstm):
                 table = self.projected_table.get(self.embedding, self.lstm, self.embedding.num_embeddings)
                 if table is not None and self.lstm.num_layers == 1:
                     layer = self.projected_table.frozen.keep(self.embedding, self.lstm, table, weights == "int8")
@@ -291,7 +287,7 @@ class FusedEmbeddingLSTM(nn.Module):
                 )
             output, states = lstm(embedding(ids), hx, lengths=lengths)
             return output if need_output else None, states
-        by_kernels = self._kernels_apply(ids, rows, steps)
+        by_kernels = kernels_pay(self.embedding, lstm, ids, rows, steps)
         layout = padded_layout(lengths, steps, rows, batch_first, ids.device if by_kernels and ids.is_cuda else None)
         try:
             if lengths is None and not by_kernels:
@@ -343,7 +339,8 @@ class FusedEmbeddingLSTM(nn.Module):
         check_ids_dtype(packed.data)
         layout = packed_sequence_layout(packed)
         try:
-            by_kernels = self._kernels_apply(packed.data, layout.rows, layout.batch_sizes.numel())
+            steps = layout.batch_sizes.numel()
+            by_kernels = kernels_pay(self.embedding, self.lstm, packed.data, layout.rows, steps)
             output, states = self._run(packed.data, layout, hx, need_output, by_kernels)
         except (IndexError, RuntimeError):
             refuse_bad_ids(self.embedding.num_embeddings, packed.data, layout, 0, self.lstm.batch_first)
@@ -372,55 +369,9 @@ class FusedEmbeddingLSTM(nn.Module):
     ) -> tuple[Tensor, States]:
         """(N,) ids in packed order and states in the caller's -> (N, D * P) and states in the caller's order."""
         embedding, lstm = self.embedding, self.lstm  # once: a module looks its children up slowly
-        if not by_kernels:
-            return lstm._run(embedding(ids), layout, hx)
-        ids = ids.to(torch.int64)
-        table = None
-        if torch.is_grad_enabled():
-            self.projected_table.clear()
-            if hx is None and ids.is_cpu and trains_in_one_op(embedding, lstm, lstm._flat_weights):  # type: ignore[arg-type]
-                return train_in_one_op(embedding, lstm, ids, layout)
-        elif not torch.compiler.is_compiling() and embedding.weight.dtype == lstm._flat_weights[0].dtype:  # type: ignore[union-attr]
-            # (Weights that autocast lowers live for one call: what is kept is not theirs, and stays.)
-            table = self.projected_table.get(embedding, lstm, ids.numel())
-        gates: Tensor | None = None
-        index: Tensor | None
-        rows = None
-        if table is not None:
-            gates, index = table, ids
-        elif ids.is_cuda:
-            gates, index = project_tokens(embedding, lstm, ids)
-        elif embedding.scale_grad_by_freq:
-            # Its gradient counts how often the batch looks a token up: that must see every position.
-            return lstm._run(embedding(ids), layout, hx)
-        else:
-            tokens, index = ops.distinct_tokens(ids, embedding.num_embeddings)
-            rows = embed_distinct(embedding, tokens)
-        layer = None
-        if table is not None and lstm.num_layers == 1:
-            layer = self.projected_table.frozen.keep(embedding, lstm, table)
-        if layer is not None and layer.w_int8 is not None and hx is None:
-            assert gates is not None
-            output, h_n, c_n = int8.lstm_int8_inference(gates, index, layout.batch_sizes, layer.w_int8, need_output)
-            return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
-        h0, c0 = lstm._initial_states(lstm._flat_weights[0], layout, hx)  # type: ignore[arg-type]
-        output, h_n, c_n = run_layers(lstm, gates, index, layout.batch_sizes, h0, c0, lstm._panels, need_output, rows)
-        return output, (permute_rows(h_n, layout.unsorted_indices), permute_rows(c_n, layout.unsorted_indices))
-
-    def _kernels_apply(self, ids: Tensor, rows: int, steps: int) -> bool:
-        """Whether they do, to these ids; on a GPU whether that is the better way, too."""
-        if ids.is_cpu:
-            return self._kernels_can() and self.embedding.weight.is_cpu
-        same_device = ids.device == self.embedding.weight.device
-        return same_device and self._kernels_can() and cuda_kernels_pay(self.lstm, rows, steps)
-
-    def _kernels_can(self) -> bool:
-        """Whether they compute vectors of the LSTM's dtype, or of float32 that autocast has it round."""
-        weight, lstm = self.embedding.weight, self.lstm
-        if not kernels_apply(lstm):
-            return False
-        like: Tensor = lstm._flat_weights[0]  # type: ignore[assignment]
-        return weight.is_cuda == like.is_cuda and weight.dtype in (like.dtype, ops.gates_dtype(like.dtype))
+        if by_kernels:
+            return run_tokens(embedding, lstm, self.projected_table, ids, layout, hx, need_output)
+        return lstm._run(embedding(ids), layout, hx)
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedEmbeddingLSTM:
         self.projected_table.clear()
