@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/labels-rt.json"))
     parser.add_argument("--plot", type=Path, default=Path("docs/labels-rt.png"))
     arguments = parser.parse_args()
-    if not arguments.validate:
+    if not arguments.validate and set(arguments.ways) & set(FROM_LANGUAGE_MODEL):
         _forget_other_language_models(arguments.out, arguments.lm)
     runs = [] if arguments.validate else _load(arguments.out)
     about = json.loads(arguments.out.read_text()).get("language_model", {}) if runs else {}
@@ -128,7 +128,7 @@ def _forget_other_language_models(path: Path, lm: Path) -> None:
     if not (path.exists() and lm.exists()):
         return
     record = json.loads(path.read_text())
-    if load_language_model(lm).extra.items() <= record["language_model"].items():
+    if load_language_model(lm).extra.items() <= record.get("language_model", {}).items():
         return
     record["runs"] = [run for run in record["runs"] if run["way"] not in FROM_LANGUAGE_MODEL]
     write_atomically(path, json.dumps(record, indent=2) + "\n")

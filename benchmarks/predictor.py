@@ -4,7 +4,8 @@ The model is the user's recipe (10,000 words, 100, 128, two classes) on the sent
 processes, after torch's import; latency over single sentences of 20 words, tokenising included; throughput over all
 sentences, beside the same model in plain PyTorch in batches of 32, padded, in the order in which the sentences come.
 Plain PyTorch gets the same tokenizer and vocabulary, and its token ids are timed once with tokenising and once without.
-Ours is timed in float32 and, where the processor multiplies it, in bfloat16, whose probabilities differ.
+Ours is timed in float32 and with weights="bfloat16", whose probabilities differ; the same, where the processor does not
+multiply it.
 """
 
 from __future__ import annotations

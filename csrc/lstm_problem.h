@@ -67,6 +67,7 @@ struct LstmForward {
   const T* x = nullptr;         // (R, I); null where the gates are given
   const T* w_ih = nullptr;      // (D, 4H, I), beside x
   const Accumulator<T>* bias = nullptr;   // (D, 4H), both biases, beside x; or null for none
+  T* packed_output = nullptr;             // (N, D, P): as well as `output`, in packed order; where h is not projected
   Accumulator<T>* projected_x = nullptr;  // beside x: `gates`, for the kernels to write first; null: each step
                                           // multiplies its own positions' x, where there is no index
 };
@@ -97,7 +98,7 @@ struct LstmBackward {
   T* grad_x = nullptr;                  // (D, R, I), a share from each direction; null where it is not needed
   Accumulator<T>* grad_w_ih = nullptr;  // (D, 4H, I); null where it is not needed
   Accumulator<T>* grad_bias = nullptr;  // (D, 4H); null where it is not needed
-  const int64_t* place = nullptr;       // (N), as in the forward: of `output` and `grad_output`
+  const int64_t* place = nullptr;       // (N): the row of `grad_output` that a position has; null: row n for position n
 };
 
 }  // namespace textclf_fast

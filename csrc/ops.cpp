@@ -101,14 +101,16 @@ STABLE_TORCH_LIBRARY(textclf_fast, m) {
   //   -> output (T, B, H), or (B, T, H), zero past the lengths; without need_output it is in packed order, (N, H), for
   //   the backward alone; h_n, c_n, activations, cells, x, tokens, index as above; batch_sizes (longest length);
   //   positions (N), the places of packed positions in output, flattened, none where output is in packed order;
-  //   order (B), the row at each place of the packed order, none where they agree
+  //   order (B), the row at each place of the packed order, none where they agree; beside positions the output in
+  //   packed order (N, H), for the backward: the caller may change the other
   m.def(
       "embedding_lstm_padded_training(Tensor table, Tensor ids, Tensor? lengths, bool batch_first, bool need_output, "
       "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
-      "Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // The gradients of either, each empty unless it is needed.  padding_idx: the token that gets none, -1 for none.
-  // positions and order are the second's; those of output and of the states are in its forms then.
+  // output in packed order.  positions and order are the second's; grad_output and those of the states are in its forms
+  // then.
   //   -> grad_table (V, I), grad_w_ih (4H, I), grad_w_hh (4H, H), grad_bias (4H), of either bias
   m.def(
       "embedding_lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor activations, Tensor "

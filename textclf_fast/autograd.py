@@ -215,13 +215,15 @@ class EmbeddingLstm(torch.autograd.Function):
         need_output: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
         if batch_sizes is None:
-            output, h_n, c_n, *rest = _ops.embedding_lstm_padded_training(
+            output, h_n, c_n, *rest, packed = _ops.embedding_lstm_padded_training(
                 table, ids, lengths, batch_first, need_output, w_ih, w_hh, b_ih, b_hh
             )
         else:
             output, h_n, c_n, *rest = _ops.embedding_lstm_training(table, ids, batch_sizes, w_ih, w_hh, b_ih, b_hh)
             rest += batch_sizes, None, None
-        ctx.save_for_backward(w_ih, w_hh, output, *rest)
+            packed = None
+        ctx.save_for_backward(w_ih, w_hh, packed if packed is not None and len(packed) else output, *rest)
+        ctx.output_shape = output.shape
         # Not saved, which would forbid to change them before the backward: that has no need of their numbers, unless it
         # is differentiated.
         ctx.others = table, b_ih, b_hh
@@ -281,9 +283,8 @@ def _versions(tensors: tuple[Tensor | None, ...]) -> list[int | None]:
 
 def _differentiable_embedding_backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """As :func:`_differentiable_backward`."""
-    w_ih, w_hh, output, *_, tokens, index, batch_sizes, positions, order = ctx.saved_tensors
+    w_ih, w_hh, *_, tokens, index, batch_sizes, positions, order = ctx.saved_tensors
     table, b_ih, b_hh = ctx.others
-    form = (output.shape, positions, order)
     if ctx.versions != _versions(ctx.others):
         raise RuntimeError(
             "create_graph: expected the embedding's weight and the biases as they were in the forward, "
@@ -294,14 +295,14 @@ def _differentiable_embedding_backward(ctx: Any, grads: tuple[Tensor | None, ...
     def layer(table: Tensor, w_ih: Tensor, w_hh: Tensor, *biases: Tensor) -> list[Tensor]:
         b_ih, b_hh = biases or (None, None)
         given = table, tokens, index, batch_sizes, w_ih, w_hh, b_ih, b_hh, ctx.padding_idx
-        outputs = embedding_lstm_reference(*given, *form)
+        outputs = embedding_lstm_reference(*given, ctx.output_shape, positions, order)
         return [outputs[i] for i in used]
 
     inputs = (table, w_ih, w_hh) if b_ih is None else (table, w_ih, w_hh, b_ih, b_hh)
     found = torch.func.vjp(layer, *inputs)[1]([grads[i] for i in used])
-    return (*(grad if needed else None for grad, needed in zip(found, ctx.needs_input_grad, strict=False)),) + (
-        None,
-    ) * (_EMBEDDING_LSTM_INPUTS - len(found))
+    grads = (*found, None, None)[:5]  # without biases these two have none
+    wanted = (grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad[:5], strict=True))
+    return (*wanted, *_OTHER_INPUTS_GRADS)
 
 
 class LstmWithCells(torch.autograd.Function):

@@ -239,6 +239,7 @@ def _(
         ids.new_empty(steps),
         ids.new_empty(ctx.new_dynamic_size()),
         ids.new_empty(ctx.new_dynamic_size()),
+        w_hh.new_empty(ctx.new_dynamic_size(), hidden),
     )
 
 

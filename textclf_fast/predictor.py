@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textclf_fast._libraries import cpu_isa
 from textclf_fast.attribution import Explanation, token_scores
 from textclf_fast.models import Classifier, MultiInputClassifier
 from textclf_fast.storage import load_model
@@ -35,8 +34,9 @@ class Predictor:
         labels: the names of the C classes, by number.
         tokenizer: the one the vocabulary was made with.
         weights: None: as they are. With the others, probabilities differ a little. "int8": faster for one text at a
-            time; see :meth:`textclf_fast.FusedEmbeddingLSTM.prepare_inference`. "bfloat16": faster for many, where the
-            processor multiplies bfloat16 (AVX512_BF16, AMX, GPUs), and as None elsewhere; of a copy of the model.
+            time; see :meth:`textclf_fast.FusedEmbeddingLSTM.prepare_inference`. "bfloat16": faster for many, by a
+            copy of the model; as None where the processor does not multiply bfloat16 (AVX512_BF16, AMX and GPUs do), or
+            the layers' sizes are odd.
 
     Raises:
         ValueError: weights for a model that has no such kernel, as int8 for one of several layers.
@@ -57,11 +57,10 @@ class Predictor:
             self._input = model.only_text
             if self._input is None:
                 raise DataError(f"model: expected one that takes one text, got inputs {model.names}: call it itself")
+        if weights not in (None, "int8", "bfloat16"):
+            raise ValueError(f"weights: expected None, 'int8' or 'bfloat16', got {weights!r}")
         if weights == "bfloat16":
-            lowered = model.with_bfloat16_encoder()
-            if _multiplies_bfloat16(next(model.parameters()).device):
-                model = lowered
-            weights = None
+            model, weights = model.with_bfloat16_encoder(), None
         self._model = model.eval()
         if weights is not None:
             self._model.prepare_inference(weights)
@@ -157,10 +156,6 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
             begin = end
     if begin < len(order):
         yield order[begin:]
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    return device.type != "cpu" or cpu_isa() in ("avx512_bf16", "amx")
 
 
 def load(directory: str | Path, *, weights: Weights | None = None) -> Predictor:

@@ -27,7 +27,7 @@ static TEXTCLF_INLINE int64_t previous_position(const LstmShape& s, int64_t dire
   return t + 1 < s.steps && row < s.batch_sizes[t + 1] ? s.offsets[t + 1] + row : -1;
 }
 
-// The row of `output` and of its gradient that a position has.
+// The row of the output's gradient that a position has.
 template <class T>
 static TEXTCLF_INLINE int64_t place_of(const LstmBackward<T>& p, int64_t position) {
   return p.place ? p.place[position] : position;
@@ -155,7 +155,7 @@ static void pack_h(const LstmBackward<T>& p, int64_t d, const Chunk<T>&, int64_t
   const auto row = [&](int64_t n) {
     while (n >= s.offsets[t + 1]) ++t;
     const int64_t r = n - s.offsets[t], before = previous_position(s, d, t, r);
-    return before < 0 ? p.h0 + (d * s.rows + r) * P : p.output + (place_of(p, before) * s.directions + d) * P;
+    return before < 0 ? p.h0 + (d * s.rows + r) * P : p.output + (before * s.directions + d) * P;
   };
   pack_run(start, count, P, row, packed);
 }

@@ -103,7 +103,7 @@ Tensor int64_vector(const std::vector<int64_t>& numbers) {
 }
 
 using TrainedPadded =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 TrainedPadded embedding_lstm_padded_training(const Tensor& table, const Tensor& ids, const Maybe& lengths,
                                              bool batch_first, bool need_output, const Tensor& w_ih, const Tensor& w_hh,
@@ -133,7 +133,8 @@ TrainedPadded embedding_lstm_padded_training(const Tensor& table, const Tensor& 
           index,
           batch_sizes,
           int64_vector(placed ? batch.positions : std::vector<int64_t>()),
-          int64_vector(batch.order)};
+          int64_vector(batch.order),
+          placed ? *r.packed_output : uninitialized(w_hh, {0, hidden})};
 }
 
 // Rows of (1, B, H) in the order of `row`; or none.
@@ -161,18 +162,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> embedding_lstm_backward(
   check_index_range(index, s.gate_rows);
   check_rows(tokens, "tokens", s.gate_rows, vocab_size);
   const int64_t* place = nullptr;
-  std::vector<int64_t> output_shape;
+  std::vector<int64_t> output_shape, grad_shape;
   if (output.dim() == 3) {
     output_shape = {output.size(0), output.size(1), s.hidden};
-    const int64_t places = output_shape[0] * output_shape[1];
-    if (positions && positions->numel() > 0)
-      place = check_rows(*positions, "positions", s.positions, places);
-    else
-      STD_TORCH_CHECK(places == s.positions, "output: expected the ", s.positions, " positions of batch_sizes, got ",
-                      places);
+    STD_TORCH_CHECK(output_shape[0] * output_shape[1] == s.positions, "output: expected the ", s.positions,
+                    " positions of batch_sizes, got shape ", shape_text(output));
+  }
+  if (grad_output && positions && positions->numel() > 0) {
+    STD_TORCH_CHECK(grad_output->dim() == 3, "grad_output: expected three dimensions beside positions, got ",
+                    shape_text(*grad_output));
+    grad_shape = {grad_output->size(0), grad_output->size(1), s.hidden};
+    place = check_rows(*positions, "positions", s.positions, grad_shape[0] * grad_shape[1]);
   }
   auto [grads, saved] = check_for_backward(s, w_hh, "w_hh", {grad_output, grad_h_n, grad_c_n},
-                                           {activations, cells, output}, output_shape);
+                                           {activations, cells, output}, output_shape, grad_shape);
   if (order && order->numel() > 0) {
     const int64_t* row = check_rows(*order, "order", s.rows, s.rows);
     grads.h_n = sorted_rows(grads.h_n, row), grads.c_n = sorted_rows(grads.c_n, row);

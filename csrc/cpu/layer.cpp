@@ -16,9 +16,13 @@ LayerResults run_layer(const Layer& layer, const Maybe& panels, bool need_output
   LayerResults r{
       new_output(x, layer.output_shape.empty() ? std::vector{need_output ? s.positions : 0, s.directions * s.hidden}
                                                : layer.output_shape),
-      uninitialized(x, {s.directions, s.rows, s.hidden}), uninitialized(x, {s.directions, s.rows, s.hidden}),
-      std::nullopt, std::nullopt};
+      uninitialized(x, {s.directions, s.rows, s.hidden}),
+      uninitialized(x, {s.directions, s.rows, s.hidden}),
+      std::nullopt,
+      std::nullopt,
+      std::nullopt};
   if (trains) {
+    if (layer.place) r.packed_output = new_passing(x, {s.positions, s.directions * s.hidden});
     r.activations = new_passing(x, {s.directions, s.positions, 4 * s.hidden});
     r.cells = new_passing(x, {s.directions, s.positions, s.hidden});
   }
@@ -31,6 +35,7 @@ LayerResults run_layer(const Layer& layer, const Maybe& panels, bool need_output
     p.output = need_output ? mutable_data<T>(r.output) : nullptr;
     p.place = layer.place;
     p.h_n = mutable_data<T>(r.h_n), p.c_n = mutable_data<T>(r.c_n);
+    if (r.packed_output) p.packed_output = mutable_data<T>(*r.packed_output);
     if (trains) p.activations = mutable_data<T>(*r.activations), p.cells = mutable_data<T>(*r.cells);
     p.x = data<T>(x), p.w_ih = data<T>(layer.w_ih), p.bias = data<A>(layer.bias);
     p.index = data<int64_t>(layer.index);
@@ -42,16 +47,18 @@ LayerResults run_layer(const Layer& layer, const Maybe& panels, bool need_output
 
 std::pair<LayerGradientsGiven, LayerSaved> check_for_backward(const LstmShape& s, const Tensor& like, const char* name,
                                                               const LayerGradientsGiven& grads, const LayerSaved& saved,
-                                                              std::vector<int64_t> output_shape) {
+                                                              std::vector<int64_t> output_shape,
+                                                              std::vector<int64_t> grad_shape) {
   const int64_t D = s.directions, H = s.hidden, N = s.positions, B = s.rows;
   if (output_shape.empty()) output_shape = {N, D * H};
+  if (grad_shape.empty()) grad_shape = output_shape;
   const auto checked = [&](const Maybe& t, const char* own_name, const std::vector<int64_t>& shape) {
     if (t) check_shape(*t, own_name, shape), check_like(*t, own_name, like, name);
     return dense(t);
   };
   LayerSaved saved_c{*checked(saved.activations, "activations", {D, N, 4 * H}),
                      *checked(saved.cells, "cells", {D, N, H}), *checked(saved.output, "output", output_shape)};
-  return {{checked(grads.output, "grad_output", output_shape), checked(grads.h_n, "grad_h_n", {D, B, H}),
+  return {{checked(grads.output, "grad_output", grad_shape), checked(grads.h_n, "grad_h_n", {D, B, H}),
            checked(grads.c_n, "grad_c_n", {D, B, H})},
           std::move(saved_c)};
 }

@@ -24,12 +24,13 @@ struct Layer {
   // The shape of output where it is not (N, D * H), and where in it, flattened, positions are: null: one after the
   // other.
   std::vector<int64_t> output_shape = {};
-  const int64_t* place = nullptr;  // (N)
+  const int64_t* place = nullptr;  // (N); in the backward, of the output's gradient alone
 };
 
 struct LayerResults {
   Tensor output, h_n, c_n;
   Maybe activations, cells;  // in training
+  Maybe packed_output = {};  // (N, D * H), in training beside `place`: the caller may change the output
 };
 // panels: what pack_recurrent made of the weights, or none.
 LayerResults run_layer(const Layer& layer, const Maybe& panels, bool need_output, bool trains);
@@ -41,11 +42,12 @@ struct LayerGradientsGiven {
 struct LayerSaved {
   Tensor activations, cells, output;  // (D, N, 4H), (D, N, H), (N, D * H)
 };
-// Throws where one does not fit the shape or `like`.  output_shape: other than (N, D * H), as in Layer.
+// Throws where one does not fit the shape or `like`.  output_shape, and that of its gradient: other than (N, D * H).
 std::pair<LayerGradientsGiven, LayerSaved> check_for_backward(const LstmShape& shape, const Tensor& like,
                                                               const char* name, const LayerGradientsGiven& grads,
                                                               const LayerSaved& saved,
-                                                              std::vector<int64_t> output_shape = {});
+                                                              std::vector<int64_t> output_shape = {},
+                                                              std::vector<int64_t> grad_shape = {});
 
 struct LayerNeeds {
   bool x, w_ih, w_hh, bias, states;

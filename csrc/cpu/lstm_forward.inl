@@ -150,6 +150,8 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
       if (!kProjected && p.output) {
         const int64_t place = p.place ? p.place[position + r] : position + r;
         S::store_first(p.output + (place * D + direction) * H + unit, cell.h, count);
+        if (p.packed_output)
+          S::store_first(p.packed_output + ((position + r) * D + direction) * H + unit, cell.h, count);
       }
       if (p.activations)
         S::store_first(p.activations + ((direction * p.shape.positions + position + r) * kGates + 3) * H + unit, cell.o,

@@ -1,5 +1,5 @@
-// A padded batch of token ids through a layer with frozen weights, whatever kernel the layer takes: what the ops
-// embedding_lstm_inference and embedding_lstm_int8_inference share.
+// A padded batch of token ids in packed order; and through a layer with frozen weights, whatever kernel the layer
+// takes: what the ops embedding_lstm_inference and embedding_lstm_int8_inference share.
 #pragma once
 
 #include <algorithm>

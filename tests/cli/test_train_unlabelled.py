@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from cli.conftest import TOY, Run
+from safetensors.torch import save
 
 import textclf_fast
-from textclf_fast.text import read_labelled, split
+from textclf_fast.cli import training_run
+from textclf_fast.models import MLPClassifier, inverse_document_frequency
+from textclf_fast.text import encode_texts, read_labelled, split
 from textclf_fast.training import load_model
 
 SMALL = ("--embedding-dim", 8, "--hidden-dim", 8, "--epochs", 2, "--lr", 0.02)
@@ -40,9 +45,12 @@ def test_it_says_what_it_does(run: Run, files: tuple[Path, Path]) -> None:
     assert guessed.endswith(" % sure".replace(" %", "%"))
     assert rest[0].startswith("epoch 1/2: loss ")
     saved = load_model("model")
-    assert saved.extra["start"]["texts without labels"] == "150"
-    assert saved.extra["start"]["teachers"] == 2
-    assert "texts without labels" in Path("model/README.md").read_text()
+    start = saved.extra["start"]
+    assert (start["texts without labels"], start["their number"]) == (str(many), 150)
+    assert start["teachers, whose guesses are their labels"] == 2
+    assert 0.5 <= start["how sure these were"] <= 1
+    assert f"| texts without labels | {many} |" in Path("model/README.md").read_text()
+    assert not Path("model.training").exists()
     assert len(textclf_fast.load("model").predict(["good", "bad"])) == 2
 
 
@@ -63,16 +71,62 @@ def test_without_them_nothing_is_different(run: Run, files: tuple[Path, Path]) -
     assert all(one[name].equal(two[name]) for name in one)
 
 
-def test_held_out_texts_are_left_out(run: Run, files: tuple[Path, Path]) -> None:
+def test_texts_that_have_a_label_are_left_out(run: Run, files: tuple[Path, Path]) -> None:
+    """Whether held out or not, and whatever their white space and case."""
     few, many = files
-    held_out = split(read_labelled(few))[1].texts
-    many.write_text("".join(f"{text}\n" for text in [*held_out, "a new one"]))
+    texts = [f"  {text.upper()}" for text in read_labelled(few).texts]
+    many.write_text("".join(f"{text}\n" for text in [*texts, "a new one"]))
     ran = run("train", few, "--out", "model", *SMALL, "--unlabelled", many, "--teachers", 1)
     assert "\n1 texts without labels, by the teachers: 1 " in ran.out
-    many.write_text("".join(f"{text}\n" for text in held_out))
+    many.write_text("".join(f"{text}\n" for text in texts))
     ran = run("train", few, "--out", "other", *SMALL, "--unlabelled", many)
     assert ran.status == 2
-    assert ran.err.splitlines()[-1].endswith("many.txt: expected a text that is not held out, there is none")
+    assert ran.err.splitlines()[-1].endswith("many.txt: expected a text without a label, there is none")
+
+
+def test_resume_takes_the_guesses(run: Run, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = files
+    options = (few, *SMALL, "--unlabelled", many, "--teachers", 2)
+    assert run("train", *options, "--out", "whole").status == 0
+    line, calls = training_run._line, 0
+
+    def interrupted(*args: Any) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return line(*args)
+
+    monkeypatch.setattr(training_run, "_line", interrupted)
+    assert run("train", *options, "--out", "model").status == 130
+    assert Path("model.training/guesses.safetensors").exists()
+    ran = run("train", *options, "--out", "model", "--resume")
+    assert (ran.status, "teacher 1/2" in ran.out) == (0, False)
+    assert "150 texts without labels, by the teachers: " in ran.out
+    whole, model = (load_model(out).model.state_dict() for out in ("whole", "model"))
+    assert all(whole[name].equal(model[name]) for name in whole)
+
+
+def test_resume_with_other_texts(run: Run, files: tuple[Path, Path]) -> None:
+    few, many = files
+    Path("model.training").mkdir()
+    for content in (b"nonsense", save({"labels": torch.zeros(3), "confidence": torch.ones(3)})):
+        Path("model.training/guesses.safetensors").write_bytes(content)
+        ran = run("train", few, "--out", "model", *SMALL, "--unlabelled", many, "--resume")
+        assert ran.status == 2
+        assert "guesses.safetensors: " in ran.err.splitlines()[-1]
+
+
+def test_bags_are_weighted_by_all_texts(run: Run, files: tuple[Path, Path]) -> None:
+    few, many = files
+    options = ("--preset", "bag", "--epochs", 1, "--unlabelled", many, "--teachers", 1, "--held-out", 0.2)
+    assert run("train", few, "--out", "bag", *options).status == 0
+    saved = load_model("bag")
+    assert isinstance(saved.model, MLPClassifier)
+    texts = [*split(read_labelled(few))[0].texts, *many.read_text().splitlines()]
+    tokens = encode_texts(texts, saved.tokenizer, saved.vocabulary)
+    expected = torch.as_tensor(inverse_document_frequency(tokens.values, tokens.offsets, len(saved.vocabulary))).float()
+    torch.testing.assert_close(saved.model.token_weights, expected)
 
 
 def test_other_models(run: Run, files: tuple[Path, Path]) -> None:
@@ -85,8 +139,8 @@ def test_other_models(run: Run, files: tuple[Path, Path]) -> None:
     options = ("--from", "lm", "--preset", "transfer", "--epochs", 1, "--lm-epochs", 1, "--teachers", 2)
     ran = run("train", few, "--out", "model", *options, "--unlabelled", many, "--unlabelled", TOY)
     assert ran.status == 0, ran.err
-    # 40 with a label, 150 of one file, and of the other its 200 but the 10 that are held out:
-    assert "lm: reads the 380 texts to train on, 1 times" in ran.out
+    # 40 with a label and 150 of either file, whose others have one:
+    assert "lm: reads the 340 texts to train on, 1 times" in ran.out
 
 
 def test_a_missing_file(run: Run, files: tuple[Path, Path]) -> None:

@@ -116,6 +116,27 @@ def test_an_output_may_be_changed_unless_the_backward_reads_it() -> None:
         output.sum().backward()
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("lengths", [LENGTHS, LENGTHS.tolist()], ids=["tensor", "list"])
+def test_a_padded_output_may_be_changed(batch_first: bool, lengths: Any) -> None:
+    """As that of nn.LSTM and pad_packed_sequence: it is not what the backward reads."""
+    model, ids = _model(batch_first=batch_first), _ids(batch_first)
+    weights = torch.randn(*ids.shape, H, dtype=torch.float64)
+    grads = []
+    for change in (False, True):
+        output, (h_n, _) = model(ids, lengths)
+        if change:
+            output.mul_(weights)
+        loss = output.square().sum() if change else (output * weights).square().sum()
+        grads.append(torch.autograd.grad(loss + h_n.sum(), list(model.parameters())))
+    for got, want in zip(*grads, strict=True):
+        torch.testing.assert_close(got, want)
+    output, (h_n, _) = model(ids, lengths)
+    want = torch.autograd.grad(h_n.sum(), model.lstm.weight_hh_l0, retain_graph=True)
+    output.data.zero_()
+    assert torch.equal(torch.autograd.grad(h_n.sum(), model.lstm.weight_hh_l0)[0], want[0])
+
+
 def _hooked(model: FusedEmbeddingLSTM) -> None:
     model.embedding.register_forward_hook(lambda module, inputs, output: output * 2)
 
@@ -184,6 +205,18 @@ def test_a_bad_id_is_named_by_its_place(calls: Calls) -> None:
     with pytest.raises(IndexError, match=rf"ids: token id {V} at \(3, 2\), expected 0 <= id < {V}"):
         _model()(ids)
     assert (calls.padded, calls.packed) == (1, 1)  # the general way says where it is
+
+
+def test_weights_for_one_call() -> None:
+    """Those of the call count, not those that the module was made with."""
+    model, ids = _model(), _ids()
+    with torch.inference_mode():
+        frozen = _model()
+    weights = dict(model.named_parameters())
+    _, (h_n, _) = torch.func.functional_call(frozen, weights, (ids, LENGTHS))
+    assert torch.equal(h_n, model(ids, LENGTHS)[1][0])
+    with pytest.raises(RuntimeError, match="the weights were made in inference mode"):
+        torch.func.functional_call(model, dict(frozen.named_parameters()), (ids, LENGTHS))
 
 
 def test_weights_made_in_inference_mode() -> None:

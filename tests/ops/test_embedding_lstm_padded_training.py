@@ -73,7 +73,7 @@ def _padded(**arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _backward_arguments(a: dict[str, Any]) -> dict[str, Any]:
-    output, h_n, c_n, activations, cells, x, tokens, index, batch_sizes, positions, order = (
+    output, h_n, c_n, activations, cells, x, tokens, index, batch_sizes, positions, order, packed = (
         OPS.embedding_lstm_padded_training(**a)
     )
     return {
@@ -82,7 +82,7 @@ def _backward_arguments(a: dict[str, Any]) -> dict[str, Any]:
         "grad_c_n": torch.randn_like(c_n),
         "activations": activations,
         "cells": cells,
-        "output": output,
+        "output": packed if len(packed) else output,
         "x": x,
         "tokens": tokens,
         "index": index,
@@ -207,7 +207,10 @@ def test_bad_arguments(change: dict[str, Any], message: str) -> None:
         ({"positions": torch.full((12,), T * B)}, r"positions: positions.0. = 24, expected 0 <= row < 24"),
         ({"positions": torch.zeros(11, dtype=torch.int64)}, r"positions: expected shape \(12\), got \(11\)"),
         ({"positions": torch.zeros(12)}, "positions: expected dtype int64"),
-        ({"positions": None}, "output: expected the 12 positions of batch_sizes, got 24"),
+        ({"positions": None}, r"grad_output: expected shape \(12, 5\), got \(6, 4, 5\)"),
+        ({"output": torch.zeros(T, B, H).double()}, r"output: expected the 12 positions of batch_sizes, got shape"),
+        ({"output": torch.zeros(11, H).double()}, r"output: expected shape \(12, 5\), got \(11, 5\)"),
+        ({"grad_output": torch.zeros(12, H).double()}, "grad_output: expected three dimensions beside positions, got"),
         ({"order": torch.tensor([0, 1, 2, 4])}, r"order: order.3. = 4, expected 0 <= row < 4"),
         ({"order": torch.tensor([0, 1])}, r"order: expected shape \(4\), got \(2\)"),
     ],

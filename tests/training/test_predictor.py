@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import textclf_fast
-from textclf_fast.models import MLPClassifier
+from textclf_fast.models import MLPClassifier, TextClassifier
 from textclf_fast.predictor import Predictor, _batches
 from textclf_fast.text import WordTokenizer
 from textclf_fast.training import TrainingOptions, fit, save_model
@@ -157,12 +157,20 @@ def test_in_bfloat16(tmp_path: Path, toy: Any, predictor: Predictor, isa: str) -
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
+def test_odd_sizes_stay_in_float32(predictor: Predictor) -> None:
+    """Which the kernels would compute in float32, after converting them in every call."""
+    model = TextClassifier(len(predictor._vocabulary), 4, 5, 2)
+    lowered = Predictor(model, predictor._vocabulary, predictor.labels, weights="bfloat16")
+    assert lowered._model is model
+    assert model.encoder.embedding.weight.dtype == torch.float32
+
+
 def test_weights_that_there_are_not(predictor: Predictor) -> None:
     mlp = MLPClassifier(len(predictor._vocabulary), 4, 4, 2)
     for weights in ("int8", "bfloat16"):
         with pytest.raises(ValueError, match=f"weights: expected None for a MLPClassifier, got '{weights}'"):
             Predictor(mlp, predictor._vocabulary, predictor.labels, weights=weights)
-    with pytest.raises(ValueError, match="weights: expected None or 'int8', got 'int4'"):
+    with pytest.raises(ValueError, match="weights: expected None, 'int8' or 'bfloat16', got 'int4'"):
         Predictor(predictor._model, predictor._vocabulary, predictor.labels, weights="int4")
 
 

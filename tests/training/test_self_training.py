@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from textclf_fast.text import RaggedTokens
+from textclf_fast.text import DataError, RaggedTokens
 from textclf_fast.training import EncodedTexts, TrainingOptions, evaluate, fit
-from textclf_fast.training.self_training import Guesses, guess, with_guesses
+from textclf_fast.training.self_training import Guesses, guess, read_guesses, with_guesses, write_guesses
 
 
 class Teacher(nn.Module):
@@ -83,6 +85,19 @@ def test_guesses_join_the_labels() -> None:
     weights = with_guesses(weighted, guesses).weights
     assert weights is not None
     assert weights.tolist() == [3, 2, 0.75, 0.5]
+
+
+def test_guesses_are_kept(tmp_path: Path) -> None:
+    guesses = guess([Teacher([[0.0, 1.0], [2.0, 0.0]])], _tokens([0, 1], [1]))
+    write_guesses(tmp_path / "guesses", guesses)
+    found = read_guesses(tmp_path / "guesses", guesses.tokens)
+    assert torch.equal(found.labels, guesses.labels)
+    assert torch.equal(found.confidence, guesses.confidence)
+    with pytest.raises(DataError, match="guesses: is of 2 texts without labels, expected 1"):
+        read_guesses(tmp_path / "guesses", _tokens([0]))
+    (tmp_path / "guesses").write_bytes(b"nothing of that")
+    with pytest.raises(DataError, match="guesses: expected guesses as `train` writes them"):
+        read_guesses(tmp_path / "guesses", guesses.tokens)
 
 
 class Bag(nn.Module):

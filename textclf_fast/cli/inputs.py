@@ -46,18 +46,18 @@ def read_unlabelled(source: str, text: str, say: Callable[[str], None] | None = 
     yield from load_unlabelled(source, say) if named else read_texts(source, text)
 
 
-def unlabelled_texts(sources: Sequence[str], text: str, held_out: LabelledTexts) -> list[str]:
-    """The texts of all sources, but for those that the model is tested on.
+def unlabelled_texts(sources: Sequence[str], text: str, labelled: Sequence[LabelledTexts]) -> list[str]:
+    """The texts of all sources, but for those that have a label, to train on or held out.
 
     Raises:
         DataError: one cannot be read, or there is no other text.
     """
-    from textclf_fast.text import DataError
+    from textclf_fast.text import DataError, same_text
 
-    tested = set(held_out.texts)
-    texts = [each for source in sources for each in read_unlabelled(source, text) if each not in tested]
+    known = {same_text(each) for part in labelled for each in part.texts}
+    texts = [each for source in sources for each in read_unlabelled(source, text) if same_text(each) not in known]
     if sources and not texts:
-        raise DataError(f"{', '.join(sources)}: expected a text that is not held out, there is none")
+        raise DataError(f"{', '.join(sources)}: expected a text without a label, there is none")
     return texts
 
 

@@ -116,8 +116,9 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Learn from these texts without labels, too (may be given several times): teachers, trained on the "
-            "labelled ones, guess their labels first, and with --from the language model reads them.",
+            help="Learn from these texts without labels, too; may be given several times; those that have one are left "
+            "out. Teachers, trained on the labelled ones, guess their labels first; with --from the language model "
+            "reads them.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -311,21 +312,23 @@ def train(
         options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
         parts = split(data, held_out)
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
-        more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts[1]))
-        if gradual and ranks.size > 1:
-            raise typer.BadParameter(
-                f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
-                param_hint="'--gradual'",
-            )
+        more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts))
         begin: Beginning
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
             begin = FromScratch(inputs, {"kind": kind, **sizes}, idf)
         else:
+            if gradual and ranks.size > 1:
+                raise typer.BadParameter(
+                    f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
+                    param_hint="'--gradual'",
+                )
             first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more)
             begin = Transferred(first, options, layer_factor, gradual)
         if more:
-            inputs = run.learn_from_guesses(begin, inputs, more, options, teachers)
+            inputs = run.learn_from_guesses(begin, inputs, unlabelled or [], more, options, teachers, resume)
+            if isinstance(begin, FromScratch):
+                begin = FromScratch(inputs, {"kind": kind, **sizes}, idf)
         model, thawing = begin(seed)
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, source, overwrite or resume)

@@ -18,11 +18,12 @@ from rich.console import Console
 from textclf_fast.cli.beginnings import Beginning
 from textclf_fast.cli.inputs import Inputs, missing_classes
 from textclf_fast.cli.machine import describe_machine
+from textclf_fast.cli.teachers import trained_teachers
 from textclf_fast.cli.unfinished import UnfinishedTraining
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
-from textclf_fast.text import VECTORS, LabelledTexts, encode_texts
+from textclf_fast.text import VECTORS, LabelledTexts, RaggedTokens, encode_texts
 from textclf_fast.training import (
     Checkpoints,
     EpochResult,
@@ -37,7 +38,7 @@ from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.language_model_files import load_language_model
 from textclf_fast.training.log import TrainingLog, epoch_record
 from textclf_fast.training.progress import TrainingProgress
-from textclf_fast.training.self_training import guess, with_guesses
+from textclf_fast.training.self_training import Guesses, guess, read_guesses, with_guesses, write_guesses
 from textclf_fast.training.transfer import TRANSFERRED, LayerwiseTraining, transfer
 
 Result = TypeVar("Result")
@@ -175,49 +176,50 @@ class TrainingRun:
         self,
         begin: Beginning,
         inputs: Inputs,
+        sources: Sequence[str],
         unlabelled: Sequence[str],
         options: TrainingOptions,
         teachers: int,
+        resume: bool,
     ) -> Inputs:
-        """Texts without labels join those to train on, by the guesses of teachers, which are trained first."""
-        train, held_out = inputs.parts
-        console = Console(highlight=False, soft_wrap=True, stderr=self._as_json, quiet=self._ranks.rank > 0)
+        """Texts without labels join those to train on, by the guesses of teachers, which are trained first.
 
-        def trained() -> Iterator[Classifier]:
-            for number in range(1, teachers + 1):
-                own = dataclasses.replace(options, seed=options.seed + number)
-                model, layers = begin(own.seed)
-                with TrainingProgress(own.epochs, -(-len(train) // own.batch_size), console) as progress:
-                    history = self._fit_teacher(model, inputs, own, layers, progress.on_step)
-                accuracy = _kept(history, own).held_out.accuracy
-                self.say(f"teacher {number}/{teachers}: held-out accuracy {accuracy:.1%}")
-                yield model
-
-        guesses = guess(trained(), encode_texts(unlabelled, inputs.tokenizer, inputs.vocabulary))
+        The guesses are beside the checkpoint from then on: a training that is resumed takes them from there.
+        """
+        tokens = encode_texts(unlabelled, inputs.tokenizer, inputs.vocabulary)
+        guesses = self._kept_guesses(tokens) if resume else None
+        if guesses is None:
+            console = Console(highlight=False, soft_wrap=True, stderr=self._as_json, quiet=self._ranks.rank > 0)
+            guesses = guess(trained_teachers(begin, inputs, options, teachers, self._ranks, console, self.say), tokens)
+            if self._ranks.rank == 0:
+                self._unfinished.begin(resume)
+                write_guesses(self._unfinished.guesses, guesses)
         counts = torch.bincount(guesses.labels, minlength=len(inputs.labels)).tolist()
         found = ", ".join(f"{count:,} {label}" for label, count in zip(inputs.labels, counts, strict=True) if count)
         mean = guesses.confidence.mean().item()
         self.say(f"{len(guesses):,} texts without labels, by the teachers: {found}; they are {mean:.0%} sure")
-        self._start |= {"texts without labels": f"{len(guesses):,}", "teachers": teachers, "how sure they were": mean}
+        self._start |= {
+            "texts without labels": ", ".join(sources),
+            "their number": len(guesses),
+            "teachers, whose guesses are their labels": teachers,
+            "how sure these were": round(mean, 3),
+        }
+        train, held_out = inputs.parts
         return dataclasses.replace(inputs, parts=[with_guesses(train, guesses), held_out])
 
-    def _fit_teacher(
-        self,
-        model: Classifier,
-        inputs: Inputs,
-        options: TrainingOptions,
-        layers: LayerwiseTraining | None,
-        on_step: Callable[[Step], None],
-    ) -> History:
-        train, held_out = inputs.parts
-        if layers is None:
-            return fit(model, train, held_out, options, on_step, ranks=self._ranks)
+    def _kept_guesses(self, tokens: RaggedTokens) -> Guesses | None:
+        """Those of the training that is resumed, if it got that far; the first process tells the others."""
+        path = self._unfinished.guesses
 
-        def on_epoch(result: EpochResult) -> None:
-            layers.begin_epoch(result.epoch + 1)
+        def read() -> Guesses | None:
+            return read_guesses(path, tokens) if self._ranks.rank == 0 and path.exists() else None
 
-        layers.begin_epoch(0)
-        return fit(model, train, held_out, options, on_step, on_epoch, optimizer=layers.optimizer, ranks=self._ranks)
+        found = self.on_first_then_others(read)
+        numbers = torch.zeros(3, len(tokens), dtype=torch.float64)
+        if found is not None:
+            numbers = torch.stack([torch.ones(len(tokens)).double(), found.labels.double(), found.confidence])
+        there, labels, confidence = self._ranks.sum(numbers)
+        return Guesses(tokens, labels.long(), confidence) if there.any() else None
 
     def _check_classes(self, parts: Sequence[LabelledTexts], labels: list[str]) -> None:
         if missing := missing_classes(self._file, parts[0], labels):
@@ -340,7 +342,7 @@ class TrainingRun:
         """Writes the model and its card, and says so; `source` as of `describe_source`."""
         if self._ranks.rank:
             return
-        kept = _kept(history, options)
+        kept = history.kept(options.keep)
         extra: dict[str, Any] = {
             "data": self._file,
             "source": source,
@@ -367,11 +369,6 @@ class TrainingRun:
             print(json.dumps(found, ensure_ascii=False))
         self.say(f"{self._out}: the model of epoch {kept.epoch + 1}, held-out accuracy {kept.held_out.accuracy:.1%}")
         self.say(f"To use it: echo 'a text' | textclf-fast predict {shlex.quote(str(self._out))}")
-
-
-def _kept(history: History, options: TrainingOptions) -> EpochResult:
-    """The epoch whose model is written."""
-    return history.best if options.keep == "best" else history.epochs[-1]
 
 
 def _line(result: EpochResult, epochs: int) -> str:

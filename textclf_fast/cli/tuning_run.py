@@ -121,7 +121,7 @@ class TuningRun:
             "source": source,
             "machine": describe_machine(),
             "trial": trial.number + 1,
-            "model": {**_DEFAULTS, **trial.model},
+            "model": {name: model.config[name] for name in (*_DEFAULTS, *trial.model)},
             "training": trial.training,
             **({"start": {"word vectors": self._vectors}} if self._vectors else {}),
             "accuracy_chosen_by": trial.accuracy,

@@ -51,7 +51,7 @@ class Classifier(nn.Module):
             raise ValueError(f"weights: expected None for a {type(self).__name__}, got {weights!r}")
 
     def with_bfloat16_encoder(self) -> Classifier:
-        """A copy whose vectors and recurrent layers are in bfloat16; its head stays as it is.
+        """A copy whose vectors and recurrent layers are in bfloat16; itself, where that is not faster.
 
         Raises:
             ValueError: there are no such layers.

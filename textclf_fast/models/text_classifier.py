@@ -14,6 +14,7 @@ from textclf_fast.models.classifier import Classifier, scale_embedding
 from textclf_fast.models.padding import known_lengths
 from textclf_fast.models.pooling import Pooling, check_pooling, pooled_width, run_pooled
 from textclf_fast.nn import FusedEmbeddingLSTM
+from textclf_fast.nn.projection import multiplies_bfloat16
 
 
 class TextClassifier(Classifier):
@@ -127,7 +128,12 @@ class TextClassifier(Classifier):
         self.encoder.prepare_inference(weights)
 
     def with_bfloat16_encoder(self) -> TextClassifier:
-        """A copy that embeds and runs its LSTM in bfloat16; sums, cells, gates and the head stay in float32."""
+        """A copy that embeds and runs its LSTM in bfloat16; its cells, gates and sums and the head stay in float32.
+
+        Itself, where the processor does not multiply bfloat16, or not at these sizes.
+        """
+        if not multiplies_bfloat16(self.encoder.lstm):
+            return self
         other = copy.deepcopy(self)
         other.encoder.bfloat16()
         return other

@@ -31,6 +31,15 @@ def own_weights(lstm: nn.LSTM) -> list[Tensor] | None:
     return None if NoneType in map(type, weights) else weights  # type: ignore[return-value]
 
 
+def multiplies_bfloat16(lstm: nn.LSTM) -> bool:
+    """Whether kernels would multiply this one's weights as bfloat16: on the CPU those pair numbers, of even widths."""
+    weights = lstm._flat_weights
+    if any(w is not None and w.is_cuda for w in weights):
+        return True
+    even = all(w is None or w.dim() == 1 or w.size(1) % 2 == 0 for w in weights)
+    return even and cpu_isa() in BFLOAT16_ISAS
+
+
 def joined(tensors: list[Tensor]) -> Tensor:
     """(D, ...): one direction's tensor is not copied."""
     return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)

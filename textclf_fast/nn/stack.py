@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -151,20 +151,20 @@ class RecurrentPanels:
         return self._layers.setdefault((layer, with_input), Derived()).get(weights, pack)
 
 
-def _check_for_autograd(lstm: nn.LSTM) -> None:
+def _check_for_autograd(weights: Sequence[Any]) -> None:
     """Derived tensors of weights made in inference mode would say that they need no gradient."""
-    if not torch.compiler.is_compiling() and any(w.is_inference() and w.requires_grad for w in lstm._flat_weights):  # type: ignore[union-attr]
+    if not torch.compiler.is_compiling() and any(w.is_inference() and w.requires_grad for w in weights):
         raise RuntimeError("Inference tensors cannot be saved for backward: the weights were made in inference mode")
 
 
-def start_training(lstm: nn.LSTM, panels: RecurrentPanels) -> None:
-    """What a call that autograd records begins with: the weights are about to change.
+def start_training(weights: Sequence[Any], panels: RecurrentPanels) -> None:
+    """What a call that autograd records begins with: the LSTM's weights are about to change.
 
     Raises:
         RuntimeError: they were made in inference mode.
     """
     panels.clear()
-    _check_for_autograd(lstm)
+    _check_for_autograd(weights)
 
 
 def run_layers(
@@ -198,7 +198,7 @@ def run_layers(
     """
     directions = 2 if lstm.bidirectional else 1
     if torch.is_grad_enabled() and panels is not None:
-        start_training(lstm, panels)
+        start_training(lstm._flat_weights, panels)
     keeps = panels is not None and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
     states_h, states_c = [], []
     for layer in range(lstm.num_layers):

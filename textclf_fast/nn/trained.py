@@ -43,7 +43,7 @@ def train_in_one_op(
     embedding: nn.Embedding, lstm: FusedLSTM, ids: Tensor, layout: PackedLayout
 ) -> tuple[Tensor, States]:
     """From zero states: (N,) int64 ids in packed order -> (N, H), and states (1, B, H) in the caller's order."""
-    start_training(lstm, lstm._panels)
+    start_training(lstm._flat_weights, lstm._panels)
     w_ih, w_hh, *biases = lstm._flat_weights
     b_ih, b_hh = biases or (None, None)
     output, h_n, c_n = ops.embedding_lstm(
@@ -83,7 +83,7 @@ def train_padded(
     b_ih, b_hh = biases or (None, None)
     # nn.LSTM's output is time-major in memory, but where it was padded by pad_packed_sequence.
     turned = lstm.batch_first and lengths is None
-    start_training(lstm, lstm._panels)
+    start_training(weights[1:], lstm._panels)
     try:
         output, h_n, c_n = ops.embedding_lstm_padded(
             table,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textclf_fast.text.batches import Batches, LengthBucketSampler, ShuffledBatches
 from textclf_fast.text.bpe import BPETokenizer
 from textclf_fast.text.catalogue import CORPORA, DATASETS, VECTORS
-from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, split
+from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, same_text, split
 from textclf_fast.text.datasets import fetch, load_dataset, load_unlabelled, load_vectors
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.ragged import RaggedTokens, encode_texts
@@ -56,6 +56,7 @@ __all__ = [
     "read_labelled",
     "read_texts",
     "read_word_vectors",
+    "same_text",
     "split",
     "tokenizer_for",
 ]

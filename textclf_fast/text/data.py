@@ -235,9 +235,14 @@ def split(data: LabelledTexts, held_out: float = 0.2, seed: int = 0) -> tuple[La
     return data.select(train_rows), data.select(sorted(test))
 
 
+def same_text(text: str) -> str:
+    """What texts have in common that differ in white space and case alone."""
+    return " ".join(text.split()).casefold()
+
+
 def _clusters(data: LabelledTexts) -> dict[str, list[int]]:
     """The rows that must stay together: joined by a common group or text, directly or through others."""
-    keys = [["text " + " ".join(text.split()).casefold()] for text in data.texts]
+    keys = [["text " + same_text(text)] for text in data.texts]
     if data.groups is not None:
         for row, group in enumerate(data.groups):
             keys[row].append("group " + group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from textclf_fast.training.options import Monitor
 
@@ -63,6 +64,10 @@ class History:
     def best(self) -> EpochResult:
         """The epoch with the highest held-out accuracy, or the lowest held-out loss; the first of several."""
         return max(self.epochs, key=self._worth)
+
+    def kept(self, keep: Literal["best", "last"]) -> EpochResult:
+        """The epoch whose weights the model has in the end, as `TrainingOptions.keep` says."""
+        return self.best if keep == "best" else self.epochs[-1]
 
     def is_over(self, epochs: int, patience: int | None) -> bool:
         """Whether there were `epochs`, or `patience` in a row that were no better than the best before them."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from textclf_fast.text import RaggedTokens
+from textclf_fast.text import DataError, RaggedTokens
+from textclf_fast.text.files import whole_file
 from textclf_fast.training.encoded import EncodedTexts, Layout
 from textclf_fast.training.evaluation import device_of, make_batches
 
@@ -77,6 +79,38 @@ def _probabilities(model: nn.Module, texts: EncodedTexts, batch_size: int, layou
     found = torch.cat([model(*texts.batch(rows, layout, device)[0]).double().softmax(1).cpu() for rows in batches])
     model.train(was_training)
     return torch.empty_like(found).index_copy_(0, torch.from_numpy(np.concatenate(batches)), found)
+
+
+def write_guesses(path: Path, guesses: Guesses) -> None:
+    """Keeps them, as safetensors; the file is replaced as a whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors.torch import save
+
+    with whole_file(path) as file:
+        file.write(save({"labels": guesses.labels, "confidence": guesses.confidence}))
+
+
+def read_guesses(path: Path, tokens: RaggedTokens) -> Guesses:
+    """What `write_guesses` wrote of these texts.
+
+    Raises:
+        textclf_fast.text.DataError: it is of another number of texts, or no such file.
+        OSError: it cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found = load(path.read_bytes())
+        guesses = Guesses(tokens, found["labels"], found["confidence"])
+    except (SafetensorError, KeyError) as error:
+        raise DataError(f"{path}: expected guesses as `train` writes them: {error}") from error
+    if len(guesses) != len(tokens):
+        raise DataError(f"{path}: is of {len(guesses):,} texts without labels, expected {len(tokens):,}")
+    return guesses
 
 
 def with_guesses(labelled: EncodedTexts, guesses: Guesses) -> EncodedTexts:
