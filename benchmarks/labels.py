@@ -241,7 +241,7 @@ def draw(runs: list[dict[str, Any]], path: Path, data: str) -> None:
             axes.plot([size] * len(each), each, linestyle="", marker=".", color=color, alpha=0.5)
     axes.set_xscale("log")
     ticks = sorted({run["labels"] for run in runs})
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45)
     axes.minorticks_off()
     axes.set_xlabel("labelled texts")
     axes.set_ylabel(f"accuracy on the test part of {data} (%)")
