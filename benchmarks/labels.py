@@ -161,7 +161,6 @@ class _Bench:
         """The accuracy after training on so many labels."""
         rows = np.random.default_rng(seed).permutation(len(self.train))[:size]
         part = self.train.select(rows.tolist())
-        rest = self.train.select(sorted(set(range(len(self.train))) - set(rows.tolist())))
         torch.manual_seed(seed)
         options = TrainingOptions(
             epochs=self.epochs(size),
@@ -176,6 +175,7 @@ class _Bench:
             model, vocabulary, tokenizer = self._from_language_model()
             train, test, one = self._encode(part, vocabulary, tokenizer)
             if way == "self-trained":
+                rest = self.train.select(sorted(set(range(len(self.train))) - set(rows.tolist())))
                 guesses = guess(self._teachers(train, one, options), encode_texts(rest.texts, tokenizer, vocabulary))
                 train = with_guesses(train, guesses)
                 options = dataclasses.replace(options, epochs=self.epochs(len(train)))

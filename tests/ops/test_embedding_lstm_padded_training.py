@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from embedding_lstm_cases import H, I, V, backward_arguments, leaves_of, make_weights
 from layer_cases import threads
 from torch import Tensor
 
@@ -13,10 +14,8 @@ from textclf_fast import ops
 from textclf_fast.nn.layout import PackedLayout, padded_layout, permute_rows, to_packed, to_padded
 
 OPS = torch.ops.textclf_fast
-V, H, I = 7, 5, 3  # noqa: E741 (the letter of the equations)
 T, B = 6, 4
 LENGTHS = (2, 5, 1, 4)  # no row is as long as the batch
-FLOATS = ("table", "w_ih", "w_hh", "b_ih", "b_hh")
 
 forms = pytest.mark.parametrize("batch_first", [False, True])
 all_lengths = pytest.mark.parametrize("lengths", [None, LENGTHS, (T,) * B, (3,) * B], ids=str)
@@ -29,24 +28,15 @@ def _arguments(
     hidden: int = H,
     **others: Any,
 ) -> dict[str, Any]:
-    def numbers(*shape: int) -> Tensor:
-        return torch.randn(shape, dtype=torch.float64).mul(0.5).to(dtype)
-
-    return {
-        "table": numbers(V, I),
+    """In the order of the op's."""
+    table, *weights = make_weights(True, dtype, hidden).items()
+    batch = {
         "ids": torch.randint(V, (B, T) if batch_first else (T, B)),
         "lengths": None if lengths is None else torch.tensor(lengths),
         "batch_first": batch_first,
         "need_output": True,
-        "w_ih": numbers(4 * hidden, I),
-        "w_hh": numbers(4 * hidden, hidden),
-        "b_ih": numbers(4 * hidden),
-        "b_hh": numbers(4 * hidden),
-    } | others
-
-
-def _leaves(a: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: a[name].detach().clone().requires_grad_() for name in FLOATS if a[name] is not None}
+    }
+    return {**dict([table]), **batch, **dict(weights)} | others
 
 
 def _composed(
@@ -73,27 +63,10 @@ def _padded(**arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _backward_arguments(a: dict[str, Any]) -> dict[str, Any]:
-    output, h_n, c_n, activations, cells, x, tokens, index, batch_sizes, positions, order, packed = (
-        OPS.embedding_lstm_padded_training(**a)
-    )
-    return {
-        "grad_output": torch.randn_like(output),
-        "grad_h_n": torch.randn_like(h_n),
-        "grad_c_n": torch.randn_like(c_n),
-        "activations": activations,
-        "cells": cells,
-        "output": packed if len(packed) else output,
-        "x": x,
-        "tokens": tokens,
-        "index": index,
-        "batch_sizes": batch_sizes,
-        "positions": positions,
-        "order": order,
-        **{name: a[name] for name in ("w_ih", "w_hh")},
-        "vocab_size": V,
-        "padding_idx": 2,
-        **dict.fromkeys(("need_table", "need_w_ih", "need_w_hh", "need_bias"), True),
-    }
+    *results, batch_sizes, positions, order, packed = OPS.embedding_lstm_padded_training(**a)
+    layout = {"batch_sizes": batch_sizes, "positions": positions, "order": order}
+    found = backward_arguments(a, tuple(results), **layout)
+    return found | {"output": packed} if len(packed) else found
 
 
 @forms
@@ -125,7 +98,7 @@ def test_the_same_bits(
     for count in (1, 3):
         found = []
         for layer in (_padded, _composed):
-            leaves = _leaves(a)
+            leaves = leaves_of(a)
             with threads(count):
                 results = layer(**a | leaves)
                 torch.manual_seed(1)
@@ -140,7 +113,7 @@ def test_the_same_bits(
 @all_lengths
 def test_gradients(batch_first: bool, lengths: tuple[int, ...] | None) -> None:
     a = _arguments(lengths, batch_first)
-    leaves = _leaves(a)
+    leaves = leaves_of(a)
 
     def layer(*values: Tensor) -> tuple[Tensor, ...]:
         return _padded(**a | dict(zip(leaves, values, strict=True)))
@@ -156,7 +129,7 @@ def test_second_gradients_are_those_of_the_packed_form(lengths: tuple[int, ...] 
     a = _arguments(lengths, padding_idx=2, need_output=need_output)
     found = []
     for layer in (_padded, _composed):
-        leaves = _leaves(a)
+        leaves = leaves_of(a)
         loss = sum(t.square().sum() for t in layer(**a | leaves))
         first = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
         assert not first[0][2].any()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from embedding_lstm_cases import FLOATS, H, I, V, backward_arguments, leaves_of, make_weights
 from layer_cases import threads
 from torch import Tensor
 
@@ -13,29 +14,19 @@ from textclf_fast import ops
 from textclf_fast.reference import embedding_lstm_reference
 
 OPS = torch.ops.textclf_fast
-V, H, I = 7, 5, 3  # noqa: E741 (the letter of the equations)
 BATCH_SIZES = [4, 4, 2, 1]
 IDS = (6, 0, 0, 2, 6, 1, 0, 2, 2, 0, 6)
 N, B = sum(BATCH_SIZES), BATCH_SIZES[0]
-FLOATS = ("table", "w_ih", "w_hh", "b_ih", "b_hh")
 
 with_and_without_bias = pytest.mark.parametrize("bias", [False, True])
 paddings = pytest.mark.parametrize("padding_idx", [-1, 0, 3])  # none, one of the batch, one that is not in it
 
 
 def _arguments(bias: bool = True, dtype: torch.dtype = torch.float64, hidden: int = H, **others: Any) -> dict[str, Any]:
-    def numbers(*shape: int) -> Tensor:
-        return torch.randn(shape, dtype=torch.float64).mul(0.5).to(dtype)
-
-    return {
-        "table": numbers(V, I),
-        "ids": torch.tensor(IDS),
-        "batch_sizes": torch.tensor(BATCH_SIZES),
-        "w_ih": numbers(4 * hidden, I),
-        "w_hh": numbers(4 * hidden, hidden),
-        "b_ih": numbers(4 * hidden) if bias else None,
-        "b_hh": numbers(4 * hidden) if bias else None,
-    } | others
+    """In the order of the op's."""
+    table, *weights = make_weights(bias, dtype, hidden).items()
+    batch = {"ids": torch.tensor(IDS), "batch_sizes": torch.tensor(BATCH_SIZES)}
+    return {**dict([table]), **batch, **dict(weights)} | others
 
 
 def _composed(
@@ -55,31 +46,9 @@ def _composed(
     return ops.lstm_layer(rows, index, batch_sizes, w_ih.unsqueeze(0), w_hh.unsqueeze(0), bias, zeros, zeros)
 
 
-def _leaves(a: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: a[name].detach().clone().requires_grad_() for name in FLOATS if a[name] is not None}
-
-
 def _backward_arguments(needs: tuple[bool, ...] = (True,) * 4) -> dict[str, Any]:
     a = _arguments()
-    output, h_n, c_n, activations, cells, x, tokens, index = OPS.embedding_lstm_training(**a)
-    return {
-        "grad_output": torch.randn_like(output),
-        "grad_h_n": torch.randn_like(h_n),
-        "grad_c_n": torch.randn_like(c_n),
-        "activations": activations,
-        "cells": cells,
-        "output": output,
-        "x": x,
-        "tokens": tokens,
-        "index": index,
-        "batch_sizes": a["batch_sizes"],
-        "positions": None,
-        "order": None,
-        **{name: a[name] for name in ("w_ih", "w_hh")},
-        "vocab_size": V,
-        "padding_idx": 2,
-        **dict(zip(("need_table", "need_w_ih", "need_w_hh", "need_bias"), needs, strict=True)),
-    }
+    return backward_arguments(a, OPS.embedding_lstm_training(**a), needs)
 
 
 @with_and_without_bias
@@ -105,7 +74,7 @@ def test_the_same_bits(isa: str, bias: bool, padding_idx: int, dtype: torch.dtyp
     for count in (1, 3):
         found = []
         for layer in (ops.embedding_lstm, _composed):
-            leaves = _leaves(a)
+            leaves = leaves_of(a)
             with threads(count):
                 results = layer(**a | leaves)
                 torch.manual_seed(1)
@@ -119,7 +88,7 @@ def test_the_same_bits(isa: str, bias: bool, padding_idx: int, dtype: torch.dtyp
 @pytest.mark.usefixtures("_poisoned")
 def test_gradients(isa: str, bias: bool) -> None:
     a = _arguments(bias)
-    leaves = _leaves(a)
+    leaves = leaves_of(a)
 
     def layer(*values: Tensor) -> tuple[Tensor, ...]:
         return ops.embedding_lstm(**a | dict(zip(leaves, values, strict=True)))
@@ -139,7 +108,7 @@ def test_second_gradients_of_the_padding() -> None:
     a = _arguments(padding_idx=2)
     found = []
     for layer in (ops.embedding_lstm, _composed):
-        leaves = _leaves(a)
+        leaves = leaves_of(a)
         output, _, c_n = layer(**a | leaves)
         first = torch.autograd.grad(output.square().sum() + c_n.sum(), list(leaves.values()), create_graph=True)
         assert not first[0][2].any()
@@ -151,7 +120,7 @@ def test_second_gradients_of_the_padding() -> None:
 @pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_what_is_not_needed(name: str, create_graph: bool) -> None:
-    a, leaves = _arguments(), _leaves(_arguments())
+    a, leaves = _arguments(), leaves_of(_arguments())
     output, _, c_n = ops.embedding_lstm(**a | leaves)
     want = torch.autograd.grad(output.sum() + c_n.sum(), leaves[name], create_graph=create_graph)[0]
     alone = a | leaves | {other: leaf.detach() for other, leaf in leaves.items() if other != name}
@@ -168,11 +137,11 @@ def test_what_is_not_needed(name: str, create_graph: bool) -> None:
 def test_weights_changed_before_the_backward() -> None:
     """What the backward reads may not have changed, as in nn.LSTM; the table and the biases may, as in nn.Embedding."""
     a = _arguments()
-    leaves = _leaves(a)
+    leaves = leaves_of(a)
     want = torch.autograd.grad(ops.embedding_lstm(**a | leaves)[0].sum(), list(leaves.values()))
     for name in FLOATS:
         for create_graph in (False, True):
-            leaves = _leaves(a)
+            leaves = leaves_of(a)
             output, _, _ = ops.embedding_lstm(**a | leaves)
             with torch.no_grad():
                 leaves[name].add_(1)
@@ -201,7 +170,7 @@ def test_large_tables() -> None:
 def test_a_table_made_in_inference_mode() -> None:
     """Counts no changes; it may be frozen all the same."""
     a = _arguments()
-    leaves = _leaves(a)
+    leaves = leaves_of(a)
     want = torch.autograd.grad(ops.embedding_lstm(**a | leaves)[0].sum(), leaves["w_hh"])[0]
     for name in ("table", "b_ih", "b_hh"):
         with torch.inference_mode():

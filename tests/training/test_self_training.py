@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_a_guess_is_of_the_mean_of_probabilities() -> None:
     sure, unsure = [0.0, 6.0], [0.5, 0.0]
     teachers = [Teacher([unsure, [2.0, 0.0]]), Teacher([unsure, [1.0, 0.0]]), Teacher([sure, [0.0, 0.5]])]
     tokens = _tokens([0, 1, 1], [1], [0], [1, 0, 0, 0, 0])
-    guesses = guess(iter(teachers), tokens, batch_size=3)
+    guesses = guess(iter(teachers), tokens)
     expected = torch.stack([teacher.table.detach().double().softmax(1) for teacher in teachers]).mean(0)
     assert guesses.labels.tolist() == [1, 0, 1, 0]
     torch.testing.assert_close(guesses.confidence, expected.max(1).values[[0, 1, 0, 1]])
@@ -55,15 +56,18 @@ def test_teachers_are_asked_in_eval_mode_and_left_as_they_were() -> None:
 
 
 def test_one_teacher_at_a_time() -> None:
-    made: list[int] = []
+    """Each has answered before the next one is made."""
+    events: list[str] = []
 
-    def teachers():
-        for number in range(3):
-            made.append(number)
-            yield Teacher([[1.0, 0.0]])
+    def teachers() -> Iterator[Teacher]:
+        for _ in range(2):
+            events.append("made")
+            teacher = Teacher([[1.0, 0.0]])
+            teacher.register_forward_hook(lambda *unused: events.append("asked"))
+            yield teacher
 
     guess(teachers(), _tokens([0]))
-    assert made == [0, 1, 2]
+    assert events == ["made", "asked", "made", "asked"]
 
 
 def test_nobody_to_ask_and_nothing_to_ask_about() -> None:

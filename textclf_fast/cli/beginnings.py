@@ -14,37 +14,35 @@ from textclf_fast.training.transfer import LayerwiseTraining
 
 
 class Beginning(Protocol):
-    """Makes a classifier to be trained from a seed, and says how its layers are, where that is special."""
+    """Makes a classifier to be trained on some inputs, from a seed; and how its layers are, where that is special."""
 
-    def __call__(self, seed: int) -> tuple[Classifier, LayerwiseTraining | None]: ...
+    def __call__(self, inputs: Inputs, seed: int) -> tuple[Classifier, LayerwiseTraining | None]: ...
 
 
 class FromScratch:
     """New weights, and word vectors where there are any.
 
     Args:
-        inputs: whose vocabulary and classes the model has.
-        config: of `make_classifier`, but for these two.
+        config: of `make_classifier`, but for the sizes of vocabulary and output.
         idf: the words of an mlp are weighted by the texts to train on.
     """
 
-    def __init__(self, inputs: Inputs, config: dict[str, Any], idf: bool = False) -> None:
-        self._inputs = inputs
-        self._config = {**config, "vocab_size": len(inputs.vocabulary), "output_dim": len(inputs.labels)}
-        if inputs.vectors is not None:
-            self._config["embedding_dim"] = max(config["embedding_dim"], inputs.vectors.dim)
+    def __init__(self, config: dict[str, Any], idf: bool = False) -> None:
+        self._config = config
         self._idf = idf
 
-    def __call__(self, seed: int) -> tuple[Classifier, LayerwiseTraining | None]:
+    def __call__(self, inputs: Inputs, seed: int) -> tuple[Classifier, LayerwiseTraining | None]:
+        config = {**self._config, "vocab_size": len(inputs.vocabulary), "output_dim": len(inputs.labels)}
+        if inputs.vectors is not None:
+            config["embedding_dim"] = max(config["embedding_dim"], inputs.vectors.dim)
         torch.manual_seed(seed)
-        model = make_classifier({**self._config, "sparse": True})
-        if self._inputs.vectors is not None:
-            self._inputs.vectors.put_into(model.embedding)
+        model = make_classifier({**config, "sparse": True})
+        if inputs.vectors is not None:
+            inputs.vectors.put_into(model.embedding)
         if self._idf:
             assert isinstance(model, MLPClassifier)  # the option is for no other
-            tokens = self._inputs.parts[0].tokens
-            frequency = inverse_document_frequency(tokens.values, tokens.offsets, len(self._inputs.vocabulary))
-            model.set_token_weights(frequency)
+            tokens = inputs.parts[0].tokens
+            model.set_token_weights(inverse_document_frequency(tokens.values, tokens.offsets, len(inputs.vocabulary)))
         return model, None
 
 
@@ -56,12 +54,14 @@ class Transferred:
         options, layer_factor, gradual: of LayerwiseTraining.
     """
 
-    def __init__(self, model: TextClassifier, options: TrainingOptions, layer_factor: float, gradual: bool) -> None:
+    def __init__(
+        self, model: TextClassifier, options: TrainingOptions, layer_factor: float = 1.3, gradual: bool = False
+    ) -> None:
         self._model = model
         self._options = options
         self._layers = layer_factor, gradual
 
-    def __call__(self, seed: int) -> tuple[Classifier, LayerwiseTraining | None]:
+    def __call__(self, inputs: Inputs, seed: int) -> tuple[Classifier, LayerwiseTraining | None]:
         model = self._model
         if seed != self._options.seed:
             model = copy.deepcopy(model)

@@ -10,10 +10,10 @@ from rich.console import Console
 from textclf_fast.cli.beginnings import Beginning
 from textclf_fast.cli.inputs import Inputs
 from textclf_fast.models import Classifier
-from textclf_fast.training import EpochResult, History, Step, TrainingOptions, fit
+from textclf_fast.training import TrainingOptions
 from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.progress import TrainingProgress
-from textclf_fast.training.transfer import LayerwiseTraining
+from textclf_fast.training.transfer import fit_by_layers
 
 
 def trained_teachers(
@@ -26,29 +26,11 @@ def trained_teachers(
     say: Callable[[str], None],
 ) -> Iterator[Classifier]:
     """Each is trained when it is asked for, with a seed of its own, and said how good it is."""
+    train, held_out = inputs.parts
     for number in range(1, count + 1):
         own = dataclasses.replace(options, seed=options.seed + number)
-        model, layers = begin(own.seed)
-        with TrainingProgress(own.epochs, -(-len(inputs.parts[0]) // own.batch_size), console) as progress:
-            history = _fit(model, inputs, own, layers, ranks, progress.on_step)
+        model, layers = begin(inputs, own.seed)
+        with TrainingProgress(own.epochs, -(-len(train) // own.batch_size), console) as progress:
+            history = fit_by_layers(model, train, held_out, own, layers, progress.on_step, ranks=ranks)
         say(f"teacher {number}/{count}: held-out accuracy {history.kept(own.keep).held_out.accuracy:.1%}")
         yield model
-
-
-def _fit(
-    model: Classifier,
-    inputs: Inputs,
-    options: TrainingOptions,
-    layers: LayerwiseTraining | None,
-    ranks: Ranks,
-    on_step: Callable[[Step], None],
-) -> History:
-    train, held_out = inputs.parts
-    if layers is None:
-        return fit(model, train, held_out, options, on_step, ranks=ranks)
-
-    def on_epoch(result: EpochResult) -> None:
-        layers.begin_epoch(result.epoch + 1)
-
-    layers.begin_epoch(0)
-    return fit(model, train, held_out, options, on_step, on_epoch, optimizer=layers.optimizer, ranks=ranks)

@@ -316,7 +316,7 @@ def train(
         begin: Beginning
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
-            begin = FromScratch(inputs, {"kind": kind, **sizes}, idf)
+            begin = FromScratch({"kind": kind, **sizes}, idf)
         else:
             if gradual and ranks.size > 1:
                 raise typer.BadParameter(
@@ -327,9 +327,7 @@ def train(
             begin = Transferred(first, options, layer_factor, gradual)
         if more:
             inputs = run.learn_from_guesses(begin, inputs, unlabelled or [], more, options, teachers, resume)
-            if isinstance(begin, FromScratch):
-                begin = FromScratch(inputs, {"kind": kind, **sizes}, idf)
-        model, thawing = begin(seed)
+        model, thawing = begin(inputs, seed)
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, source, overwrite or resume)
 

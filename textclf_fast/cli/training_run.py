@@ -16,14 +16,14 @@ import typer
 from rich.console import Console
 
 from textclf_fast.cli.beginnings import Beginning
-from textclf_fast.cli.inputs import Inputs, missing_classes
+from textclf_fast.cli.inputs import Inputs, about_vectors, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.cli.teachers import trained_teachers
 from textclf_fast.cli.unfinished import UnfinishedTraining
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
-from textclf_fast.text import VECTORS, LabelledTexts, RaggedTokens, encode_texts
+from textclf_fast.text import LabelledTexts, RaggedTokens, encode_texts
 from textclf_fast.training import (
     Checkpoints,
     EpochResult,
@@ -31,7 +31,6 @@ from textclf_fast.training import (
     SavedModel,
     Step,
     TrainingOptions,
-    fit,
     save_model,
 )
 from textclf_fast.training.distributed import Ranks
@@ -39,7 +38,7 @@ from textclf_fast.training.language_model_files import load_language_model
 from textclf_fast.training.log import TrainingLog, epoch_record
 from textclf_fast.training.progress import TrainingProgress
 from textclf_fast.training.self_training import Guesses, guess, read_guesses, with_guesses, write_guesses
-from textclf_fast.training.transfer import TRANSFERRED, LayerwiseTraining, transfer
+from textclf_fast.training.transfer import TRANSFERRED, LayerwiseTraining, fit_by_layers, transfer
 
 Result = TypeVar("Result")
 
@@ -61,6 +60,7 @@ class TrainingRun:
         self._as_json = as_json
         self._unfinished = UnfinishedTraining(out)
         self._speaks = ranks.rank == 0 and not as_json
+        self._console = Console(highlight=False, soft_wrap=True, stderr=as_json, quiet=ranks.rank > 0)
         self._start: dict[str, Any] = {}  # what the model began with, other than random numbers
 
     def say(self, line: str) -> None:
@@ -124,17 +124,8 @@ class TrainingRun:
 
         inputs = encode() if vectors is None else self.on_first_then_others(encode)
         self._say_what_there_is(inputs)
-        if (found := inputs.vectors) is not None:
-            assert vectors is not None
-            cited = f" ({VECTORS[vectors].citation})" if vectors in VECTORS else ""
-            self._start = {
-                "word vectors": f"{vectors}{cited}",
-                "tokens with a vector": f"{found.num_known:,} of the {found.num_seen:,} of the texts",
-            }
-            self.say(
-                f"{vectors}: has vectors of {found.num_known:,} of the {found.num_seen:,} tokens to train on; "
-                f"{len(found.vocabulary) - found.num_seen:,} other words of it join the vocabulary"
-            )
+        if inputs.vectors is not None:
+            self._start = about_vectors(inputs.vectors, self.say)
         return inputs
 
     def transfer(
@@ -189,8 +180,8 @@ class TrainingRun:
         tokens = encode_texts(unlabelled, inputs.tokenizer, inputs.vocabulary)
         guesses = self._kept_guesses(tokens) if resume else None
         if guesses is None:
-            console = Console(highlight=False, soft_wrap=True, stderr=self._as_json, quiet=self._ranks.rank > 0)
-            guesses = guess(trained_teachers(begin, inputs, options, teachers, self._ranks, console, self.say), tokens)
+            staff = trained_teachers(begin, inputs, options, teachers, self._ranks, self._console, self.say)
+            guesses = guess(staff, tokens)
             if self._ranks.rank == 0:
                 self._unfinished.begin(resume)
                 write_guesses(self._unfinished.guesses, guesses)
@@ -245,13 +236,12 @@ class TrainingRun:
         """Trains, with a log, checkpoints and a bar; and as `layers` say, where they are given."""
         train, held_out = inputs.parts
         steps = -(-len(train) // options.batch_size)
-        console = Console(highlight=False, soft_wrap=True, stderr=self._as_json, quiet=self._ranks.rank > 0)
         if self._ranks.rank == 0:
             self._unfinished.begin(resume)
         with (
             self._advice_on_interruption(),
             self._log(model, options, steps, resume, tensorboard) as log,
-            TrainingProgress(options.epochs, steps, console) as progress,
+            TrainingProgress(options.epochs, steps, self._console) as progress,
         ):
 
             def on_step(step: Step) -> None:
@@ -262,10 +252,8 @@ class TrainingRun:
             def on_epoch(result: EpochResult) -> None:
                 if log is not None:
                     log.on_epoch(result)
-                if layers is not None:
-                    layers.begin_epoch(result.epoch + 1)
                 if self._speaks:
-                    console.print(_line(result, options.epochs), markup=False)
+                    self._console.print(_line(result, options.epochs), markup=False)
 
             def on_resume(epoch: int, step: int) -> None:
                 self.say(f"goes on in epoch {epoch + 1}, after step {step}")
@@ -275,18 +263,14 @@ class TrainingRun:
                     log.write("resume", epoch=epoch + 1, step=step)
 
             checkpoints = Checkpoints(self._unfinished.checkpoint, every, resume, on_resume)
-            optimizer = None
-            if layers is not None:
-                optimizer = layers.optimizer
-                layers.begin_epoch(0)
-            history = fit(
+            history = fit_by_layers(
                 model,
                 train,
                 held_out,
                 options,
+                layers,
                 on_step,
                 on_epoch,
-                optimizer=optimizer,
                 checkpoints=checkpoints,
                 ranks=self._ranks,
             )

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from textclf_fast.cli.beginnings import FromScratch
-from textclf_fast.cli.inputs import Inputs, missing_classes
+from textclf_fast.cli.inputs import Inputs, about_vectors, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
@@ -23,7 +23,7 @@ from textclf_fast.training import EpochResult, Evaluation, SavedModel, Step, sav
 from textclf_fast.training.autotune import Search, Trial, Tuner
 from textclf_fast.training.interrupts import StopSignals
 
-_DEFAULTS = {"embedding_dim": 100, "hidden_dim": 128}  # those of `train`; word vectors may be wider
+_DEFAULTS = {"embedding_dim": 100, "hidden_dim": 128}  # those of `train`
 
 
 class TuningRun:
@@ -39,7 +39,7 @@ class TuningRun:
         self._file = file
         self._out = out
         self._as_json = as_json
-        self._vectors: str | None = None
+        self._start: dict[str, str] = {}  # what the models began with, other than random numbers
         self._console = Console(highlight=False, soft_wrap=True, stderr=as_json)
 
     def say(self, line: str) -> None:
@@ -60,20 +60,21 @@ class TuningRun:
         if missing := missing_classes(self._file, parts[0], labels):
             self.say(f"note: the texts to train on have none labelled {', '.join(map(repr, missing))}")
         inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors)
-        self._vectors = vectors
         train, chooser, test = map(len, inputs.parts)
         total = train + chooser + test
         self.say(
             f"{total:,} texts, {len(labels)} classes; {train:,} to train on, "
             f"{chooser:,} to choose by, {test:,} held out; vocabulary of {len(inputs.vocabulary):,}"
         )
+        if inputs.vectors is not None:
+            self._start = about_vectors(inputs.vectors, self.say)
         return inputs
 
     def search(self, inputs: Inputs, minutes: float, seed: int) -> Tuner:
         """As long as there is time, and nobody stops it."""
 
         def make_model(chosen: dict[str, Any]) -> Classifier:
-            return FromScratch(inputs, _config(chosen))(seed)[0]
+            return _beginning(inputs, chosen)(inputs, seed)[0]
 
         begin = time.monotonic()
         end = begin + 60 * minutes
@@ -112,7 +113,7 @@ class TuningRun:
         """
         trial = tuner.best
         assert trial is not None  # the search goes on until there is one
-        model, _ = FromScratch(inputs, _config(trial.model))(0)
+        model, _ = _beginning(inputs, trial.model)(inputs, 0)
         model.load_state_dict(tuner.weights)
         judgement = judge(model, inputs.parts[2], inputs.labels)
         held_out = Evaluation(judgement.loss, judgement.accuracy, judgement.macro_f1)
@@ -121,14 +122,14 @@ class TuningRun:
             "source": source,
             "machine": describe_machine(),
             "trial": trial.number + 1,
-            "model": {name: model.config[name] for name in (*_DEFAULTS, *trial.model)},
+            "model": _sizes(inputs, trial.model),
             "training": trial.training,
-            **({"start": {"word vectors": self._vectors}} if self._vectors else {}),
+            "start": self._start,
             "accuracy_chosen_by": trial.accuracy,
             "held_out": dataclasses.asdict(held_out),
         }
         saved = SavedModel(model, inputs.vocabulary, inputs.tokenizer, inputs.labels, found)
-        trials = json.dumps([_record(trial) for trial in tuner.trials], indent=2) + "\n"
+        trials = json.dumps([_record(inputs, trial) for trial in tuner.trials], indent=2) + "\n"
         save_model(
             self._out,
             model,
@@ -151,14 +152,21 @@ class TuningRun:
         self.say(f"To use it: echo 'a text' | textclf-fast predict {shlex.quote(str(self._out))}")
 
 
-def _config(chosen: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": "lstm", **_DEFAULTS, **chosen}
+def _sizes(inputs: Inputs, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What a trial's model is made of: its vectors are as wide as those that it begins with at least."""
+    sizes = {**_DEFAULTS, **chosen}
+    least = 0 if inputs.vectors is None else inputs.vectors.dim
+    return {**sizes, "embedding_dim": max(sizes["embedding_dim"], least)}
 
 
-def _record(trial: Trial) -> dict[str, Any]:
+def _beginning(inputs: Inputs, chosen: dict[str, Any]) -> FromScratch:
+    return FromScratch({"kind": "lstm", **_sizes(inputs, chosen)})
+
+
+def _record(inputs: Inputs, trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.number + 1,
-        "model": {**_DEFAULTS, **trial.model},
+        "model": _sizes(inputs, trial.model),
         "training": trial.training,
         "over": trial.over,
         "epochs": [

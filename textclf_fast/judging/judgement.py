@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from textclf_fast.judging.calibration import cross_entropy, reliability
 from textclf_fast.judging.curves import Curves, curves
 from textclf_fast.training import EncodedTexts, accuracy, confusion_matrix, macro_f1
-from textclf_fast.training.evaluation import device_of, make_batches
+from textclf_fast.training.evaluation import compute_logits
 
 _BATCH_SIZE = 64
 
@@ -141,22 +140,6 @@ def judge(model: nn.Module, data: EncodedTexts, labels: Sequence[str], batch_siz
     if len(data) == 0:
         raise ValueError("data: expected at least one text, got none")
     return Judgement.of(labels, compute_logits(model, data, batch_size), data.labels)
-
-
-@torch.no_grad()
-def compute_logits(model: nn.Module, data: EncodedTexts, batch_size: int = _BATCH_SIZE) -> Tensor:
-    """Logits (n, C) float32 on the CPU, in the order of the texts; computed in that of their lengths."""
-    device = device_of(model)
-    was_training = model.training
-    model.eval()
-    parts, places = [], []
-    for rows in make_batches(data, batch_size, bucket=True, shuffle=False):
-        inputs, _ = data.batch(rows, "packed", device)
-        parts.append(model(*inputs).float().cpu())
-        places.append(torch.from_numpy(rows))
-    model.train(was_training)
-    found = torch.cat(parts)
-    return torch.empty_like(found).index_copy_(0, torch.cat(places), found)
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -64,6 +64,22 @@ def evaluate(
     return Evaluation(loss / total, accuracy(counts), macro_f1(counts))
 
 
+@torch.no_grad()
+def compute_logits(model: nn.Module, data: EncodedTexts, batch_size: int = 64) -> Tensor:
+    """Logits (n, C) float32 on the CPU, in the order of the texts; computed in that of their lengths."""
+    device = device_of(model)
+    was_training = model.training
+    model.eval()
+    parts, places = [], []
+    for rows in make_batches(data, batch_size, bucket=True, shuffle=False):
+        inputs, _ = data.batch(rows, "packed", device)
+        parts.append(model(*inputs).float().cpu())
+        places.append(torch.from_numpy(rows))
+    model.train(was_training)
+    found = torch.cat(parts)
+    return torch.empty_like(found).index_copy_(0, torch.cat(places), found)
+
+
 def make_batches(data: EncodedTexts, batch_size: int, bucket: bool, shuffle: bool, seed: int = 0) -> Batches:
     """Batches of similar lengths, or of any."""
     if bucket:

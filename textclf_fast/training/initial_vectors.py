@@ -18,11 +18,13 @@ class InitialVectors:
     """The vectors to begin with.
 
     Attributes:
+        source: the file or name that they are of.
         vocabulary: of V words; the first `num_seen` are of the texts to train on, the others of the vectors' file.
         values: (V, D) float32, zeros of words without a vector.
         known: (V,), which have one.
     """
 
+    source: str
     vocabulary: Vocabulary
     num_seen: int
     values: NDArray
@@ -94,7 +96,7 @@ def find_initial_vectors(
     vectors = load_vectors(name, wanted)
     larger = Vocabulary([*vocabulary.tokens, *added])
     values, known = vectors.look_up(larger.tokens)
-    found = InitialVectors(larger, len(vocabulary), values, known)
+    found = InitialVectors(str(name), larger, len(vocabulary), values, known)
     if not found.num_known:
         raise DataError(f"{name}: none of the {len(vocabulary):,} tokens of the texts has a vector in it")
     return found

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from textclf_fast.text import DataError, RaggedTokens
 from textclf_fast.text.files import whole_file
-from textclf_fast.training.encoded import EncodedTexts, Layout
-from textclf_fast.training.evaluation import device_of, make_batches
+from textclf_fast.training.encoded import EncodedTexts
+from textclf_fast.training.evaluation import compute_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +41,13 @@ class Guesses:
         return len(self.labels)
 
 
-def guess(
-    teachers: Iterable[nn.Module], tokens: RaggedTokens, batch_size: int = 64, layout: Layout = "packed"
-) -> Guesses:
+def guess(teachers: Iterable[nn.Module], tokens: RaggedTokens) -> Guesses:
     """The mean of the probabilities that teachers give the classes of each text.
 
     Args:
         teachers: as in `fit`; one after the other, in eval mode, and left in the mode that each was in. They may come
             from a generator, so that one at a time is in memory.
         tokens: the texts, none of them empty.
-        batch_size, layout: as in `TrainingOptions`.
 
     Raises:
         ValueError: no teacher, or no texts.
@@ -61,24 +58,13 @@ def guess(
     total: Tensor | None = None
     count = 0
     for teacher in teachers:
-        probabilities = _probabilities(teacher, texts, batch_size, layout)
+        probabilities = compute_logits(teacher, texts).double().softmax(1)
         total = probabilities if total is None else total + probabilities
         count += 1
     if total is None:
         raise ValueError("teachers: expected at least one, got none")
     confidence, labels = (total / count).max(1)
     return Guesses(tokens, labels, confidence)
-
-
-@torch.no_grad()  # (Not what has the teachers made, who may be trained on the way.)
-def _probabilities(model: nn.Module, texts: EncodedTexts, batch_size: int, layout: Layout) -> Tensor:
-    """(n, C) float64."""
-    was_training, device = model.training, device_of(model)
-    model.eval()
-    batches = list(make_batches(texts, batch_size, bucket=True, shuffle=False))
-    found = torch.cat([model(*texts.batch(rows, layout, device)[0]).double().softmax(1).cpu() for rows in batches])
-    model.train(was_training)
-    return torch.empty_like(found).index_copy_(0, torch.from_numpy(np.concatenate(batches)), found)
 
 
 def write_guesses(path: Path, guesses: Guesses) -> None:

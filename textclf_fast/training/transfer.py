@@ -195,6 +195,29 @@ class LayerwiseTraining:
                 parameter.requires_grad_(depth < count)
 
 
+def fit_by_layers(
+    model: nn.Module,
+    train: EncodedTexts,
+    held_out: EncodedTexts,
+    options: TrainingOptions,
+    layers: LayerwiseTraining | None,
+    on_step: Callable[[Step], None] | None = None,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+    **others: Any,
+) -> History:
+    """`fit`, of all layers alike, or as `layers` say; `others`: of its arguments."""
+    if layers is None:
+        return fit(model, train, held_out, options, on_step, on_epoch, **others)
+
+    def after_epoch(result: EpochResult) -> None:
+        layers.begin_epoch(result.epoch + 1)
+        if on_epoch is not None:
+            on_epoch(result)
+
+    layers.begin_epoch(0)
+    return fit(model, train, held_out, options, on_step, after_epoch, optimizer=layers.optimizer, **others)
+
+
 def fine_tune(
     model: TextClassifier,
     train: EncodedTexts,
@@ -212,14 +235,7 @@ def fine_tune(
         ValueError, FloatingPointError: as `fit` and `LayerwiseTraining`.
     """
     layers = LayerwiseTraining(model, options, layer_factor, gradual)
-
-    def after_epoch(result: EpochResult) -> None:
-        layers.begin_epoch(result.epoch + 1)
-        if on_epoch is not None:
-            on_epoch(result)
-
-    layers.begin_epoch(0)
     try:
-        return fit(model, train, held_out, options, on_step, after_epoch, optimizer=layers.optimizer)
+        return fit_by_layers(model, train, held_out, options, layers, on_step, on_epoch)
     finally:
         layers.end()
