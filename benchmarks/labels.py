@@ -27,7 +27,9 @@ from textclf_fast.cli.machine import describe_machine
 from textclf_fast.models import TextClassifier
 from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary, encode_texts, load_dataset, split, tokenizer_for
 from textclf_fast.text.files import write_atomically
+from textclf_fast.text.sentence_vectors import sentence_vectors
 from textclf_fast.training import EncodedTexts, Schedule, TrainingOptions, evaluate, fit
+from textclf_fast.training.distillation import DistillationOptions, distil
 from textclf_fast.training.initial_vectors import find_initial_vectors
 from textclf_fast.training.language_model_files import SavedLanguageModel, load_language_model
 from textclf_fast.training.self_training import guess, with_guesses
@@ -39,9 +41,21 @@ WAYS = {
     "vectors": "from word vectors",
     "pretrained": "from a language model",
     "self-trained": "and from guesses of the rest",
+    "distilled": "from both, a language model and a sentence encoder",
+    "distilled, self-trained": "and from guesses of the rest",
 }
-FROM_LANGUAGE_MODEL = ("pretrained", "self-trained")
-COLORS = {"scratch": "#777777", "vectors": "#d08a1d", "pretrained": "#1f5fa8", "self-trained": "#2e8b57"}
+FROM_LANGUAGE_MODEL = tuple(way for way in WAYS if way not in ("scratch", "vectors"))
+DISTILLED = tuple(way for way in WAYS if way.startswith("distilled"))
+SELF_TRAINED = tuple(way for way in WAYS if way.endswith("self-trained"))
+ENCODER = "minilm"
+COLORS = {
+    "scratch": "#777777",
+    "vectors": "#d08a1d",
+    "pretrained": "#1f5fa8",
+    "self-trained": "#2e8b57",
+    "distilled": "#a8326f",
+    "distilled, self-trained": "#c03a2b",
+}
 TEACHERS = 3  # whose guesses those are: classifiers from the language model, of the labels alone
 VECTORS = "glove"
 WORDS = 30_000  # of the vectors, the most frequent
@@ -66,8 +80,8 @@ NOTES = {  # by data set
     "the language model. The least number of steps was doubled for all ways, to what a validation part had, after the "
     "test part's curve had been seen to dip at 2,000 labels.",
 }
-RATES = {"scratch": 2e-3, "vectors": 2e-3, "pretrained": 4e-3, "self-trained": 4e-3}
-ADVERSARIAL = {"scratch": 0.05, "vectors": 0.05, "pretrained": 0.03, "self-trained": 0.03}
+RATES = {"scratch": 2e-3, "vectors": 2e-3, "pretrained": 4e-3, "self-trained": 4e-3} | dict.fromkeys(DISTILLED, 2e-3)
+ADVERSARIAL = {"scratch": 0.05, "vectors": 0.05} | dict.fromkeys(FROM_LANGUAGE_MODEL, 0.03)
 
 
 def main() -> None:
@@ -78,6 +92,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="repetitions, each with other labels and weights")
     parser.add_argument("--epochs", type=int, default=3, help="at least, of the classifier")
     parser.add_argument("--lm-epochs", type=int, default=3, help="of the language model on the texts of the data set")
+    parser.add_argument(
+        "--distil-epochs",
+        type=int,
+        default=16,
+        help="of learning from the sentence encoder, on the texts of the data set",
+    )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument(
         "--validate", action="store_true", help="test on a part of the texts to train on; write nothing"
@@ -89,7 +109,9 @@ def main() -> None:
         _forget_other_language_models(arguments.out, arguments.lm)
     runs = [] if arguments.validate else _load(arguments.out)
     about = json.loads(arguments.out.read_text()).get("language_model", {}) if runs else {}
-    bench = _Bench(arguments.data, arguments.lm, arguments.epochs, arguments.lm_epochs, arguments.validate)
+    bench = _Bench(
+        arguments.data, arguments.lm, arguments.epochs, arguments.lm_epochs, arguments.distil_epochs, arguments.validate
+    )
     for seed in range(arguments.seeds):
         for size in arguments.sizes:
             for way in arguments.ways:
@@ -97,7 +119,7 @@ def main() -> None:
                 key = {"way": way, "labels": labels, "seed": seed}
                 if any(key.items() <= run.items() for run in runs):
                     continue
-                if way == "self-trained" and labels == len(bench.train):
+                if way in SELF_TRAINED and labels == len(bench.train):
                     continue  # there is no rest
                 start = time.perf_counter()
                 run = {
@@ -115,6 +137,7 @@ def main() -> None:
                     "machine": describe_machine(),
                     "data": arguments.data,
                     "lm_epochs": arguments.lm_epochs,
+                    "distil_epochs": arguments.distil_epochs,
                     "language_model": bench.about or about,
                     "note": NOTES.get(arguments.data, ""),
                     "runs": runs,
@@ -141,7 +164,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
 class _Bench:
     """The data, and the ways."""
 
-    def __init__(self, data: str, lm: Path, epochs: int, lm_epochs: int, validate: bool) -> None:
+    def __init__(self, data: str, lm: Path, epochs: int, lm_epochs: int, distil_epochs: int, validate: bool) -> None:
         self.train, self._test = load_dataset(data, "train"), load_dataset(data, "test")
         if validate:
             self.train, self._test = split(self.train)
@@ -149,7 +172,9 @@ class _Bench:
         self._lm = lm
         self._epochs = epochs
         self._lm_epochs = lm_epochs
+        self._distil_epochs = distil_epochs
         self._transferred: tuple[TextClassifier, Vocabulary] | None = None
+        self._distilled: TextClassifier | None = None
         self._saved: SavedLanguageModel | None = None
         self.about: dict[str, Any] = {}
 
@@ -172,11 +197,13 @@ class _Bench:
             keep="last",
         )
         if way in FROM_LANGUAGE_MODEL:
-            model, vocabulary, tokenizer = self._from_language_model()
+            model, vocabulary, tokenizer = self._from_language_model(way)
             train, test, one = self._encode(part, vocabulary, tokenizer)
-            if way == "self-trained":
+            if way in SELF_TRAINED:
                 rest = self.train.select(sorted(set(range(len(self.train))) - set(rows.tolist())))
-                guesses = guess(self._teachers(train, one, options), encode_texts(rest.texts, tokenizer, vocabulary))
+                guesses = guess(
+                    self._teachers(way, train, one, options), encode_texts(rest.texts, tokenizer, vocabulary)
+                )
                 train = with_guesses(train, guesses)
                 options = dataclasses.replace(options, epochs=self.epochs(len(train)))
             fine_tune(model, train, one, options)
@@ -194,7 +221,7 @@ class _Bench:
             fit(model, train, one, options)
         return evaluate(model, test).accuracy
 
-    def _from_language_model(self) -> tuple[TextClassifier, Vocabulary, Tokenizer]:
+    def _from_language_model(self, way: str) -> tuple[TextClassifier, Vocabulary, Tokenizer]:
         if self._saved is None or self._transferred is None:
             self._saved = load_language_model(self._lm)
             start = time.perf_counter()
@@ -203,16 +230,29 @@ class _Bench:
             )
             self.about = {**self._saved.extra, "seconds_on_task": time.perf_counter() - start}
         model, vocabulary = self._transferred
+        if way in DISTILLED:
+            if self._distilled is None:
+                self._distilled = self._distil(copy.deepcopy(model), vocabulary, self._saved.tokenizer)
+            model = self._distilled
         model = copy.deepcopy(model)
         model.fc.reset_parameters()
         return model, vocabulary, self._saved.tokenizer
 
-    def _teachers(self, train: EncodedTexts, one: EncodedTexts, options: TrainingOptions) -> Iterator[TextClassifier]:
+    def _distil(self, model: TextClassifier, vocabulary: Vocabulary, tokenizer: Tokenizer) -> TextClassifier:
+        """From what the sentence encoder makes of all texts to train on; their labels have no part in it."""
+        vectors = torch.from_numpy(sentence_vectors(ENCODER, self.train.texts))
+        tokens = encode_texts(self.train.texts, tokenizer, vocabulary)
+        distil(model, tokens, vectors, DistillationOptions(self._distil_epochs))
+        return model
+
+    def _teachers(
+        self, way: str, train: EncodedTexts, one: EncodedTexts, options: TrainingOptions
+    ) -> Iterator[TextClassifier]:
         for number in range(1, TEACHERS + 1):
             own = dataclasses.replace(options, seed=options.seed + 1_000 * number)
             with torch.random.fork_rng():
                 torch.manual_seed(own.seed)
-                model, _, _ = self._from_language_model()
+                model, _, _ = self._from_language_model(way)
                 fine_tune(model, train, one, own)
             yield model
 

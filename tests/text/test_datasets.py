@@ -26,8 +26,8 @@ from textclf_fast.text import (
     load_vectors,
     split,
 )
-from textclf_fast.text.catalogue import PART, Dataset, Vectors, Wheel
 from textclf_fast.text.datasets import cache_directory
+from textclf_fast.text.sources import PART, Dataset, Vectors, Wheel
 from textclf_fast.text.word_vectors import word2vec_binary
 
 MEMBER = b"fine film|good|m1\nbad film|bad|m2\nvery bad film|bad|m2\n"
@@ -223,7 +223,7 @@ def test_cache_that_cannot_be_written(cache: Path) -> None:
 
 
 def test_unknown_name(cache: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no data set 'nothing', expected one of: rt, .*, news, glove$"):
+    with pytest.raises(DataError, match=r"there is no data set 'nothing', expected one of: rt, .*, glove, minilm$"):
         fetch("nothing")
     with pytest.raises(DataError, match=r"there is no data set 'rt_plots', expected one of: rt, .*, tiny$"):
         load_dataset("rt_plots")

@@ -1,20 +1,24 @@
-"""What a training begins with: new weights, or those of a language model."""
+"""What a training begins with: new weights, or what has learnt from texts without labels."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 
 from textclf_fast.cli.inputs import Inputs
-from textclf_fast.models import Classifier, MLPClassifier, TextClassifier, inverse_document_frequency, make_classifier
-from textclf_fast.training import TrainingOptions
+from textclf_fast.models import Classifier, MLPClassifier, inverse_document_frequency, make_classifier
 from textclf_fast.training.transfer import LayerwiseTraining
+
+Layers = Callable[[Any], LayerwiseTraining]
 
 
 class Beginning(Protocol):
     """Makes a classifier to be trained on some inputs, from a seed; and how its layers are, where that is special."""
+
+    layers: Layers | None
 
     def __call__(self, inputs: Inputs, seed: int) -> tuple[Classifier, LayerwiseTraining | None]: ...
 
@@ -26,6 +30,8 @@ class FromScratch:
         config: of `make_classifier`, but for the sizes of vocabulary and output.
         idf: the words of an mlp are weighted by the texts to train on.
     """
+
+    layers: Layers | None = None
 
     def __init__(self, config: dict[str, Any], idf: bool = False) -> None:
         self._config = config
@@ -46,26 +52,24 @@ class FromScratch:
         return model, None
 
 
-class Transferred:
-    """What comes from a language model.
+class Learnt:
+    """What has learnt something already: what comes from a language model, or from a sentence encoder.
 
     Args:
-        model: of the seed of `options`; others are copies of it, whose head is to be learnt anew.
-        options, layer_factor, gradual: of LayerwiseTraining.
+        model: of this seed; those of others are copies of it, whose head is to be learnt anew.
+        layers: says how the layers of one of them are to be trained; None: all alike.
     """
 
-    def __init__(
-        self, model: TextClassifier, options: TrainingOptions, layer_factor: float = 1.3, gradual: bool = False
-    ) -> None:
+    def __init__(self, model: Classifier, seed: int, layers: Layers | None = None) -> None:
         self._model = model
-        self._options = options
-        self._layers = layer_factor, gradual
+        self._seed = seed
+        self.layers = layers
 
     def __call__(self, inputs: Inputs, seed: int) -> tuple[Classifier, LayerwiseTraining | None]:
         model = self._model
-        if seed != self._options.seed:
+        if seed != self._seed:
             model = copy.deepcopy(model)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 model.fc.reset_parameters()
-        return model, LayerwiseTraining(model, self._options, *self._layers)
+        return model, None if self.layers is None else self.layers(model)

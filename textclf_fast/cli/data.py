@@ -12,8 +12,8 @@ def data(
         str | None, typer.Argument(metavar="NAME", help="Fetch this one, and print where it lies. Without: list all.")
     ] = None,
 ) -> None:
-    """Lists the data sets and word vectors that can be had by name, or fetches one into the user's cache directory."""
-    from textclf_fast.text import CORPORA, DATASETS, VECTORS, fetch
+    """Lists what can be had by name: data sets, word vectors, sentence encoders; or fetches one into a cache."""
+    from textclf_fast.text import CORPORA, DATASETS, ENCODERS, VECTORS, fetch
 
     if name is not None:
         print(fetch(name))
@@ -22,6 +22,7 @@ def data(
         ("Labelled texts:", DATASETS),
         ("Texts without labels, to pre-train on:", CORPORA),
         ("Word vectors, to begin with:", VECTORS),
+        ("Sentence encoders, to learn from:", ENCODERS),
     ):
         print(title)
         for known, source in catalogue.items():

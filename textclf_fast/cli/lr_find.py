@@ -42,29 +42,27 @@ def lr_find(
     """
     import torch
 
-    from textclf_fast.cli.beginnings import Beginning, FromScratch, Transferred
+    from textclf_fast.cli.beginnings import FromScratch
     from textclf_fast.cli.inputs import Inputs, missing_classes, read_data
     from textclf_fast.training import TrainingOptions
     from textclf_fast.training.language_model_files import load_language_model
     from textclf_fast.training.lr_finder import draw_curve, find_learning_rate
-    from textclf_fast.training.transfer import TRANSFERRED, transfer
+    from textclf_fast.training.transfer import TRANSFERRED, LayerwiseTraining, transfer
 
     data = read_data(file, text, label, None)
     missing_classes(file, data, data.classes)
     torch.manual_seed(seed)
-    begin: Beginning
+    optimizer = None
     if language_model is None:
         inputs = Inputs.encode([data], data.classes, tokenizer, vocab_size, min_frequency, vectors)
         sizes = {"embedding_dim": embedding_dim, "hidden_dim": hidden_dim, "num_layers": layers}
-        begin = FromScratch({"kind": "lstm", "bidirectional": bidirectional, **sizes})
+        model, _ = FromScratch({"kind": "lstm", "bidirectional": bidirectional, **sizes})(inputs, seed)
     else:
         check_untouched(lr_find, "is the language model's with --from", vectors=vectors)
         saved = load_language_model(language_model)
-        first, vocabulary = transfer(saved, data.texts, len(data.classes), epochs=0, seed=seed, **TRANSFERRED)
+        model, vocabulary = transfer(saved, data.texts, len(data.classes), epochs=0, seed=seed, **TRANSFERRED)
         inputs = Inputs.of([data], data.classes, vocabulary, saved.tokenizer)
-        begin = Transferred(first, TrainingOptions(learning_rate=1.0, seed=seed))
-    model, layers_ = begin(inputs, seed)
-    optimizer = None if layers_ is None else layers_.optimizer
+        optimizer = LayerwiseTraining(model, TrainingOptions(learning_rate=1.0, seed=seed)).optimizer
     curve = find_learning_rate(
         model, inputs.parts[0], steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer
     )

@@ -112,6 +112,20 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = False,
+    distil: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENCODER",
+            help="First learn to give the texts, --unlabelled ones as well, the vectors that a sentence encoder gives "
+            "them: minilm, for English, or a directory of sentence-transformers. It takes some minutes for 10,000 "
+            "texts, and counts most where few have labels.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    distil_epochs: Annotated[
+        int,
+        typer.Option(min=1, help="With --distil: how often the model then sees each text.", rich_help_panel=TRAINING),
+    ] = 10,
     unlabelled: Annotated[
         list[str] | None,
         typer.Option(
@@ -234,17 +248,19 @@ def train(
 
         textclf-fast train rt --out model --preset transfer --from lm
 
-        textclf-fast train few.csv --out model --preset transfer --from lm --unlabelled many.txt
+        textclf-fast train few.csv --out model --preset transfer --from lm --distil minilm --unlabelled many.txt
 
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
-    from textclf_fast.cli.beginnings import FromScratch, Transferred
+    from textclf_fast.cli.beginnings import FromScratch, Learnt
     from textclf_fast.cli.inputs import read_data, unlabelled_texts
     from textclf_fast.cli.training_run import TrainingRun
     from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
     from textclf_fast.training import Schedule, TrainingOptions
+    from textclf_fast.training.distillation import DistillationOptions
     from textclf_fast.training.distributed import joined_ranks
+    from textclf_fast.training.transfer import LayerwiseTraining
 
     options = TrainingOptions(
         epochs=epochs,
@@ -324,7 +340,10 @@ def train(
                     param_hint="'--gradual'",
                 )
             first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more)
-            begin = Transferred(first, options, layer_factor, gradual)
+            begin = Learnt(first, seed, lambda model: LayerwiseTraining(model, options, layer_factor, gradual))
+        if distil is not None:
+            how = DistillationOptions(distil_epochs, seed=seed)
+            begin = run.distil(begin, inputs, [*parts[0].texts, *more], distil, how, resume)
         if more:
             inputs = run.learn_from_guesses(begin, inputs, unlabelled or [], more, options, teachers, resume)
         model, thawing = begin(inputs, seed)

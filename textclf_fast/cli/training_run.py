@@ -15,7 +15,8 @@ import torch
 import typer
 from rich.console import Console
 
-from textclf_fast.cli.beginnings import Beginning
+from textclf_fast.cli.beginnings import Beginning, Learnt
+from textclf_fast.cli.distilling import about_encoder, learn_from_encoder, read_distilled, write_distilled
 from textclf_fast.cli.inputs import Inputs, about_vectors, missing_classes
 from textclf_fast.cli.machine import describe_machine
 from textclf_fast.cli.teachers import trained_teachers
@@ -33,6 +34,7 @@ from textclf_fast.training import (
     TrainingOptions,
     save_model,
 )
+from textclf_fast.training.distillation import DistillationOptions
 from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.language_model_files import load_language_model
 from textclf_fast.training.log import TrainingLog, epoch_record
@@ -162,6 +164,38 @@ class TrainingRun:
         inputs = Inputs.of(parts, labels, vocabulary, saved.tokenizer)
         self._say_what_there_is(inputs)
         return model, inputs
+
+    def distil(
+        self,
+        begin: Beginning,
+        inputs: Inputs,
+        texts: Sequence[str],
+        encoder: str,
+        options: DistillationOptions,
+        resume: bool,
+    ) -> Learnt:
+        """What `begin` makes, of the options' seed, learns the vectors that a sentence encoder gives these texts.
+
+        What it has learnt is beside the checkpoint from then on: a training that is resumed takes it from there. Each
+        process learns by itself, and then has what the first one has, as `Ranks.wrap` says.
+        """
+        model, _ = begin(inputs, options.seed)
+        path = self._unfinished.distilled
+
+        def read() -> float | None:
+            return read_distilled(path, model) if resume and self._ranks.rank == 0 and path.exists() else None
+
+        kept = self.on_first_then_others(read)
+        there, cosine = self._ranks.sum(torch.tensor([kept is not None, kept or 0.0]).double()).tolist()
+        if not there:
+            self.say(f"{encoder}: reads the {len(texts):,} texts to train on; the model learns what it makes of them")
+            cosine = learn_from_encoder(model, inputs, texts, encoder, options, self._console)
+            if self._ranks.rank == 0:
+                self._unfinished.begin(resume)
+                write_distilled(path, model, cosine)
+        self.say(f"{encoder}: the model's vectors of texts have a mean cosine of {cosine:.2f} with its own")
+        self._start |= about_encoder(encoder, options, cosine)
+        return Learnt(model, options.seed, begin.layers)
 
     def learn_from_guesses(
         self,

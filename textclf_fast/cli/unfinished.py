@@ -12,7 +12,7 @@ class UnfinishedTraining:
 
     Attributes:
         out: the model's directory.
-        directory, checkpoint, log, guesses: what is beside it.
+        directory, checkpoint, log, guesses, distilled: what is beside it.
     """
 
     def __init__(self, out: Path) -> None:
@@ -21,6 +21,7 @@ class UnfinishedTraining:
         self.checkpoint = self.directory / "checkpoint.safetensors"
         self.log = self.directory / "log.jsonl"
         self.guesses = self.directory / "guesses.safetensors"
+        self.distilled = self.directory / "distilled.safetensors"
 
     def check(self, overwrite: bool, resume: bool) -> None:
         """Says whether a training may begin, or go on.
@@ -50,7 +51,7 @@ class UnfinishedTraining:
 
     def remove(self) -> None:
         """Deletes what this made, and the directory if nothing else is in it."""
-        for path in (self.log, self.guesses, *self.directory.glob(f"*{self.checkpoint.name}*")):
+        for path in (self.log, self.guesses, self.distilled, *self.directory.glob(f"*{self.checkpoint.name}*")):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()

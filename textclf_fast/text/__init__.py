@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textclf_fast.text.batches import Batches, LengthBucketSampler, ShuffledBatches
 from textclf_fast.text.bpe import BPETokenizer
-from textclf_fast.text.catalogue import CORPORA, DATASETS, VECTORS
+from textclf_fast.text.catalogue import CORPORA, DATASETS, ENCODERS, VECTORS
 from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, same_text, split
 from textclf_fast.text.datasets import fetch, load_dataset, load_unlabelled, load_vectors
 from textclf_fast.text.errors import DataError
@@ -26,6 +26,7 @@ from textclf_fast.text.word_vectors import WordVectors, read_word_vectors
 __all__ = [
     "CORPORA",
     "DATASETS",
+    "ENCODERS",
     "END_ID",
     "PAD_ID",
     "TOKENIZER_KINDS",

