@@ -1,4 +1,4 @@
-"""The trainer as one of two processes: ``torchrun --nproc-per-node 2 distributed_training.py FOLDER``.
+"""The trainer as one of two processes: ``torchrun --nproc-per-node 2 distributed_training.py FOLDER [ENCODER]``.
 
 Everything but the command line is in float64, so that what differs in the order of sums alone agrees to many digits.
 """
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from textclf_fast import TextClassifier
+from textclf_fast.cli import training_run
 from textclf_fast.cli.app import main
 from textclf_fast.text import Vocabulary, WordTokenizer, read_labelled
 from textclf_fast.training import Checkpoints, EncodedTexts, Schedule, TrainingOptions, fit
@@ -113,7 +114,26 @@ def _resumed(folder: Path, ranks: Ranks) -> Result:
     return result
 
 
-def _main(folder: Path) -> None:
+def _without_labels(folder: Path, ranks: Ranks, encoder: list[str]) -> None:
+    """Trains with texts that have none, at one go, and with Ctrl-C after the first epoch, and then resumed."""
+    few = folder / f"few{ranks.rank}.csv"
+    few.write_text("".join(TOY.read_text().splitlines(keepends=True)[:60]))
+    command = ["train", str(few), *SMALL, "--unlabelled", str(TOY), "--teachers", "1"]
+    command += [option for each in encoder for option in ("--distil", each, "--distil-epochs", "2")]
+    assert main([*command, "--out", str(folder / "at once")]) == 0
+    line = training_run._line
+
+    def interrupted(*args: Any) -> str:  # of the first process, which alone speaks
+        os.kill(os.getpid(), signal.SIGINT)
+        return line(*args)
+
+    training_run._line = interrupted
+    assert main([*command, "--out", str(folder / "again")]) == 130
+    training_run._line = line
+    assert main([*command, "--out", str(folder / "again"), "--resume"]) == 0
+
+
+def _main(folder: Path, *encoder: str) -> None:
     torch.set_num_threads(1)
     with joined_ranks() as ranks:
         results = {name: run(options, ranks) for name, options in OPTIONS.items()}
@@ -126,8 +146,9 @@ def _main(folder: Path) -> None:
         except SystemExit as error:
             status = int(error.code or 0)
         assert status == 2
+        _without_labels(folder, ranks, list(encoder))
         ranks.wait()
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), *sys.argv[2:])

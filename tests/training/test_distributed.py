@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import distributed_training
 import pytest
 import torch
 from distributed_training import OPTIONS, SMALL, TOY, Result, run
+from tiny_encoder import write_encoder
 
 import textclf_fast
 from textclf_fast.cli.app import main
@@ -33,10 +35,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     if not (torch_distributed.is_available() and torch_distributed.is_gloo_available()):
         pytest.skip("this torch has no gloo")
     folder = tmp_path_factory.mktemp("ranks")
+    encoder = []
+    if importlib.util.find_spec("sentence_transformers"):
+        encoder = [str(folder / "encoder")]
+        write_encoder(folder / "encoder")
     path = os.pathsep.join([str(Path(textclf_fast.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
     done = subprocess.run(
-        [sys.executable, *launch, distributed_training.__file__, str(folder)],
+        [sys.executable, *launch, distributed_training.__file__, str(folder), *encoder],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -77,7 +83,19 @@ def test_the_program(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ours, theirs = load_model(ran.folder / "model"), load_model(tmp_path / "model")
     for name, weight in theirs.model.state_dict().items():
         torch.testing.assert_close(ours.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
-    assert ran.output.count("epoch 2/2: ") == 1, "the first process alone speaks"
+    assert ran.output.count("epoch 2/2: ") == 3, "one for each of three trainings: the first process alone speaks"
     assert not (ran.folder / "model.training").exists()
     assert ran.output.count("error: nowhere.csv: there is no such file") == 1
     assert "Traceback" not in ran.output
+
+
+def test_what_was_learnt_without_labels_is_kept(ran: Ran) -> None:
+    """By all processes: a training that is resumed has no teachers, and ends with the same bits."""
+    whole, again = (load_model(ran.folder / name) for name in ("at once", "again"))
+    assert all(torch.equal(again.model.state_dict()[name], weight) for name, weight in whole.model.state_dict().items())
+    assert ran.output.count("teacher 1/1: ") == 2
+    assert ran.output.count("texts without labels, by the teachers: ") == 3
+    assert "goes on in epoch 2, after step " in ran.output
+    if (ran.folder / "encoder").exists():
+        assert ran.output.count("reads the ") == 2
+        assert ran.output.count("have a mean cosine of ") == 3
