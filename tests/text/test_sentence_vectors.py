@@ -25,8 +25,9 @@ def test_each_text_has_its_own(encoder: Path) -> None:
     assert (found.shape, found.dtype) == ((700, 16), np.float32)
     assert done == [512, 700]
     for row in (0, 1, 2, 300, 699):
-        np.testing.assert_allclose(found[row], sentence_vectors(encoder, [texts[row]])[0], atol=1e-5)
-    assert np.abs(found[0] - found[1]).max() > 1e-3
+        alone = sentence_vectors(encoder, [texts[row]])[0]
+        np.testing.assert_allclose(found[row], alone, atol=0.05)  # of numbers of 1 and more, in bfloat16
+    assert np.abs(found[0] - found[1]).max() > 0.15
 
 
 def test_what_is_no_encoder(tmp_path: Path) -> None:
