@@ -13,6 +13,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -41,8 +42,8 @@ WAYS = {
     "vectors": "from word vectors",
     "pretrained": "from a language model",
     "self-trained": "and from guesses of the rest",
-    "distilled": "from both, a language model and a sentence encoder",
-    "distilled, self-trained": "and from guesses of the rest",
+    "distilled": "from a language model and a sentence encoder",
+    "distilled-self-trained": "from both, and from guesses of the rest",
 }
 FROM_LANGUAGE_MODEL = tuple(way for way in WAYS if way not in ("scratch", "vectors"))
 DISTILLED = tuple(way for way in WAYS if way.startswith("distilled"))
@@ -54,7 +55,7 @@ COLORS = {
     "pretrained": "#1f5fa8",
     "self-trained": "#2e8b57",
     "distilled": "#a8326f",
-    "distilled, self-trained": "#c03a2b",
+    "distilled-self-trained": "#c03a2b",
 }
 TEACHERS = 3  # whose guesses those are: classifiers from the language model, of the labels alone
 VECTORS = "glove"
@@ -116,7 +117,9 @@ def main() -> None:
         for size in arguments.sizes:
             for way in arguments.ways:
                 labels = min(size, len(bench.train)) or len(bench.train)
-                key = {"way": way, "labels": labels, "seed": seed}
+                key: dict[str, Any] = {"way": way, "labels": labels, "seed": seed}
+                if way in DISTILLED:
+                    key |= {"encoder": ENCODER, "distil_epochs": arguments.distil_epochs}
                 if any(key.items() <= run.items() for run in runs):
                     continue
                 if way in SELF_TRAINED and labels == len(bench.train):
@@ -131,13 +134,13 @@ def main() -> None:
                 print(run, flush=True)
                 if arguments.validate:
                     continue
-                runs = [*_load(arguments.out), run]
+                same = {name: run[name] for name in ("way", "labels", "seed")}
+                runs = [*(each for each in _load(arguments.out) if not same.items() <= each.items()), run]
                 record = {
-                    "command": " ".join(["python -m benchmarks.labels", *sys.argv[1:]]),
+                    "command": shlex.join(["python", "-m", "benchmarks.labels", *sys.argv[1:]]),
                     "machine": describe_machine(),
                     "data": arguments.data,
                     "lm_epochs": arguments.lm_epochs,
-                    "distil_epochs": arguments.distil_epochs,
                     "language_model": bench.about or about,
                     "note": NOTES.get(arguments.data, ""),
                     "runs": runs,

@@ -141,11 +141,12 @@ def _main(folder: Path, *encoder: str) -> None:
         results["resumed"] = _resumed(folder, ranks)
         torch.save({name: tuple(result) for name, result in results.items()}, folder / f"rank{ranks.rank}.pt")
         assert main(["train", str(TOY), "--out", str(folder / "model"), *SMALL]) == 0
-        try:
-            status = main(["train", "nowhere.csv", "--out", str(folder / "other")])
-        except SystemExit as error:
-            status = int(error.code or 0)
-        assert status == 2
+        for wrong in (["nowhere.csv"], [str(TOY), "--distil", "nowhere"]):
+            try:
+                status = main(["train", *wrong, "--out", str(folder / "other")])
+            except SystemExit as error:
+                status = int(error.code or 0)
+            assert status == 2
         _without_labels(folder, ranks, list(encoder))
         ranks.wait()
 

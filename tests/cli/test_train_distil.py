@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cli.conftest import TOY, Run
 from tiny_encoder import encoder as encoder
 
 import textclf_fast
 from textclf_fast.cli import training_run
+from textclf_fast.models import MLPClassifier
 from textclf_fast.text import read_labelled
 from textclf_fast.training import load_model
 
@@ -71,9 +74,17 @@ def test_with_all_that_comes_before_labels(run: Run, encoder: Path, few: Path) -
     assert {"language model", "sentence encoder", "texts without labels"} <= set(start)
 
 
-def test_another_kind_of_model(run: Run, encoder: Path) -> None:
-    options = ("--preset", "bag", "--epochs", 1, "--distil-epochs", 1)
-    assert run("train", TOY, "--out", "model", *options, "--distil", encoder).status == 0
+def test_another_kind_of_model(run: Run, encoder: Path, few: Path) -> None:
+    """Its words are weighted by all the texts that it reads, those without a label as well."""
+    options = ("--preset", "bag", "--epochs", 1, "--distil-epochs", 1, "--teachers", 1, "--unlabelled", "many.txt")
+    for out, more in (("model", ["--distil", encoder]), ("other", [])):
+        assert run("train", few, "--out", out, *options, *more).status == 0
+    saved, other = load_model("model"), load_model("other")
+    assert isinstance(saved.model, MLPClassifier)
+    assert isinstance(other.model, MLPClassifier)
+    assert saved.extra["start"]["sentence encoder"] == str(encoder)
+    assert torch.equal(saved.model.token_weights, other.model.token_weights)
+    assert not torch.equal(saved.model.fc.weight, other.model.fc.weight)
 
 
 def test_resume_takes_what_was_learnt(run: Run, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,18 +109,73 @@ def test_resume_takes_what_was_learnt(run: Run, encoder: Path, monkeypatch: pyte
     assert all(whole[name].equal(model[name]) for name in whole)
 
 
-def test_resume_of_another_model(run: Run, encoder: Path) -> None:
-    Path("model.training").mkdir()
-    Path("model.training/distilled.safetensors").write_bytes(b"nonsense")
+@pytest.fixture
+def stopped(run: Run, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training that has learnt from the encoder, and was stopped then; beside a model that was there before."""
+    assert run("train", TOY, "--out", "model", *SMALL).status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "fit_by_layers", _interrupt)
+        ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder, "--overwrite")
+    assert ran.status == 130
+    assert "--resume goes on from " in ran.err
+    return Path("model.training/distilled.safetensors")
+
+
+def _interrupt(*args: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_model_that_was_there_before_is_no_end(run: Run, encoder: Path, stopped: Path) -> None:
+    ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder, "--resume")
+    assert (ran.status, "the training is over" in ran.out) == (0, False)
+    assert load_model("model").extra["start"]["sentence encoder"] == str(encoder)
+
+
+@pytest.mark.parametrize(
+    ("options", "differs"),
+    [
+        (("--distil-epochs", 3), "with distillation {"),
+        (("--hidden-dim", 9), "with model {"),
+        (("--seed", 1), "with distillation {"),
+    ],
+)
+def test_resume_with_other_options(
+    run: Run, encoder: Path, stopped: Path, options: tuple[object, ...], differs: str
+) -> None:
+    ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder, *options, "--resume")
+    assert ran.status == 2
+    assert f"distilled.safetensors: is of a training {differs}" in ran.err.splitlines()[-1]
+
+
+def test_what_is_unfinished_is_not_thrown_away(run: Run, encoder: Path, stopped: Path) -> None:
+    shutil.rmtree("model")
+    ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder)
+    assert (ran.status, "holds an unfinished training: --resume" in ran.err) == (2, True)
+    assert stopped.exists()
+
+
+def test_a_damaged_file(run: Run, encoder: Path, stopped: Path) -> None:
+    stopped.write_bytes(b"nonsense")
     ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder, "--resume")
     assert ran.status == 2
-    assert "distilled.safetensors: expected this model's weights as `train` writes them" in ran.err.splitlines()[-1]
+    assert "distilled.safetensors: cannot be read" in ran.err.splitlines()[-1]
+
+
+def test_a_new_training_begins_anew(run: Run, encoder: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier one has left is gone before something new is kept."""
+    Path("model.training/guesses.safetensors").write_bytes(b"of the earlier one")
+    monkeypatch.setattr(training_run, "fit_by_layers", _interrupt)
+    options = ("--out", "model", *SMALL, "--distil", encoder, "--distil-epochs", 3, "--overwrite")
+    assert run("train", TOY, *options).status == 130
+    assert {path.name for path in Path("model.training").iterdir()} == {"distilled.safetensors", "log.jsonl"}
+    monkeypatch.undo()
 
 
 def test_no_such_encoder(run: Run) -> None:
     ran = run("train", TOY, "--out", "model", *SMALL, "--distil", "nowhere")
     assert ran.status == 2
-    assert ran.err.splitlines()[-1].startswith("error: there is no directory nowhere, and no sentence encoder")
+    assert ran.err.splitlines()[-1].startswith("error: there is no directory 'nowhere', and no sentence encoder")
+    assert ran.out == ""  # before the work
     assert not Path("model").exists()
 
 

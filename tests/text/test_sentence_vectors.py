@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_encoder import encoder as encoder
 from tiny_encoder import write_encoder
 
@@ -31,7 +34,7 @@ def test_each_text_has_its_own(encoder: Path) -> None:
 
 
 def test_what_is_no_encoder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no directory nowhere, and no sentence encoder of that name, as mini"):
+    with pytest.raises(DataError, match="there is no directory 'nowhere', and no sentence encoder of that name, as"):
         sentence_vectors("nowhere", TEXTS)
     pytest.importorskip("sentence_transformers")
     with pytest.raises(DataError, match=r"^.*sentence-transformers cannot load it: [^\n]*$"):
@@ -40,16 +43,58 @@ def test_what_is_no_encoder(tmp_path: Path) -> None:
         sentence_vectors(tmp_path, [])
 
 
-def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
-    pytest.importorskip("sentence_transformers")
+def test_pickled_weights_are_not_loaded(tmp_path: Path, encoder: Path) -> None:
+    """Neither the transformer's nor those of a module behind it."""
     write_encoder(tmp_path / "encoder", safetensors=False)
-    with pytest.raises(DataError, match=r"cannot load it: .*safetensors"):
+    with pytest.raises(DataError, match=r"pytorch_model.bin: expected weights in .safetensors files alone"):
         sentence_vectors(tmp_path / "encoder", TEXTS)
+    other = tmp_path / "other"
+    shutil.copytree(encoder, other)
+    (other / "2_Dense").mkdir()
+    (other / "2_Dense" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2_Dense/pytorch_model.bin: expected weights in .safetensors files alone"):
+        sentence_vectors(other, TEXTS)
+
+
+def test_code_beside_the_weights_does_not_run(tmp_path: Path, encoder: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(encoder, other)
+    modules = json.loads((other / "modules.json").read_text())
+    (other / "evil.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\nclass Thing: pass\n")
+    (other / "modules.json").write_text(json.dumps([*modules, {**modules[0], "type": "evil.Thing", "path": ""}]))
+    with pytest.raises(DataError, match=r"modules.json: expected modules of sentence_transformers alone, got 'evil"):
+        sentence_vectors(other, TEXTS)
+    assert not (tmp_path / "it ran").exists()
+    (other / "modules.json").write_text("{")
+    with pytest.raises(DataError, match=r"modules.json: expected a list of modules"):
+        sentence_vectors(other, TEXTS)
+
+
+def test_an_encoder_that_fits_nothing(tmp_path: Path, encoder: Path) -> None:
+    """Fewer words in its table than its tokenizer knows; and numbers that are none."""
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(encoder, other)
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name][:] = float("nan")
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="expected one vector of finite numbers for each text, got others"):
+        sentence_vectors(other, TEXTS)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "vocab_size": 5}))
+    save_file({**weights, name: torch.zeros(5, 16)}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"^.*sentence-transformers cannot use it: [^\n]*$"):
+        sentence_vectors(other, TEXTS)
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(DataError, match=r"is not installed .*: pip install 'textclf_fast\[distil\]'"):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "sentence_transformers" else find_spec(name)
+    )
+    with pytest.raises(DataError, match=r"is not installed: pip install 'textclf_fast\[distil\]'"):
         sentence_vectors(tmp_path, TEXTS)
 
 

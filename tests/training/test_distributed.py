@@ -86,6 +86,7 @@ def test_the_program(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert ran.output.count("epoch 2/2: ") == 3, "one for each of three trainings: the first process alone speaks"
     assert not (ran.folder / "model.training").exists()
     assert ran.output.count("error: nowhere.csv: there is no such file") == 1
+    assert ran.output.count("error: there is no directory 'nowhere', ") == (ran.folder / "encoder").exists()
     assert "Traceback" not in ran.output
 
 

@@ -2,80 +2,118 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
-from textclf_fast.cli.inputs import Inputs
 from textclf_fast.models import Classifier
-from textclf_fast.text import ENCODERS, DataError, encode_texts
-from textclf_fast.text.files import whole_file
+from textclf_fast.text import ENCODERS, DataError, RaggedTokens, is_named
 from textclf_fast.text.sentence_vectors import sentence_vectors
+from textclf_fast.training import EncodedTexts
+from textclf_fast.training.checkpoint_file import (
+    capture_weights,
+    check_about,
+    read_checkpoint,
+    restore_weights,
+    write_checkpoint,
+)
 from textclf_fast.training.distillation import DistillationOptions, distil
+from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.progress import TrainingProgress
+from textclf_fast.training.resume import fingerprint
 
-_COSINE = "mean cosine"  # beside the weights, in the file that is kept
 
+class Distillation:
+    """A model that learns from an encoder what it makes of some texts.
 
-def learn_from_encoder(
-    model: Classifier,
-    inputs: Inputs,
-    texts: Sequence[str],
-    encoder: str,
-    options: DistillationOptions,
-    console: Console,
-) -> float:
-    """The encoder reads the texts, and the model learns to give them its vectors; the last epoch's mean cosine."""
-    columns = (TextColumn(encoder), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(texts))
-        vectors = sentence_vectors(encoder, texts, lambda done: bar.update(task, completed=done))
-    tokens = encode_texts(texts, inputs.tokenizer, inputs.vocabulary)
-    with TrainingProgress(options.epochs, -(-len(tokens) // options.batch_size), console) as progress:
-        return distil(model, tokens, torch.from_numpy(vectors), options, progress.on_step)
+    Args:
+        model: learns.
+        encoder: a name or a directory, as `sentence_vectors` takes it.
+        texts, tokens: n texts, and as the model takes them.
+        options: how.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        encoder: str,
+        texts: Sequence[str],
+        tokens: RaggedTokens,
+        options: DistillationOptions,
+    ) -> None:
+        self._model = model
+        self._encoder = encoder
+        self._texts = texts
+        self._tokens = tokens
+        self._options = options
+
+    def run(self, console: Console, ranks: Ranks) -> float:
+        """Each process encodes its part of the texts, and learns from all; the last epoch's mean cosine."""
+        vectors = self._vectors(console, ranks)
+        options = self._options
+        with TrainingProgress(options.epochs, -(-len(self._tokens) // options.batch_size), console) as progress:
+            return distil(self._model, self._tokens, vectors, options, progress.on_step)
+
+    def _vectors(self, console: Console, ranks: Ranks) -> torch.Tensor:
+        columns = (TextColumn("sentence vectors"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        mine = ranks.part(np.arange(len(self._texts))).tolist() or [0]
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=len(mine))
+            found = sentence_vectors(
+                self._encoder, [self._texts[row] for row in mine], lambda done: bar.update(task, completed=done), _quiet
+            )
+        most = -(-len(self._texts) // ranks.size)
+        parts = ranks.gather(torch.from_numpy(np.pad(found, ((0, most - len(found)), (0, 0)))))
+        return parts.transpose(0, 1).flatten(0, 1)[: len(self._texts)]  # rank by rank, as they were dealt out
+
+    def write(self, path: Path, cosine: float) -> None:
+        """Keeps what was learnt, and that number.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tensors = capture_weights(self._model, torch.optim.Adam(self._model.parameters()))
+        write_checkpoint(path, tensors, {"about": self._about(), "cosine": cosine})
+
+    def read(self, path: Path) -> float:
+        """Gives the model what `write` wrote; the number beside it.
+
+        Raises:
+            DataError: that cannot be read, or is of another distillation.
+        """
+        tensors, entries = read_checkpoint(path)
+        check_about(path, entries.get("about"), self._about())
+        try:
+            restore_weights(self._model, tensors)
+            return float(entries["cosine"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: not what `train --distil` keeps: {error}") from error
+
+    def _about(self) -> dict[str, Any]:
+        """What is the same in a training that goes on; as JSON has it."""
+        blank = torch.zeros(len(self._tokens), dtype=torch.int64)
+        return {
+            "encoder": self._encoder,
+            "distillation": dataclasses.asdict(self._options),
+            "model": self._model.config,
+            "data": fingerprint(EncodedTexts(self._tokens, blank)),
+        }
 
 
 def about_encoder(encoder: str, options: DistillationOptions, cosine: float) -> dict[str, Any]:
     """What a model's card says of it."""
     return {
-        "sentence encoder": encoder + (f" ({ENCODERS[encoder].citation})" if encoder in ENCODERS else ""),
+        "sentence encoder": encoder + (f" ({ENCODERS[encoder].citation})" if is_named(encoder, ENCODERS) else ""),
         "times the model read the texts with it": options.epochs,
         "mean cosine of its vectors and the encoder's": round(cosine, 3),
     }
 
 
-def write_distilled(path: Path, model: Classifier, cosine: float) -> None:
-    """Keeps the weights of a model, and that number.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    from safetensors.torch import save
-
-    with whole_file(path) as file:
-        file.write(save({**model.state_dict(), _COSINE: torch.tensor(cosine, dtype=torch.float64)}))
-
-
-def read_distilled(path: Path, model: Classifier) -> float:
-    """Gives the model the weights that `write_distilled` wrote; the number beside them.
-
-    Raises:
-        DataError: the file is of another model, or no such file.
-        OSError: it cannot be read.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        weights: dict[str, Tensor] = load(path.read_bytes())
-        cosine = float(weights.pop(_COSINE))
-        model.load_state_dict(weights)
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: expected this model's weights as `train` writes them: {reason}") from error
-    return cosine
+def _quiet(line: str) -> None:
+    """What there is to say of fetching has been said."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textclf_fast.cli.arguments import blame
@@ -24,9 +23,9 @@ def read_data(
     Raises:
         DataError: it cannot be read, or has another class.
     """
-    from textclf_fast.text import DATASETS, load_dataset, read_labelled
+    from textclf_fast.text import DATASETS, is_named, load_dataset, read_labelled
 
-    if file in DATASETS and not Path(file).exists():
+    if is_named(file, DATASETS):
         data = load_dataset(file)
         if classes is not None:
             check_known(file, data, classes)
@@ -40,9 +39,9 @@ def read_unlabelled(source: str, text: str, say: Callable[[str], None] | None = 
     Raises:
         DataError: it cannot be read.
     """
-    from textclf_fast.text import CORPORA, DATASETS, load_unlabelled, read_texts
+    from textclf_fast.text import CORPORA, DATASETS, is_named, load_unlabelled, read_texts
 
-    named = source in (DATASETS | CORPORA) and not Path(source).exists()
+    named = is_named(source, DATASETS | CORPORA)
     yield from load_unlabelled(source, say) if named else read_texts(source, text)
 
 

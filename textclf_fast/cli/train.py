@@ -118,7 +118,7 @@ def train(
             metavar="ENCODER",
             help="First learn to give the texts, --unlabelled ones as well, the vectors that a sentence encoder gives "
             "them: minilm, for English, or a directory of sentence-transformers. It takes some minutes for 10,000 "
-            "texts, and counts most where few have labels.",
+            "texts, in float32 whatever --bf16 says, and counts most where few have labels.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -257,6 +257,7 @@ def train(
     from textclf_fast.cli.training_run import TrainingRun
     from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
+    from textclf_fast.text.sentence_vectors import find_encoder
     from textclf_fast.training import Schedule, TrainingOptions
     from textclf_fast.training.distillation import DistillationOptions
     from textclf_fast.training.distributed import joined_ranks
@@ -329,6 +330,9 @@ def train(
         parts = split(data, held_out)
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
         more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts))
+        if distil is not None:
+            encoder = distil
+            run.on_first_then_others(lambda: find_encoder(encoder))  # before the work, not after it
         begin: Beginning
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)

@@ -16,17 +16,18 @@ import typer
 from rich.console import Console
 
 from textclf_fast.cli.beginnings import Beginning, Learnt
-from textclf_fast.cli.distilling import about_encoder, learn_from_encoder, read_distilled, write_distilled
+from textclf_fast.cli.distilling import Distillation, about_encoder
 from textclf_fast.cli.inputs import Inputs, about_vectors, missing_classes
 from textclf_fast.cli.machine import describe_machine
-from textclf_fast.cli.teachers import trained_teachers
+from textclf_fast.cli.teachers import shared_guesses, trained_teachers
 from textclf_fast.cli.unfinished import UnfinishedTraining
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
 from textclf_fast.models import Classifier, TextClassifier
-from textclf_fast.text import LabelledTexts, RaggedTokens, encode_texts
+from textclf_fast.text import LabelledTexts, encode_texts
 from textclf_fast.training import (
     Checkpoints,
+    EncodedTexts,
     EpochResult,
     History,
     SavedModel,
@@ -176,23 +177,27 @@ class TrainingRun:
     ) -> Learnt:
         """What `begin` makes, of the options' seed, learns the vectors that a sentence encoder gives these texts.
 
-        What it has learnt is beside the checkpoint from then on: a training that is resumed takes it from there. Each
-        process learns by itself, and then has what the first one has, as `Ranks.wrap` says.
+        What it has learnt is beside the checkpoint from then on: a training that is resumed takes it from there. All
+        processes learn, and then have what the first one has, as `Ranks.wrap` says.
         """
-        model, _ = begin(inputs, options.seed)
+        tokens = encode_texts(texts, inputs.tokenizer, inputs.vocabulary)
+        train = EncodedTexts(tokens, torch.zeros(len(tokens), dtype=torch.int64))
+        model, _ = begin(dataclasses.replace(inputs, parts=[train, inputs.parts[1]]), options.seed)
+        work = Distillation(model, encoder, texts, tokens, options)
         path = self._unfinished.distilled
 
         def read() -> float | None:
-            return read_distilled(path, model) if resume and self._ranks.rank == 0 and path.exists() else None
+            return work.read(path) if resume and self._ranks.rank == 0 and path.exists() else None
 
         kept = self.on_first_then_others(read)
-        there, cosine = self._ranks.sum(torch.tensor([kept is not None, kept or 0.0]).double()).tolist()
+        number = torch.tensor([kept is not None, kept or 0.0], dtype=torch.float64)
+        there, cosine = self._ranks.sum(number).tolist()
         if not there:
             self.say(f"{encoder}: reads the {len(texts):,} texts to train on; the model learns what it makes of them")
-            cosine = learn_from_encoder(model, inputs, texts, encoder, options, self._console)
+            cosine = work.run(self._console, self._ranks)
             if self._ranks.rank == 0:
                 self._unfinished.begin(resume)
-                write_distilled(path, model, cosine)
+                work.write(path, cosine)
         self.say(f"{encoder}: the model's vectors of texts have a mean cosine of {cosine:.2f} with its own")
         self._start |= about_encoder(encoder, options, cosine)
         return Learnt(model, options.seed, begin.layers)
@@ -212,13 +217,19 @@ class TrainingRun:
         The guesses are beside the checkpoint from then on: a training that is resumed takes them from there.
         """
         tokens = encode_texts(unlabelled, inputs.tokenizer, inputs.vocabulary)
-        guesses = self._kept_guesses(tokens) if resume else None
+        path = self._unfinished.guesses
+
+        def read() -> Guesses | None:
+            return read_guesses(path, tokens) if resume and self._ranks.rank == 0 and path.exists() else None
+
+        guesses = shared_guesses(self.on_first_then_others(read), tokens, self._ranks)
         if guesses is None:
             staff = trained_teachers(begin, inputs, options, teachers, self._ranks, self._console, self.say)
-            guesses = guess(staff, tokens)
+            with self._advice_on_interruption():
+                guesses = guess(staff, tokens)
             if self._ranks.rank == 0:
                 self._unfinished.begin(resume)
-                write_guesses(self._unfinished.guesses, guesses)
+                write_guesses(path, guesses)
         counts = torch.bincount(guesses.labels, minlength=len(inputs.labels)).tolist()
         found = ", ".join(f"{count:,} {label}" for label, count in zip(inputs.labels, counts, strict=True) if count)
         mean = guesses.confidence.mean().item()
@@ -231,20 +242,6 @@ class TrainingRun:
         }
         train, held_out = inputs.parts
         return dataclasses.replace(inputs, parts=[with_guesses(train, guesses), held_out])
-
-    def _kept_guesses(self, tokens: RaggedTokens) -> Guesses | None:
-        """Those of the training that is resumed, if it got that far; the first process tells the others."""
-        path = self._unfinished.guesses
-
-        def read() -> Guesses | None:
-            return read_guesses(path, tokens) if self._ranks.rank == 0 and path.exists() else None
-
-        found = self.on_first_then_others(read)
-        numbers = torch.zeros(3, len(tokens), dtype=torch.float64)
-        if found is not None:
-            numbers = torch.stack([torch.ones(len(tokens)).double(), found.labels.double(), found.confidence])
-        there, labels, confidence = self._ranks.sum(numbers)
-        return Guesses(tokens, labels.long(), confidence) if there.any() else None
 
     def _check_classes(self, parts: Sequence[LabelledTexts], labels: list[str]) -> None:
         if missing := missing_classes(self._file, parts[0], labels):
@@ -342,9 +339,9 @@ class TrainingRun:
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
-            if self._ranks.rank == 0 and self._unfinished.checkpoint.exists():
+            if self._ranks.rank == 0 and self._unfinished.exists:
                 print(
-                    f"note: the same command with --resume goes on from {self._unfinished.checkpoint}", file=sys.stderr
+                    f"note: the same command with --resume goes on from {self._unfinished.directory}", file=sys.stderr
                 )
             raise
 

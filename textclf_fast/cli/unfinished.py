@@ -22,6 +22,7 @@ class UnfinishedTraining:
         self.log = self.directory / "log.jsonl"
         self.guesses = self.directory / "guesses.safetensors"
         self.distilled = self.directory / "distilled.safetensors"
+        self._begun = False
 
     def check(self, overwrite: bool, resume: bool) -> None:
         """Says whether a training may begin, or go on.
@@ -33,7 +34,7 @@ class UnfinishedTraining:
         from textclf_fast.training import check_target
 
         check_target(self.out, overwrite or resume)
-        if self.checkpoint.exists() and not (overwrite or resume):
+        if self.exists and not (overwrite or resume):
             raise FileExistsError(
                 f"{self.directory}: holds an unfinished training: --resume goes on with it, --overwrite begins anew"
             )
@@ -41,13 +42,20 @@ class UnfinishedTraining:
     @property
     def is_over(self) -> bool:
         """Whether there is a model, and nothing to go on with."""
-        return not self.checkpoint.exists() and (self.out / "config.json").is_file()
+        return not self.exists and (self.out / "config.json").is_file()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to go on with."""
+        return any(path.exists() for path in (self.checkpoint, self.guesses, self.distilled))
 
     def begin(self, resume: bool) -> None:
-        """Makes the directory; without the checkpoint of an earlier training, unless that is to go on."""
+        """Makes the directory; the first time without what an earlier training left, unless that is to go on."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            self.checkpoint.unlink(missing_ok=True)
+        if not (resume or self._begun):
+            for path in (self.checkpoint, self.guesses, self.distilled):
+                path.unlink(missing_ok=True)
+        self._begun = True
 
     def remove(self) -> None:
         """Deletes what this made, and the directory if nothing else is in it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textclf_fast.text.batches import Batches, LengthBucketSampler, ShuffledBatches
 from textclf_fast.text.bpe import BPETokenizer
-from textclf_fast.text.catalogue import CORPORA, DATASETS, ENCODERS, VECTORS
+from textclf_fast.text.catalogue import CORPORA, DATASETS, ENCODERS, VECTORS, is_named
 from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, same_text, split
 from textclf_fast.text.datasets import fetch, load_dataset, load_unlabelled, load_vectors
 from textclf_fast.text.errors import DataError
@@ -50,6 +50,7 @@ __all__ = [
     "WordVectors",
     "encode_texts",
     "fetch",
+    "is_named",
     "load_dataset",
     "load_unlabelled",
     "load_vectors",

@@ -8,7 +8,8 @@ import html
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -324,3 +325,8 @@ ENCODERS = {
         sha256="b828889f69e12589f6c84a4f373d09919bd7066179a0e894f53acaae05f2fbed",
     ),
 }
+
+
+def is_named(source: str | Path, catalogue: Container[str]) -> bool:
+    """Whether this is one of the catalogue, by its name: a file or directory of that name comes first."""
+    return str(source) in catalogue and not Path(source).exists()

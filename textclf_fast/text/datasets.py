@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from textclf_fast.text.catalogue import CORPORA, DATASETS, ENCODERS, VECTORS
+from textclf_fast.text.catalogue import CORPORA, DATASETS, ENCODERS, VECTORS, is_named
 from textclf_fast.text.data import LabelledTexts, read_labelled, read_texts, split
 from textclf_fast.text.errors import DataError
 from textclf_fast.text.files import whole_file
@@ -90,7 +90,7 @@ def load_vectors(name: str | Path, wanted: Callable[[str], bool] | None = None, 
     Raises:
         DataError: As `fetch` and `read_word_vectors`.
     """
-    named = str(name) in VECTORS and not Path(name).exists()
+    named = is_named(name, VECTORS)
     if not named and not Path(name).exists():
         raise DataError(f"there is no file {name}, and no word vectors of that name, as {', '.join(VECTORS)} is")
     return read_word_vectors(fetch(str(name), say) if named else name, wanted)

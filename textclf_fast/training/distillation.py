@@ -123,9 +123,7 @@ def _train(
                 optimizer.step()
                 number = loss.item()
                 if not math.isfinite(number):
-                    raise FloatingPointError(
-                        f"the loss became {number} in epoch {epoch + 1}, step {step + 1}: try a lower learning rate"
-                    )
+                    raise FloatingPointError(f"the loss became {number} in epoch {epoch + 1}, step {step + 1}")
                 cosines += (1 - number) * len(rows)
                 if on_step is not None:
                     seconds = time.perf_counter() - start
