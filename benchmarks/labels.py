@@ -74,12 +74,18 @@ SCRATCH: dict[str, Any] = {
     "embedding_dropout": 0.1,
     "embedding_std": 0.1,
 }
+_DISTILLED_NOTE = (
+    "How often the sentence encoder's vectors are seen, and the rates after them, were chosen on a validation part of "
+    "rt whose texts the encoder had read as well, without their labels, and so looked better than it was; of the test "
+    "part it has read nothing."
+)
 NOTES = {  # by data set
     "rt": "Settings were chosen on a part of the texts to train on, but for the transfer's unfreezing, the distance of "
     "its layers' rates and the least number of steps: these were changed once after a look at its accuracy on this "
     "test part with 1,000 labels, and have stayed; nothing from scratch was chosen so. The comparison leans towards "
     "the language model. The least number of steps was doubled for all ways, to what a validation part had, after the "
-    "test part's curve had been seen to dip at 2,000 labels.",
+    f"test part's curve had been seen to dip at 2,000 labels. {_DISTILLED_NOTE}",
+    "trec": _DISTILLED_NOTE,
 }
 RATES = {"scratch": 2e-3, "vectors": 2e-3, "pretrained": 4e-3, "self-trained": 4e-3} | dict.fromkeys(DISTILLED, 2e-3)
 ADVERSARIAL = {"scratch": 0.05, "vectors": 0.05} | dict.fromkeys(FROM_LANGUAGE_MODEL, 0.03)
