@@ -284,6 +284,8 @@ def draw(runs: list[dict[str, Any]], path: Path, data: str) -> None:
     for way, name in WAYS.items():
         color = COLORS[way]
         sizes = sorted({run["labels"] for run in runs if run["way"] == way})
+        if not sizes:
+            continue
         found = [[100 * run["accuracy"] for run in runs if (run["way"], run["labels"]) == (way, s)] for s in sizes]
         axes.plot(sizes, [statistics.mean(each) for each in found], marker="o", color=color, label=name)
         for size, each in zip(sizes, found, strict=True):

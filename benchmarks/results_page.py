@@ -165,14 +165,15 @@ def _labels_needed(runs: Sequence[Mapping[str, Any]], ways: Sequence[str], sizes
     whole = mean("scratch", sizes[-1])
     if not whole:
         return []
-    needed = (
-        f"`{way}` " + next((f"{size:,}" for size in sizes if mean(way, size) >= whole), f"more than {sizes[-1]:,}")
-        for way in ways
-        if way != "scratch"
-    )
+
+    def needed(way: str) -> str:
+        measured = [size for size in sizes if mean(way, size)]
+        return next((f"{size:,}" for size in measured if mean(way, size) >= whole), f"more than {measured[-1]:,}")
+
+    least = (f"`{way}` {needed(way)}" for way in ways if way != "scratch")
     return [
         f"From scratch, {sizes[-1]:,} labels give {_percent(whole)}. The least of these numbers with which the others "
-        f"give as much: {', '.join(needed)}. Target: with pre-training a fifth, {sizes[-1] // 5:,}."
+        f"give as much: {', '.join(least)}. Target: with pre-training a fifth, {sizes[-1] // 5:,}."
     ]
 
 
