@@ -343,7 +343,7 @@ def train(
                     f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
                     param_hint="'--gradual'",
                 )
-            first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more)
+            first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more, resume)
             begin = Learnt(first, seed, lambda model: LayerwiseTraining(model, options, layer_factor, gradual))
         if distil is not None:
             how = DistillationOptions(distil_epochs, seed=seed)

@@ -139,9 +139,13 @@ class TrainingRun:
         lm_epochs: int,
         seed: int,
         dropout: float,
-        unlabelled: Sequence[str] = (),
+        unlabelled: Sequence[str],
+        resume: bool,
     ) -> tuple[TextClassifier, Inputs]:
-        """A classifier that begins with a language model, and the parts in its vocabulary."""
+        """A classifier that begins with a language model, and the parts in its vocabulary.
+
+        A training that is resumed has its weights from where it was stopped, once there are any: nothing is read then.
+        """
         self._check_classes(parts, labels)
         saved = load_language_model(language_model)
         self._start = {
@@ -151,16 +155,13 @@ class TrainingRun:
             "times it read the texts to train on": lm_epochs,
         }
         texts = [*parts[0].texts, *unlabelled]
+        kept = resume and self._ranks.rank == 0 and self._unfinished.has_weights
+        if self._ranks.sum(torch.tensor([kept], dtype=torch.float64)):
+            lm_epochs = 0
         if lm_epochs:
             self.say(f"{language_model}: reads the {len(texts):,} texts to train on, {lm_epochs} times")
         model, vocabulary = transfer(
-            saved,
-            texts,
-            len(labels),
-            epochs=lm_epochs,
-            seed=seed,
-            dropout=dropout,
-            **TRANSFERRED,
+            saved, texts, len(labels), epochs=lm_epochs, seed=seed, dropout=dropout, **TRANSFERRED
         )
         inputs = Inputs.of(parts, labels, vocabulary, saved.tokenizer)
         self._say_what_there_is(inputs)
