@@ -87,28 +87,6 @@ def test_another_kind_of_model(run: Run, encoder: Path, few: Path) -> None:
     assert not torch.equal(saved.model.fc.weight, other.model.fc.weight)
 
 
-def test_resume_takes_what_was_learnt(run: Run, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = (TOY, *SMALL, "--distil", encoder)
-    assert run("train", *options, "--out", "whole").status == 0
-    line, calls = training_run._line, 0
-
-    def interrupted(*args: Any) -> str:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise KeyboardInterrupt
-        return line(*args)
-
-    monkeypatch.setattr(training_run, "_line", interrupted)
-    assert run("train", *options, "--out", "model").status == 130
-    Path("model.training/checkpoint.safetensors").unlink()  # as if it had been killed before the first one
-    ran = run("train", *options, "--out", "model", "--resume")
-    assert (ran.status, "reads the" in ran.out) == (0, False)
-    assert "have a mean cosine of 0." in ran.out
-    whole, model = map(_weights, ("whole", "model"))
-    assert all(whole[name].equal(model[name]) for name in whole)
-
-
 @pytest.fixture
 def stopped(run: Run, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that has learnt from the encoder, and was stopped then; beside a model that was there before."""
@@ -125,10 +103,29 @@ def _interrupt(*args: Any, **options: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_model_that_was_there_before_is_no_end(run: Run, encoder: Path, stopped: Path) -> None:
-    ran = run("train", TOY, "--out", "model", *SMALL, "--distil", encoder, "--resume")
-    assert (ran.status, "the training is over" in ran.out) == (0, False)
+def test_resume_takes_what_was_learnt(run: Run, encoder: Path, stopped: Path) -> None:
+    """And does not take the model that was there before for its end."""
+    options = (TOY, *SMALL, "--distil", encoder)
+    ran = run("train", *options, "--out", "model", "--resume")
+    assert (ran.status, "reads the" in ran.out, "the training is over" in ran.out) == (0, False, False)
+    assert "have a mean cosine of 0." in ran.out
     assert load_model("model").extra["start"]["sentence encoder"] == str(encoder)
+    assert run("train", *options, "--out", "whole").status == 0
+    whole, model = map(_weights, ("whole", "model"))
+    assert all(whole[name].equal(model[name]) for name in whole)
+
+
+def test_resume_without_what_was_learnt(run: Run, encoder: Path, few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The language model reads the texts once more, unless it is to learn from the encoder, and has."""
+    small = ("--embedding-dim", 8, "--hidden-dim", 8, "--batch-size", 4, "--steps", 10, "--min-frequency", 1)
+    assert run("pretrain", "many.txt", "--out", "lm", "--epochs", 1, "--held-out", 0.1, *small).status == 0
+    options = ("train", few, "--out", "model", "--from", "lm", "--preset", "transfer", "--epochs", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "fit_by_layers", _interrupt)
+        assert run(*options, "--distil", encoder).status == 130
+        ran = run(*options, "--distil", encoder, "--resume")
+        assert (ran.status, "lm: reads the" in ran.out) == (130, False)
+    assert "lm: reads the" in run(*options, "--resume").out
 
 
 @pytest.mark.parametrize(

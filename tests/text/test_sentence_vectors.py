@@ -13,6 +13,7 @@ import torch
 from tiny_encoder import encoder as encoder
 from tiny_encoder import write_encoder
 
+from textclf_fast._libraries import CPU_ISAS
 from textclf_fast.text import ENCODERS, DataError
 from textclf_fast.text.datasets import cache_directory
 from textclf_fast.text.sentence_vectors import sentence_vectors
@@ -20,17 +21,27 @@ from textclf_fast.text.sentence_vectors import sentence_vectors
 TEXTS = ["a good film", "bad", "the film is awful and it is bad", "fine", "good", "is it a film?", "film film film"]
 
 
-def test_each_text_has_its_own(encoder: Path) -> None:
+def test_each_text_has_its_own(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order, and whoever is in its batch: of more texts than one batch and one report have."""
+    monkeypatch.setattr("textclf_fast.text.sentence_vectors.BFLOAT16_ISAS", ())  # in float32
     texts = [f"{TEXTS[row % len(TEXTS)]}{' film' * (row % 5)}" for row in range(700)]
     done: list[int] = []
     found = sentence_vectors(encoder, texts, done.append)
     assert (found.shape, found.dtype) == ((700, 16), np.float32)
     assert done == [512, 700]
     for row in (0, 1, 2, 300, 699):
-        alone = sentence_vectors(encoder, [texts[row]])[0]
-        np.testing.assert_allclose(found[row], alone, atol=0.05)  # of numbers of 1 and more, in bfloat16
+        np.testing.assert_allclose(found[row], sentence_vectors(encoder, [texts[row]])[0], atol=1e-5)
     assert np.abs(found[0] - found[1]).max() > 0.15
+
+
+def test_in_bfloat16(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for sets in ((), CPU_ISAS):
+        monkeypatch.setattr("textclf_fast.text.sentence_vectors.BFLOAT16_ISAS", sets)
+        found.append(sentence_vectors(encoder, TEXTS))
+    exact, near = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in found)
+    assert not np.array_equal(exact, near)
+    assert (exact * near).sum(1).min() > 0.999
 
 
 def test_what_is_no_encoder(tmp_path: Path) -> None:

@@ -78,8 +78,7 @@ class Distillation:
         Raises:
             OSError: it cannot be written.
         """
-        tensors = capture_weights(self._model, torch.optim.Adam(self._model.parameters()))
-        write_checkpoint(path, tensors, {"about": self._about(), "cosine": cosine})
+        write_checkpoint(path, capture_weights(self._model), {"about": self._about(), "cosine": cosine})
 
     def read(self, path: Path) -> float:
         """Gives the model what `write` wrote; the number beside it.

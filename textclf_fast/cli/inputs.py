@@ -87,13 +87,13 @@ def missing_classes(file: str, train_part: LabelledTexts, classes: Sequence[str]
 
 def about_vectors(found: InitialVectors, say: Callable[[str], None]) -> dict[str, str]:
     """Says what word vectors a training begins with; what a model's card says of them."""
-    from textclf_fast.text import VECTORS
+    from textclf_fast.text import VECTORS, is_named
 
     say(
         f"{found.source}: has vectors of {found.num_known:,} of the {found.num_seen:,} tokens to train on; "
         f"{len(found.vocabulary) - found.num_seen:,} other words of it join the vocabulary"
     )
-    cited = f" ({VECTORS[found.source].citation})" if found.source in VECTORS else ""
+    cited = f" ({VECTORS[found.source].citation})" if is_named(found.source, VECTORS) else ""
     return {
         "word vectors": f"{found.source}{cited}",
         "tokens with a vector": f"{found.num_known:,} of the {found.num_seen:,} of the texts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -331,8 +332,7 @@ def train(
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
         more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts))
         if distil is not None:
-            encoder = distil
-            run.on_first_then_others(lambda: find_encoder(encoder))  # before the work, not after it
+            run.on_first_then_others(partial(find_encoder, distil))  # before the work, not after it
         begin: Beginning
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
@@ -343,7 +343,8 @@ def train(
                     f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
                     param_hint="'--gradual'",
                 )
-            first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more, resume)
+            kept = resume and run.has_weights(distil is not None)
+            first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more, kept)
             begin = Learnt(first, seed, lambda model: LayerwiseTraining(model, options, layer_factor, gradual))
         if distil is not None:
             how = DistillationOptions(distil_epochs, seed=seed)

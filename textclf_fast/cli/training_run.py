@@ -103,6 +103,12 @@ class TrainingRun:
         """Whether there is a model, and nothing to go on with."""
         return self._unfinished.is_over
 
+    def has_weights(self, distils: bool) -> bool:
+        """Whether a training that is resumed has its model's weights; `distils`: it learns from a sentence encoder."""
+        files = [self._unfinished.checkpoint, *([self._unfinished.distilled] if distils else [])]
+        found = self._ranks.rank == 0 and any(path.exists() for path in files)
+        return bool(self._ranks.sum(torch.tensor([found], dtype=torch.float64)))
+
     def say_it_is_over(self) -> None:
         """There is nothing to do."""
         if self._as_json and self._ranks.rank == 0:
@@ -140,11 +146,11 @@ class TrainingRun:
         seed: int,
         dropout: float,
         unlabelled: Sequence[str],
-        resume: bool,
+        has_weights: bool,
     ) -> tuple[TextClassifier, Inputs]:
         """A classifier that begins with a language model, and the parts in its vocabulary.
 
-        A training that is resumed has its weights from where it was stopped, once there are any: nothing is read then.
+        One that gets its weights from where it was stopped, see `has_weights`, does not read the texts again.
         """
         self._check_classes(parts, labels)
         saved = load_language_model(language_model)
@@ -155,8 +161,7 @@ class TrainingRun:
             "times it read the texts to train on": lm_epochs,
         }
         texts = [*parts[0].texts, *unlabelled]
-        kept = resume and self._ranks.rank == 0 and self._unfinished.has_weights
-        if self._ranks.sum(torch.tensor([kept], dtype=torch.float64)):
+        if has_weights:
             lm_epochs = 0
         if lm_epochs:
             self.say(f"{language_model}: reads the {len(texts):,} texts to train on, {lm_epochs} times")

@@ -45,11 +45,6 @@ class UnfinishedTraining:
         return not self.exists and (self.out / "config.json").is_file()
 
     @property
-    def has_weights(self) -> bool:
-        """Whether the model's weights are among what there is to go on with."""
-        return self.checkpoint.exists() or self.distilled.exists()
-
-    @property
     def exists(self) -> bool:
         """Whether there is something to go on with."""
         return any(path.exists() for path in (self.checkpoint, self.guesses, self.distilled))

@@ -50,8 +50,7 @@ def sentence_vectors(
     """
     if not texts:
         raise ValueError("texts: expected at least one, got none")
-    find_encoder(encoder, say)
-    with _directory(encoder) as directory:
+    with _directory(find_encoder(encoder, say)) as directory:
         model = _load(encoder, directory)
     # Texts of one length together: a batch is padded to its longest. The longest first, which takes the most memory.
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
@@ -72,8 +71,8 @@ def sentence_vectors(
     return vectors
 
 
-def find_encoder(encoder: str | Path, say: Say | None = None) -> None:
-    """Sees to it that `sentence_vectors` can begin: what it needs is installed, fetched, and fit to be loaded.
+def find_encoder(encoder: str | Path, say: Say | None = None) -> Path:
+    """Where it is, its directory or one in a .zip file; what `sentence_vectors` needs is installed and fetched then.
 
     Raises:
         DataError: as `sentence_vectors`, but for what only loading shows.
@@ -84,13 +83,13 @@ def find_encoder(encoder: str | Path, say: Say | None = None) -> None:
             "pip install 'textclf_fast[distil]'"
         )
     if is_named(encoder, ENCODERS):
-        fetch(str(encoder), say)
-        return
+        return fetch(str(encoder), say)
     if not str(encoder) or not Path(encoder).is_dir():
         raise DataError(
             f"there is no directory {str(encoder)!r}, and no sentence encoder of that name, as {', '.join(ENCODERS)} is"
         )
     _check(Path(encoder))
+    return Path(encoder)
 
 
 def _check(directory: Path) -> None:
@@ -108,13 +107,13 @@ def _check(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _directory(encoder: str | Path) -> Iterator[Path]:
-    """Where its files are, as long as this is entered; after `find_encoder`."""
-    if not is_named(encoder, ENCODERS):
-        yield Path(encoder)
+def _directory(found: Path) -> Iterator[Path]:
+    """Where the files are of what `find_encoder` found, as long as this is entered."""
+    if found.is_dir():
+        yield found
         return
     with tempfile.TemporaryDirectory(prefix="textclf-fast-") as folder:
-        with zipfile.ZipFile(fetch(str(encoder), lambda line: None)) as archive:  # its bytes are known
+        with zipfile.ZipFile(found) as archive:  # its bytes are known: no name in it leads elsewhere
             archive.extractall(folder)
         yield Path(folder)
 

@@ -56,11 +56,11 @@ class CheckpointFile:
             self._on_resume(epoch, step)
 
 
-def capture_weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights and moments, by names that say which is which; the optimizer is Adam, or none of its state is there."""
+def capture_weights(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+    """Weights and an optimizer's moments, by names that say which is which; it is Adam, or has no state."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     tensors = {f"model.{name}": tensor for name, tensor in _own_tensors(model).items()}
-    for parameter, moments in optimizer.state.items():
+    for parameter, moments in optimizer.state.items() if optimizer is not None else ():
         tensors.update({f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()})
     return tensors
 
