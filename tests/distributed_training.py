@@ -119,7 +119,9 @@ def _without_labels(folder: Path, ranks: Ranks, encoder: list[str]) -> None:
     few = folder / f"few{ranks.rank}.csv"
     few.write_text("".join(TOY.read_text().splitlines(keepends=True)[:60]))
     command = ["train", str(few), *SMALL, "--unlabelled", str(TOY), "--teachers", "1"]
-    command += [option for each in encoder for option in ("--distil", each, "--distil-epochs", "2")]
+    for each in encoder:
+        command += ["--distil", each, "--distil-epochs", "2", "--teacher", each, "--teacher-epochs", "1"]
+        command += ["--variants", "1"]
     assert main([*command, "--out", str(folder / "at once")]) == 0
     line = training_run._line
 

@@ -54,6 +54,36 @@ def test_bad_weights(weights: list[float], error: type[Exception], message: str)
 
 
 @pytest.mark.parametrize(
+    ("probabilities", "error", "message"),
+    [
+        (torch.ones(2, 2), TypeError, "probabilities: expected dtype float64, got torch.float32"),
+        (
+            torch.ones(2).double(),
+            ValueError,
+            r"expected shape \(2, C\), a row for each text, got \(2,\)",
+        ),
+        (torch.ones(1, 1).double(), ValueError, r"expected shape \(2, C\), a row for each text, got \(1, 1\)"),
+        (torch.tensor([[0.5, 0.5], [0.5, 0.4]]).double(), ValueError, r"from 0 that add up to 1, got .* in row 1"),
+        (torch.tensor([[1.5, -0.5], [0.5, 0.5]]).double(), ValueError, r"got \[1.5, -0.5\] in row 0"),
+        (torch.tensor([[1, 0], [math.nan, 1]]).double(), ValueError, r"got \[nan, 1.0\] in row 1"),
+    ],
+)
+def test_bad_probabilities(probabilities: torch.Tensor, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        EncodedTexts(RaggedTokens.from_lists([[2], [3]]), torch.tensor([0, 1]), None, probabilities)
+
+
+def test_what_training_takes_texts_to_be_of() -> None:
+    tokens, labels = RaggedTokens.from_lists([[2], [3]]), torch.tensor([0, 1])
+    probabilities = torch.tensor([[0.75, 0.25], [0.0, 1.0]], dtype=torch.float64)
+    rows, cpu = np.array([1, 0, 1]), torch.device("cpu")
+    assert EncodedTexts(tokens, labels).targets_of(rows, cpu).tolist() == [1, 0, 1]
+    found = EncodedTexts(tokens, labels, None, probabilities)
+    assert torch.equal(found.targets_of(rows, cpu), probabilities[[1, 0, 1]])
+    assert found.batch(rows, "packed", cpu)[1].tolist() == [1, 0, 1]  # what evaluation goes by
+
+
+@pytest.mark.parametrize(
     ("rows", "labels", "error", "message"),
     [
         ([[2]], torch.tensor([0.0]), TypeError, "labels: expected dtype int64"),

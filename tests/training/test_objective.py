@@ -63,6 +63,47 @@ def test_a_weight_is_a_text_that_often(options: dict[str, Any]) -> None:
             torch.testing.assert_close(sum(shares), want)
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+def test_probabilities_are_labels_in_shares(options: dict[str, Any]) -> None:
+    """A text of two classes is two texts of one each, weighted by the probabilities, however batches are shared out."""
+    logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    objective = Objective(TrainingOptions(**options), LABELS)
+    torch.testing.assert_close(objective(logits, functional.one_hot(LABELS, 4).double()), objective(logits, LABELS))
+    other, share = LABELS.flip(0), torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
+    probabilities = share[:, None] * functional.one_hot(LABELS, 4) + (1 - share)[:, None] * functional.one_hot(other, 4)
+    for own in (None, TWICE.double()):
+        weights = torch.ones(6, dtype=torch.float64) if own is None else own
+        both = torch.cat([weights * share, weights * (1 - share)])
+        want = objective(torch.cat([logits, logits]), torch.cat([LABELS, other]), both)
+        loss = objective(logits, probabilities, own)
+        torch.testing.assert_close(loss, want)
+        gradients = [torch.autograd.grad(each, logits)[0] for each in (loss, want)]
+        torch.testing.assert_close(*gradients)
+        for parts in ([slice(0, 4), slice(4, 6)], [slice(0, 6, 2), slice(1, 6, 2)]):
+            shares = [
+                objective.of_part(logits[p], probabilities[p], probabilities, None if own is None else own[p], own)
+                for p in parts
+            ]
+            torch.testing.assert_close(sum(shares), want)
+
+
+def test_probabilities_in_training(toy: Any) -> None:
+    """Those of which one is 1 are labels, to the bit of the loss's rounding; others are learnt, whatever the labels."""
+    labels = toy.data.labels
+    certain = functional.one_hot(labels, 2).double()
+    found = []
+    for probabilities in (None, certain, 1 - certain):
+        data = EncodedTexts(toy.data.tokens, labels, None, probabilities)
+        for bfloat16 in (False, True):
+            model = toy.model()
+            history = fit(model, data, toy.data, TrainingOptions(epochs=3, learning_rate=0.05, bfloat16=bfloat16))
+            found.append([(r.loss, r.held_out.loss) for r in history.epochs])
+            turned = probabilities is not None and not torch.equal(probabilities, certain)
+            assert (history.epochs[-1].held_out.accuracy < 0.5) == turned
+    assert np.array(found[2]) == pytest.approx(np.array(found[0]), rel=1e-4)
+    assert np.array(found[3]) == pytest.approx(np.array(found[1]), rel=5e-2)
+
+
 def test_weights_of_texts_in_training_and_evaluation(toy: Any) -> None:
     """In batches that hold all texts: those with weights, and those with the texts that often, take the same steps."""
     times = 1 + torch.arange(200) % 3

@@ -79,29 +79,48 @@ def test_nobody_to_ask_and_nothing_to_ask_about() -> None:
 
 def test_guesses_join_the_labels() -> None:
     labelled = EncodedTexts(_tokens([1, 2], [3]), torch.tensor([1, 0]))
-    guesses = Guesses(_tokens([4], [5, 6, 7]), torch.tensor([0, 1]), torch.tensor([0.75, 0.5], dtype=torch.float64))
+    guesses = Guesses(_tokens([4], [5, 6, 7]), torch.tensor([[0.75, 0.25], [0.5, 0.5]], dtype=torch.float64))
     both = with_guesses(labelled, guesses)
     assert [row.tolist() for row in both.tokens] == [[1, 2], [3], [4], [5, 6, 7]]
-    assert both.labels.tolist() == [1, 0, 0, 1]
+    assert both.labels.tolist() == [1, 0, 0, 0]
     assert both.weights is not None
     assert both.weights.tolist() == [1, 1, 0.75, 0.5]
+    assert both.probabilities is None
     weighted = EncodedTexts(labelled.tokens, labelled.labels, torch.tensor([3.0, 2.0], dtype=torch.float64))
     weights = with_guesses(weighted, guesses).weights
     assert weights is not None
     assert weights.tolist() == [3, 2, 0.75, 0.5]
 
 
+def test_soft_guesses_join_the_labels() -> None:
+    labelled = EncodedTexts(_tokens([1, 2], [3]), torch.tensor([1, 0]))
+    guesses = Guesses(_tokens([4], [5]), torch.tensor([[0.75, 0.25], [0.25, 0.75]], dtype=torch.float64))
+    both = with_guesses(labelled, guesses, soft=True)
+    assert both.labels.tolist() == [1, 0, 0, 1]
+    assert both.probabilities is not None
+    assert both.probabilities.tolist() == [[0, 1], [1, 0], [0.75, 0.25], [0.25, 0.75]]
+    assert both.weights is None
+    again = with_guesses(both, Guesses(_tokens([6]), torch.tensor([[0.0, 1.0]], dtype=torch.float64)), soft=True)
+    assert again.probabilities is not None
+    assert torch.equal(again.probabilities[:4], both.probabilities)
+    weighted = EncodedTexts(labelled.tokens, labelled.labels, torch.tensor([3.0, 2.0], dtype=torch.float64))
+    weights = with_guesses(weighted, guesses, soft=True).weights
+    assert weights is not None
+    assert weights.tolist() == [3, 2, 1, 1]
+
+
 def test_guesses_are_kept(tmp_path: Path) -> None:
     guesses = guess([Teacher([[0.0, 1.0], [2.0, 0.0]])], _tokens([0, 1], [1]))
-    write_guesses(tmp_path / "guesses", guesses)
-    found = read_guesses(tmp_path / "guesses", guesses.tokens)
-    assert torch.equal(found.labels, guesses.labels)
-    assert torch.equal(found.confidence, guesses.confidence)
-    with pytest.raises(DataError, match="guesses: is of 2 texts without labels, expected 1"):
-        read_guesses(tmp_path / "guesses", _tokens([0]))
-    (tmp_path / "guesses").write_bytes(b"nothing of that")
-    with pytest.raises(DataError, match="guesses: expected guesses as `train` writes them"):
-        read_guesses(tmp_path / "guesses", guesses.tokens)
+    path, who = tmp_path / "guesses", {"teachers": 1}
+    write_guesses(path, guesses, who)
+    assert torch.equal(read_guesses(path, guesses.tokens, who).probabilities, guesses.probabilities)
+    with pytest.raises(DataError, match="guesses: is of a training on other texts"):
+        read_guesses(path, _tokens([0, 1], [2]), who)
+    with pytest.raises(DataError, match=r"is of a training with teachers \{'teachers': 1\}, not \{'teachers': 2"):
+        read_guesses(path, guesses.tokens, {"teachers": 2})
+    path.write_bytes(b"nothing of that")
+    with pytest.raises(DataError, match="guesses: cannot be read"):
+        read_guesses(path, guesses.tokens, who)
 
 
 class Bag(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from textclf_fast.cli.arguments import blame
 
@@ -83,6 +83,27 @@ def missing_classes(file: str, train_part: LabelledTexts, classes: Sequence[str]
     if len(train_part.classes) < 2:
         raise DataError(f"{file}: the texts to train on are all labelled {train_part.classes[0]!r}: too few texts")
     return [name for name in classes if name not in train_part.classes]
+
+
+def read_class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:
+    """What --class-weights says: "balanced", or LABEL=NUMBER,..., with 1 for the labels that it leaves out."""
+    if given is None or given == "balanced":
+        return given  # type: ignore[return-value]  # mypy does not narrow a str to what it equals
+    from textclf_fast.training import TrainingOptions
+
+    weights = dict.fromkeys(labels, 1.0)
+    with blame("--class-weights"):
+        for entry in given.split(","):
+            name, equals, number = entry.rpartition("=")
+            if not equals:
+                raise ValueError(f"expected 'balanced' or LABEL=NUMBER,..., got {entry!r}")
+            if name not in weights:
+                raise ValueError(f"label {name!r} is none of {labels}")
+            try:
+                weights[name] = float(number)
+            except ValueError:
+                raise ValueError(f"expected a number behind {name}=, got {number!r}") from None
+        return TrainingOptions(class_weights=tuple(weights.values())).class_weights
 
 
 def about_vectors(found: InitialVectors, say: Callable[[str], None]) -> dict[str, str]:

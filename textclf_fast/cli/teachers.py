@@ -1,48 +1,145 @@
-"""The teachers of `train --unlabelled`: classifiers that guess the labels of texts without one."""
+"""The teachers of `train`: who guesses the labels of texts without one."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from textclf_fast.cli.beginnings import Beginning
 from textclf_fast.cli.inputs import Inputs
 from textclf_fast.models import Classifier
-from textclf_fast.text import RaggedTokens
-from textclf_fast.training import TrainingOptions
+from textclf_fast.text import ENCODERS, RaggedTokens, is_named
+from textclf_fast.training import EncodedTexts, TrainingOptions
 from textclf_fast.training.distributed import Ranks
+from textclf_fast.training.encoder_teacher import EncoderTeacher, FineTuningOptions
+from textclf_fast.training.metrics import accuracy, confusion_matrix
 from textclf_fast.training.progress import TrainingProgress
-from textclf_fast.training.self_training import Guesses
+from textclf_fast.training.self_training import Guesses, guess
 from textclf_fast.training.transfer import fit_by_layers
 
-
-def trained_teachers(
-    begin: Beginning,
-    inputs: Inputs,
-    options: TrainingOptions,
-    count: int,
-    ranks: Ranks,
-    console: Console,
-    say: Callable[[str], None],
-) -> Iterator[Classifier]:
-    """Each is trained when it is asked for, with a seed of its own, and said how good it is."""
-    train, held_out = inputs.parts
-    for number in range(1, count + 1):
-        own = dataclasses.replace(options, seed=options.seed + number)
-        model, layers = begin(inputs, own.seed)
-        with TrainingProgress(own.epochs, -(-len(train) // own.batch_size), console) as progress:
-            history = fit_by_layers(model, train, held_out, own, layers, progress.on_step, ranks=ranks)
-        say(f"teacher {number}/{count}: held-out accuracy {history.kept(own.keep).held_out.accuracy:.1%}")
-        yield model
+Say = Callable[[str], None]
 
 
-def shared_guesses(found: Guesses | None, tokens: RaggedTokens, ranks: Ranks) -> Guesses | None:
+class Teachers(Protocol):
+    """Who has learnt from the texts with labels, and is asked about others.
+
+    Attributes:
+        soft: as in `with_guesses`, how one learns from them.
+        about: who they are, for the model's card and for a training that goes on.
+    """
+
+    soft: bool
+    about: dict[str, Any]
+
+    def guess(
+        self, inputs: Inputs, texts: Sequence[str], tokens: RaggedTokens, ranks: Ranks, console: Console, say: Say
+    ) -> Guesses:
+        """What they say of these texts, which are given as tokens, too: trained first; by all processes."""
+
+
+class OwnKind:
+    """Models like the one that learns from them, each with a seed of its own.
+
+    Args:
+        begin: what each begins with.
+        options: of their training.
+        count: how many there are.
+    """
+
+    soft = False
+
+    def __init__(self, begin: Beginning, options: TrainingOptions, count: int) -> None:
+        self._begin = begin
+        self._options = options
+        self._count = count
+        self.about: dict[str, Any] = {"teachers, whose guesses are their labels": count}
+
+    def guess(
+        self, inputs: Inputs, texts: Sequence[str], tokens: RaggedTokens, ranks: Ranks, console: Console, say: Say
+    ) -> Guesses:
+        """See `Teachers`."""
+        return guess(self._trained(inputs, ranks, console, say), tokens)
+
+    def _trained(self, inputs: Inputs, ranks: Ranks, console: Console, say: Say) -> Iterator[Classifier]:
+        """Each is trained when it is asked for, and said how good it is."""
+        train, held_out = inputs.parts
+        for number in range(1, self._count + 1):
+            own = dataclasses.replace(self._options, seed=self._options.seed + number)
+            model, layers = self._begin(inputs, own.seed)
+            with TrainingProgress(own.epochs, -(-len(train) // own.batch_size), console) as progress:
+                history = fit_by_layers(model, train, held_out, own, layers, progress.on_step, ranks=ranks)
+            say(f"teacher {number}/{self._count}: held-out accuracy {history.kept(own.keep).held_out.accuracy:.1%}")
+            yield model
+
+
+class Encoders:
+    """A sentence encoder, trained on with the labels; or several, each with a seed of its own.
+
+    Args:
+        encoder: a name or a directory, as `sentence_vectors` takes it.
+        texts: of each part of the inputs, the one to train on first.
+        options: of their training.
+        count: how many there are.
+    """
+
+    soft = True
+
+    def __init__(self, encoder: str, texts: Sequence[Sequence[str]], options: FineTuningOptions, count: int) -> None:
+        self._encoder = encoder
+        self._texts = texts
+        self._options = options
+        self._count = count
+        cited = f" ({ENCODERS[encoder].citation})" if is_named(encoder, ENCODERS) else ""
+        self.about: dict[str, Any] = {
+            "teacher, whose probabilities are their labels": encoder + cited,
+            "how often it saw the texts to train on": options.epochs_of(len(texts[0])),
+            "teachers": count,
+        }
+
+    def guess(
+        self, inputs: Inputs, texts: Sequence[str], tokens: RaggedTokens, ranks: Ranks, console: Console, say: Say
+    ) -> Guesses:
+        """See `Teachers`. Each process trains all of them, to the same weights, and asks them about its part."""
+        train, held_out = inputs.parts
+        mine = ranks.part(np.arange(len(texts))).tolist() or [0]
+        total = torch.zeros(len(mine), len(inputs.labels), dtype=torch.float64)
+        for number in range(1, self._count + 1):
+            own = dataclasses.replace(self._options, seed=self._options.seed + number)
+            teacher = EncoderTeacher(self._encoder, len(inputs.labels), own, _quiet)
+            steps = -(-len(train) // own.batch_size)
+            with TrainingProgress(own.epochs_of(len(train)), steps, console, "characters") as progress:
+                teacher.fit(self._texts[0], train.labels, progress.on_step)
+            right = _accuracy(teacher.probabilities(self._texts[1]), held_out)
+            say(f"teacher {number}/{self._count}, {self._encoder}: held-out accuracy {right:.1%}")
+            total += self._ask(teacher, [texts[row] for row in mine], console)
+        most = -(-len(texts) // ranks.size)
+        parts = ranks.gather(torch.from_numpy(np.pad((total / self._count).numpy(), ((0, most - len(mine)), (0, 0)))))
+        # Rank by rank, as they were dealt out.
+        return Guesses(tokens, parts.transpose(0, 1).flatten(0, 1)[: len(texts)])
+
+    def _ask(self, teacher: EncoderTeacher, texts: list[str], console: Console) -> torch.Tensor:
+        columns = (TextColumn("asking the teacher"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=len(texts))
+            return teacher.probabilities(texts, lambda done: bar.update(task, completed=done))
+
+
+def _accuracy(probabilities: torch.Tensor, held_out: EncodedTexts) -> float:
+    return accuracy(confusion_matrix(held_out.labels, probabilities.argmax(1), probabilities.size(1)))
+
+
+def shared_guesses(found: Guesses | None, tokens: RaggedTokens, num_classes: int, ranks: Ranks) -> Guesses | None:
     """What the first process has found of these texts, for all of them; the others have found nothing."""
-    numbers = torch.zeros(3, len(tokens), dtype=torch.float64)
-    if found is not None:
-        numbers = torch.stack([torch.ones(len(tokens)).double(), found.labels.double(), found.confidence])
-    there, labels, confidence = ranks.sum(numbers)
-    return Guesses(tokens, labels.long(), confidence) if there.any() else None
+    numbers = torch.zeros(len(tokens), num_classes, dtype=torch.float64)
+    probabilities = ranks.sum(numbers if found is None else found.probabilities)
+    return Guesses(tokens, probabilities) if probabilities.any() else None
+
+
+def _quiet(line: str) -> None:
+    """What there is to say of fetching has been said."""

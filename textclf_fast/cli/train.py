@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from textclf_fast.cli import arguments
-from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, blame, check_untouched, positive
+from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, check_untouched, positive
 from textclf_fast.cli.presets import use_preset
 
 if TYPE_CHECKING:
     from textclf_fast.cli.beginnings import Beginning
+    from textclf_fast.cli.teachers import Teachers
 
 CHECKPOINTS = "Checkpoints"
 
@@ -137,10 +138,41 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    teachers: Annotated[
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENCODER",
+            help="Who labels --unlabelled texts and --variants: a sentence encoder, as of --distil, that is trained on "
+            "with the labelled texts. It knows more than the model to be trained, and takes some minutes.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    teacher_epochs: Annotated[
         int,
-        typer.Option(min=1, help="With --unlabelled: how many guess, by their mean.", rich_help_panel=TRAINING),
+        typer.Option(
+            min=1,
+            help="With --teacher: how often it sees the labelled texts; few of them more often, in 100 steps.",
+            rich_help_panel=TRAINING,
+        ),
     ] = 3,
+    variants: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --teacher: learn what it says of so many variants of each text, too, with words left out or "
+            "replaced; try 10.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0,
+    teachers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --unlabelled or --teacher: how many teachers guess, by their mean; 3, or 1 with --teacher.",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     embedding_dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
@@ -251,17 +283,24 @@ def train(
 
         textclf-fast train few.csv --out model --preset transfer --from lm --distil minilm --unlabelled many.txt
 
+        textclf-fast train few.csv --out model --preset transfer --from lm --teacher minilm --unlabelled many.txt
+
+        textclf-fast train trec --out model --preset transfer --from lm --teacher minilm --variants 10
+
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
     from textclf_fast.cli.beginnings import FromScratch, Learnt
-    from textclf_fast.cli.inputs import read_data, unlabelled_texts
+    from textclf_fast.cli.inputs import read_class_weights, read_data, unlabelled_texts
+    from textclf_fast.cli.teachers import Encoders, OwnKind
     from textclf_fast.cli.training_run import TrainingRun
     from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
     from textclf_fast.text.sentence_vectors import find_encoder
+    from textclf_fast.text.variants import make_variants
     from textclf_fast.training import Schedule, TrainingOptions
     from textclf_fast.training.distillation import DistillationOptions
     from textclf_fast.training.distributed import joined_ranks
+    from textclf_fast.training.encoder_teacher import FineTuningOptions
     from textclf_fast.training.transfer import LayerwiseTraining
 
     options = TrainingOptions(
@@ -320,6 +359,10 @@ def train(
             vocab_size=vocab_size,
             vectors=vectors,
         )
+    if teacher is None:
+        check_untouched(train, "is for --teacher", variants=variants, teacher_epochs=teacher_epochs)
+    elif not (unlabelled or variants):
+        raise typer.BadParameter("expected --unlabelled or --variants with it", param_hint="'--teacher'")
     with joined_ranks() as ranks:
         run = TrainingRun(file, out, ranks, as_json)
         run.check(overwrite, resume)
@@ -327,12 +370,12 @@ def train(
         if resume and run.is_over:
             run.say_it_is_over()
             return
-        options = dataclasses.replace(options, class_weights=_class_weights(class_weights, data.classes))
+        options = dataclasses.replace(options, class_weights=read_class_weights(class_weights, data.classes))
         parts = split(data, held_out)
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
         more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts))
-        if distil is not None:
-            run.on_first_then_others(partial(find_encoder, distil))  # before the work, not after it
+        for encoder in {each for each in (distil, teacher) if each is not None}:
+            run.on_first_then_others(partial(find_encoder, encoder))  # before the work, not after it
         begin: Beginning
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
@@ -349,29 +392,14 @@ def train(
         if distil is not None:
             how = DistillationOptions(distil_epochs, seed=seed)
             begin = run.distil(begin, inputs, [*parts[0].texts, *more], distil, how, resume)
-        if more:
-            inputs = run.learn_from_guesses(begin, inputs, unlabelled or [], more, options, teachers, resume)
+        asked = [*more, *make_variants([*parts[0].texts, *more], variants, seed)]
+        if asked:
+            if teacher is None:
+                staff: Teachers = OwnKind(begin, options, teachers or 3)
+            else:
+                texts = [part.texts for part in parts]
+                staff = Encoders(teacher, texts, FineTuningOptions(teacher_epochs, seed=seed), teachers or 1)
+            inputs = run.learn_from_guesses(inputs, staff, asked, unlabelled or [], variants, resume)
         model, thawing = begin(inputs, seed)
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
         run.save(model, inputs, options, history, source, overwrite or resume)
-
-
-def _class_weights(given: str | None, labels: list[str]) -> Literal["balanced"] | tuple[float, ...] | None:
-    """What the option says: "balanced", or LABEL=NUMBER,..., with 1 for the labels that it leaves out."""
-    if given is None or given == "balanced":
-        return given  # type: ignore[return-value]  # mypy does not narrow a str to what it equals
-    from textclf_fast.training import TrainingOptions
-
-    weights = dict.fromkeys(labels, 1.0)
-    with blame("--class-weights"):
-        for entry in given.split(","):
-            name, equals, number = entry.rpartition("=")
-            if not equals:
-                raise ValueError(f"expected 'balanced' or LABEL=NUMBER,..., got {entry!r}")
-            if name not in weights:
-                raise ValueError(f"label {name!r} is none of {labels}")
-            try:
-                weights[name] = float(number)
-            except ValueError:
-                raise ValueError(f"expected a number behind {name}=, got {number!r}") from None
-        return TrainingOptions(class_weights=tuple(weights.values())).class_weights

@@ -19,7 +19,7 @@ from textclf_fast.cli.beginnings import Beginning, Learnt
 from textclf_fast.cli.distilling import Distillation, about_encoder
 from textclf_fast.cli.inputs import Inputs, about_vectors, missing_classes
 from textclf_fast.cli.machine import describe_machine
-from textclf_fast.cli.teachers import shared_guesses, trained_teachers
+from textclf_fast.cli.teachers import Teachers, shared_guesses
 from textclf_fast.cli.unfinished import UnfinishedTraining
 from textclf_fast.judging import judge
 from textclf_fast.judging.card import first_card_files
@@ -40,7 +40,7 @@ from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.language_model_files import load_language_model
 from textclf_fast.training.log import TrainingLog, epoch_record
 from textclf_fast.training.progress import TrainingProgress
-from textclf_fast.training.self_training import Guesses, guess, read_guesses, with_guesses, write_guesses
+from textclf_fast.training.self_training import Guesses, read_guesses, with_guesses, write_guesses
 from textclf_fast.training.transfer import TRANSFERRED, LayerwiseTraining, fit_by_layers, transfer
 
 Result = TypeVar("Result")
@@ -210,44 +210,44 @@ class TrainingRun:
 
     def learn_from_guesses(
         self,
-        begin: Beginning,
         inputs: Inputs,
+        teachers: Teachers,
+        texts: Sequence[str],
         sources: Sequence[str],
-        unlabelled: Sequence[str],
-        options: TrainingOptions,
-        teachers: int,
+        variants: int,
         resume: bool,
     ) -> Inputs:
         """Texts without labels join those to train on, by the guesses of teachers, which are trained first.
 
         The guesses are beside the checkpoint from then on: a training that is resumed takes them from there.
+
+        `sources` and `variants` are what the model's card says of where the texts come from.
         """
-        tokens = encode_texts(unlabelled, inputs.tokenizer, inputs.vocabulary)
+        tokens = encode_texts(texts, inputs.tokenizer, inputs.vocabulary)
         path = self._unfinished.guesses
 
         def read() -> Guesses | None:
-            return read_guesses(path, tokens) if resume and self._ranks.rank == 0 and path.exists() else None
+            there = resume and self._ranks.rank == 0 and path.exists()
+            return read_guesses(path, tokens, teachers.about) if there else None
 
-        guesses = shared_guesses(self.on_first_then_others(read), tokens, self._ranks)
+        guesses = shared_guesses(self.on_first_then_others(read), tokens, len(inputs.labels), self._ranks)
         if guesses is None:
-            staff = trained_teachers(begin, inputs, options, teachers, self._ranks, self._console, self.say)
             with self._advice_on_interruption():
-                guesses = guess(staff, tokens)
+                guesses = teachers.guess(inputs, texts, tokens, self._ranks, self._console, self.say)
             if self._ranks.rank == 0:
                 self._unfinished.begin(resume)
-                write_guesses(path, guesses)
+                write_guesses(path, guesses, teachers.about)
         counts = torch.bincount(guesses.labels, minlength=len(inputs.labels)).tolist()
         found = ", ".join(f"{count:,} {label}" for label, count in zip(inputs.labels, counts, strict=True) if count)
         mean = guesses.confidence.mean().item()
         self.say(f"{len(guesses):,} texts without labels, by the teachers: {found}; they are {mean:.0%} sure")
-        self._start |= {
-            "texts without labels": ", ".join(sources),
-            "their number": len(guesses),
-            "teachers, whose guesses are their labels": teachers,
-            "how sure these were": round(mean, 3),
-        }
+        if sources:
+            self._start["texts without labels"] = ", ".join(sources)
+        if variants:
+            self._start["variants of each text"] = variants
+        self._start |= {"their number": len(guesses), **teachers.about, "how sure these were": round(mean, 3)}
         train, held_out = inputs.parts
-        return dataclasses.replace(inputs, parts=[with_guesses(train, guesses), held_out])
+        return dataclasses.replace(inputs, parts=[with_guesses(train, guesses, teachers.soft), held_out])
 
     def _check_classes(self, parts: Sequence[LabelledTexts], labels: list[str]) -> None:
         if missing := missing_classes(self._file, parts[0], labels):

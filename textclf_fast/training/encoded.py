@@ -25,15 +25,19 @@ class EncodedTexts:
         labels: (n,) int64.
         weights: (n,) float64, how much each text counts, in training as in evaluation; None: all alike. What counts is
             one text's share of the sum.
+        probabilities: (n, C) float64, of each text's classes, for training to take instead of `labels`, which
+            evaluation and balanced class weights go by; None: a label is certain.
 
     Raises:
-        TypeError: labels that are not int64, or weights that are not float64.
-        ValueError: not one label or weight a row, a row without a token, or a weight that is not above 0.
+        TypeError: labels that are not int64, or weights or probabilities that are not float64.
+        ValueError: not one label, weight or row of probabilities a row, a row without a token, a weight that is not
+            above 0, or probabilities that are below 0 or do not add up to 1.
     """
 
     tokens: RaggedTokens
     labels: Tensor
     weights: Tensor | None = None
+    probabilities: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != torch.int64:
@@ -44,6 +48,8 @@ class EncodedTexts:
             )
         if self.weights is not None:
             self._check_weights(self.weights)
+        if self.probabilities is not None:
+            self._check_probabilities(self.probabilities)
         empty = np.flatnonzero(self.tokens.lengths == 0)
         if len(empty):
             raise ValueError(f"tokens: row {empty[0]} is empty, expected at least one token")
@@ -60,6 +66,20 @@ class EncodedTexts:
         if len(bad):
             row = int(bad[0])
             raise ValueError(f"weights: expected finite numbers above 0, got {float(weights[row])} in row {row}")
+
+    def _check_probabilities(self, probabilities: Tensor) -> None:
+        if probabilities.dtype != torch.float64:
+            raise TypeError(f"probabilities: expected dtype float64, got {probabilities.dtype}")
+        if probabilities.dim() != 2 or len(probabilities) != len(self.tokens):
+            raise ValueError(
+                f"probabilities: expected shape ({len(self.tokens)}, C), a row for each text, got "
+                f"{tuple(probabilities.shape)}"
+            )
+        bad = (~((probabilities >= 0).all(1) & ((probabilities.sum(1) - 1).abs() < 1e-6))).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            numbers = probabilities[row].tolist()
+            raise ValueError(f"probabilities: expected numbers from 0 that add up to 1, got {numbers} in row {row}")
 
     @classmethod
     def from_texts(
@@ -105,3 +125,8 @@ class EncodedTexts:
     def weights_of(self, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
         """The weights (B,) of these rows; None where all texts count alike."""
         return None if self.weights is None else self.weights[torch.from_numpy(rows)].to(device)
+
+    def targets_of(self, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+        """What training takes these rows to be of: classes (B,) int64, or probabilities (B, C) float64."""
+        targets = self.labels if self.probabilities is None else self.probabilities
+        return targets[torch.from_numpy(rows)].to(device)

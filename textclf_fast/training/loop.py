@@ -210,9 +210,11 @@ class _Run:
     def _backward(self, rows: np.ndarray, lowered: contextlib.AbstractContextManager[object]) -> torch.Tensor:
         """Adds these rows' gradients to the parameters'; the loss, or of several processes this one's share of it."""
         if self._ranks.size == 1:
-            inputs, labels = self._train.batch(rows, self._options.layout, self._device)
+            train, device = self._train, self._device
+            inputs, _ = train.batch(rows, self._options.layout, device)
+            targets, weights = train.targets_of(rows, device), train.weights_of(rows, device)
             with lowered:
-                loss = self._objective(self._forward(*inputs), labels, self._train.weights_of(rows, self._device))
+                loss = self._objective(self._forward(*inputs), targets, weights)
             loss.backward()
         else:
             loss = self._loss_of_part(rows, lowered)
@@ -224,12 +226,12 @@ class _Run:
         share = 1 if len(mine) else 0  # without a row, a process computes on another's, and counts it as nothing
         some = mine if share else rows[:1]
         train, device = self._train, self._device
-        inputs, labels = train.batch(some, self._options.layout, device)
+        inputs, _ = train.batch(some, self._options.layout, device)
         with lowered:
             logits = self._forward(*inputs)
-            whole = train.labels[torch.from_numpy(rows)].to(device)
+            targets = train.targets_of(some, device), train.targets_of(rows, device)
             weights = train.weights_of(some, device), train.weights_of(rows, device)
-            return share * self._objective.of_part(logits, labels, whole, *weights)
+            return share * self._objective.of_part(logits, *targets, *weights)
 
     def _set_rates(self, epoch: int) -> None:
         per_epoch = len(self._batches)

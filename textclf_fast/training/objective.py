@@ -15,7 +15,8 @@ class Objective:
     """Cross-entropy with class weights, weights of texts, and label smoothing.
 
     The mean is one of weights: the losses times their weights, divided by the sum of these, where the weight of a text
-    is its class's times its own.
+    is its class's times its own. Of a text of which the probabilities of its classes are known, and no label, the
+    weight of its class is their mean.
 
     Args:
         options: what of it there is.
@@ -33,34 +34,44 @@ class Objective:
         self._weights = weights
         self._weight: Tensor | None = None
 
-    def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The mean loss of a batch: logits (B, C), labels (B,) int64, the texts' weights (B,) float64 -> ()."""
-        if weights is not None:
-            return self.of_part(logits, labels, labels, weights, weights)
-        return functional.cross_entropy(logits, labels, self._weight_for(logits), label_smoothing=self._smoothing)
+    def __call__(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The mean loss of a batch.
+
+        Args:
+            logits: (B, C).
+            targets: the classes (B,) int64, or their probabilities (B, C), float64.
+            weights: (B,) float64, the texts' own; None: all alike.
+        """
+        if weights is None and targets.dim() == 1:
+            return functional.cross_entropy(logits, targets, self._weight_for(logits), label_smoothing=self._smoothing)
+        return self.of_part(logits, targets, targets, weights, weights)
 
     def of_part(
         self,
         logits: Tensor,
-        labels: Tensor,
-        batch_labels: Tensor,
+        targets: Tensor,
+        batch_targets: Tensor,
         weights: Tensor | None = None,
         batch_weights: Tensor | None = None,
     ) -> Tensor:
         """A part's share of the mean loss of a batch, whose other parts are elsewhere; all shares add up to it.
 
         Args:
-            logits, labels, weights: (P, C), (P,) and (P,), of the part.
-            batch_labels, batch_weights: (B,), of the whole batch.
+            logits, targets, weights: (P, C), (P,) or (P, C), and (P,), of the part.
+            batch_targets, batch_weights: (B,) or (B, C), and (B,), of the whole batch.
         """
         weight = self._weight_for(logits)
+        if targets.dim() == 2:  # of the logits' type, but never of less than float32, as under autocast
+            targets = targets.to(torch.promote_types(logits.dtype, torch.float32))
         if weights is not None and batch_weights is not None:
-            losses = functional.cross_entropy(logits, labels, weight, reduction="none", label_smoothing=self._smoothing)
-            whole = batch_weights if weight is None else batch_weights * weight[batch_labels]
+            losses = functional.cross_entropy(
+                logits, targets, weight, reduction="none", label_smoothing=self._smoothing
+            )
+            whole = batch_weights if weight is None else batch_weights * _of_classes(weight, batch_targets)
             # Divided in float64, in which no weight is too small or too large beside another.
             return (losses * (weights / whole.sum()).to(losses.dtype)).sum()
-        total = functional.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=self._smoothing)
-        return total / (len(batch_labels) if weight is None else weight[batch_labels].sum())
+        total = functional.cross_entropy(logits, targets, weight, reduction="sum", label_smoothing=self._smoothing)
+        return total / (len(batch_targets) if weight is None else _of_classes(weight, batch_targets).sum())
 
     def _weight_for(self, logits: Tensor) -> Tensor | None:
         if self._class_weights is None or self._weight is not None:
@@ -75,6 +86,11 @@ class Objective:
         # (Autocast computes the cross-entropy in float32 whatever the logits are.)
         self._weight = weight.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
         return self._weight
+
+
+def _of_classes(weight: Tensor, targets: Tensor) -> Tensor:
+    """The weights (B,) of texts by their classes, or by the mean of these."""
+    return weight[targets] if targets.dim() == 1 else targets.to(weight.dtype) @ weight
 
 
 def balanced_weights(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:

@@ -20,11 +20,13 @@ class TrainingProgress:
     Args:
         epochs, steps_per_epoch: how much there is to do.
         console: where to show it.
+        unit: what a step counts as its tokens.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, console: Console) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, console: Console, unit: str = "tokens") -> None:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
+        self._unit = unit
         self._loss = 0.0
         self._seconds_per_token = 0.0
         self._weight = 0.0  # the sum of the weights in the two averages, near 1 after some steps
@@ -60,5 +62,5 @@ class TrainingProgress:
             self._task,
             completed=step.epoch * self._steps_per_epoch + step.step + 1,  # a training may go on in the middle
             description=f"epoch {step.epoch + 1}/{self._epochs}",
-            numbers=f"loss {loss:.4f}, {speed:,.0f} tokens/s",
+            numbers=f"loss {loss:.4f}, {speed:,.0f} {self._unit}/s",
         )

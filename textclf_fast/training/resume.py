@@ -123,13 +123,14 @@ class Checkpoints(CheckpointFile):
 
 
 def fingerprint(*data: EncodedTexts) -> str:
-    """A hash of texts, labels and weights."""
+    """A hash of texts, labels, weights and probabilities."""
     digest = hashlib.sha256()
     for part in data:
         for array in (part.tokens.offsets, part.tokens.values, part.labels.numpy()):
             digest.update(array.tobytes())
-        if part.weights is not None:
-            digest.update(part.weights.numpy().tobytes())
+        for numbers in (part.weights, part.probabilities):
+            if numbers is not None:
+                digest.update(numbers.numpy().tobytes())
     return digest.hexdigest()
 
 

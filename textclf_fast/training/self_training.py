@@ -4,23 +4,26 @@ The teachers are classifiers of the same kind, each trained on the labelled text
 mean of their answers is right more often than any of them, and so is who learns from it: H. J. Scudder, Probability of
 Error of Some Adaptive Pattern-Recognition Machines, IEEE Transactions on Information Theory 11, 1965; with dropout in
 the learner alone, Q. Xie, M.-T. Luong, E. Hovy and Q. V. Le, Self-Training With Noisy Student Improves ImageNet
-Classification, CVPR 2020.
+Classification, CVPR 2020. Or the teacher is another one that knows more, `encoder_teacher`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from textclf_fast.text import DataError, RaggedTokens
-from textclf_fast.text.files import whole_file
+from textclf_fast.training.checkpoint_file import check_about, read_checkpoint, write_checkpoint
 from textclf_fast.training.encoded import EncodedTexts
 from textclf_fast.training.evaluation import compute_logits
+from textclf_fast.training.resume import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +32,24 @@ class Guesses:
 
     Attributes:
         tokens: n rows of token ids.
-        labels: (n,) int64, the most probable class of each.
-        confidence: (n,) float64, its probability.
+        probabilities: (n, C) float64, of the classes of each.
     """
 
     tokens: RaggedTokens
-    labels: Tensor
-    confidence: Tensor
+    probabilities: Tensor
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.probabilities)
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64, the most probable class of each."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> Tensor:
+        """(n,) float64, the probability of that class."""
+        return self.probabilities.amax(1)
 
 
 def guess(teachers: Iterable[nn.Module], tokens: RaggedTokens) -> Guesses:
@@ -63,49 +74,60 @@ def guess(teachers: Iterable[nn.Module], tokens: RaggedTokens) -> Guesses:
         count += 1
     if total is None:
         raise ValueError("teachers: expected at least one, got none")
-    confidence, labels = (total / count).max(1)
-    return Guesses(tokens, labels, confidence)
+    return Guesses(tokens, total / count)
 
 
-def write_guesses(path: Path, guesses: Guesses) -> None:
-    """Keeps them, as safetensors; the file is replaced as a whole.
+def write_guesses(path: Path, guesses: Guesses, teachers: Mapping[str, Any]) -> None:
+    """Keeps them; the file is replaced as a whole.
+
+    Args:
+        path: the file.
+        guesses: what is kept.
+        teachers: whose they are, as JSON has it.
 
     Raises:
         OSError: it cannot be written.
     """
-    from safetensors.torch import save
-
-    with whole_file(path) as file:
-        file.write(save({"labels": guesses.labels, "confidence": guesses.confidence}))
+    write_checkpoint(path, {"probabilities": guesses.probabilities}, {"about": _about(guesses.tokens, teachers)})
 
 
-def read_guesses(path: Path, tokens: RaggedTokens) -> Guesses:
-    """What `write_guesses` wrote of these texts.
+def read_guesses(path: Path, tokens: RaggedTokens, teachers: Mapping[str, Any]) -> Guesses:
+    """What `write_guesses` wrote of these texts, by these teachers.
 
     Raises:
-        textclf_fast.text.DataError: it is of another number of texts, or no such file.
-        OSError: it cannot be read.
+        textclf_fast.text.DataError: it is of others, or no such file.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+    tensors, entries = read_checkpoint(path)
+    check_about(path, entries.get("about"), _about(tokens, teachers))
     try:
-        found = load(path.read_bytes())
-        guesses = Guesses(tokens, found["labels"], found["confidence"])
-    except (SafetensorError, KeyError) as error:
-        raise DataError(f"{path}: expected guesses as `train` writes them: {error}") from error
-    if len(guesses) != len(tokens):
-        raise DataError(f"{path}: is of {len(guesses):,} texts without labels, expected {len(tokens):,}")
-    return guesses
+        return Guesses(tokens, tensors["probabilities"])
+    except KeyError as error:
+        raise DataError(f"{path}: expected guesses as `train` writes them, there is no {error}") from error
 
 
-def with_guesses(labelled: EncodedTexts, guesses: Guesses) -> EncodedTexts:
-    """Both, as texts to train on: a guess weighs as much as it is sure, a label 1, or what it weighed before."""
+def _about(tokens: RaggedTokens, teachers: Mapping[str, Any]) -> dict[str, Any]:
+    blank = torch.zeros(len(tokens), dtype=torch.int64)
+    return {"teachers": dict(teachers), "data": fingerprint(EncodedTexts(tokens, blank))}
+
+
+def with_guesses(labelled: EncodedTexts, guesses: Guesses, soft: bool = False) -> EncodedTexts:
+    """Both, as texts to train on; a label weighs 1, or what it weighed before.
+
+    Args:
+        labelled: texts with labels.
+        guesses: of other texts.
+        soft: how these are learnt from. False: the most probable class is the label, and weighs as much as it is
+            probable. True: the probabilities of all classes are the label, and it weighs 1, as G. Hinton, O. Vinyals
+            and J. Dean, Distilling the Knowledge in a Neural Network, 2015, with a teacher who knows better.
+    """
     own = labelled.weights if labelled.weights is not None else torch.ones(len(labelled), dtype=torch.float64)
     values = np.concatenate([labelled.tokens.values, guesses.tokens.values])
     offsets = np.concatenate([labelled.tokens.offsets, labelled.tokens.offsets[-1] + guesses.tokens.offsets[1:]])
-    return EncodedTexts(
-        RaggedTokens(values, offsets),
-        torch.cat([labelled.labels, guesses.labels]),
-        torch.cat([own, guesses.confidence]),
-    )
+    tokens, labels = RaggedTokens(values, offsets), torch.cat([labelled.labels, guesses.labels])
+    if not soft:
+        return EncodedTexts(tokens, labels, torch.cat([own, guesses.confidence]))
+    known = labelled.probabilities
+    if known is None:
+        known = one_hot(labelled.labels, guesses.probabilities.size(1)).double()
+    weights = None if labelled.weights is None else torch.cat([own, torch.ones(len(guesses), dtype=torch.float64)])
+    return EncodedTexts(tokens, labels, weights, torch.cat([known, guesses.probabilities]))
