@@ -374,8 +374,8 @@ def train(
         parts = split(data, held_out)
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
         more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts))
-        for encoder in {each for each in (distil, teacher) if each is not None}:
-            run.on_first_then_others(partial(find_encoder, encoder))  # before the work, not after it
+        for encoder in dict.fromkeys(each for each in (distil, teacher) if each is not None):  # in one order everywhere
+            run.on_first_then_others(partial(find_encoder, encoder))  # before the work
         begin: Beginning
         if language_model is None:
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
