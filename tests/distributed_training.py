@@ -18,8 +18,9 @@ from textclf_fast import TextClassifier
 from textclf_fast.cli import training_run
 from textclf_fast.cli.app import main
 from textclf_fast.text import Vocabulary, WordTokenizer, read_labelled
-from textclf_fast.training import Checkpoints, EncodedTexts, Schedule, TrainingOptions, fit
+from textclf_fast.training import Checkpoints, EncodedTexts, Schedule, TrainingOptions
 from textclf_fast.training.distributed import ALONE, Ranks, joined_ranks
+from textclf_fast.training.transfer import LayerwiseTraining, fit_by_layers
 
 TOY = Path(__file__).parent / "text" / "toy.csv"
 SMALL = ("--embedding-dim", "8", "--hidden-dim", "8", "--epochs", "2", "--checkpoint-every", "2")
@@ -41,6 +42,8 @@ OPTIONS = {
         patience=2,
         monitor="loss",
     ),
+    # One layer more in each epoch, and texts of which there are probabilities of the classes.
+    "thawing": TrainingOptions(epochs=4, batch_size=7, learning_rate=0.02, class_weights=(0.3, 2.0), keep="last"),
 }
 
 
@@ -75,6 +78,9 @@ def run(
             EncodedTexts(part.tokens, part.labels, 1 + torch.arange(len(part)).double() % 3)
             for part in (train, held_out)
         )
+    if options is OPTIONS["thawing"]:
+        share = torch.linspace(0, 1, len(train), dtype=torch.float64)
+        train = EncodedTexts(train.tokens, train.labels, None, torch.stack([share, 1 - share], 1))
     torch.manual_seed(1)
     model = TextClassifier(len(vocabulary), 5, 6, 2, sparse=True, dropout=dropout).double()
     steps = 0
@@ -88,7 +94,8 @@ def run(
             if ranks.rank == signal_rank:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    history = fit(model, train, held_out, options, on_step, checkpoints=checkpoints, ranks=ranks)
+    layers = LayerwiseTraining(model, options, gradual=True) if options is OPTIONS["thawing"] else None
+    history = fit_by_layers(model, train, held_out, options, layers, on_step, checkpoints=checkpoints, ranks=ranks)
     return Result(
         [step.loss for result in history.epochs for step in result.steps],
         [(r.held_out.loss, r.held_out.accuracy, r.held_out.macro_f1) for r in history.epochs],
@@ -120,8 +127,9 @@ def _without_labels(folder: Path, ranks: Ranks, encoder: list[str]) -> None:
     few.write_text("".join(TOY.read_text().splitlines(keepends=True)[:60]))
     command = ["train", str(few), *SMALL, "--unlabelled", str(TOY), "--teachers", "1"]
     for each in encoder:
-        command += ["--distil", each, "--distil-epochs", "2", "--teacher", each, "--teacher-epochs", "1"]
-        command += ["--variants", "1"]
+        taught = [*command, "--teacher", each, "--teacher-epochs", "1", "--variants", "1"]
+        assert main([*taught, "--out", str(folder / "taught")]) == 0
+        command += ["--distil", each, "--distil-epochs", "2"]
     assert main([*command, "--out", str(folder / "at once")]) == 0
     line = training_run._line
 

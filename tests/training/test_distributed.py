@@ -83,7 +83,8 @@ def test_the_program(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ours, theirs = load_model(ran.folder / "model"), load_model(tmp_path / "model")
     for name, weight in theirs.model.state_dict().items():
         torch.testing.assert_close(ours.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
-    assert ran.output.count("epoch 2/2: ") == 3, "one for each of three trainings: the first process alone speaks"
+    trainings = 3 + (ran.folder / "encoder").exists()
+    assert ran.output.count("epoch 2/2: ") == trainings, "one for each: the first process alone speaks"
     assert not (ran.folder / "model.training").exists()
     assert ran.output.count("error: nowhere.csv: there is no such file") == 1
     assert ran.output.count("error: there is no directory 'nowhere', ") == (ran.folder / "encoder").exists()
@@ -95,8 +96,23 @@ def test_what_was_learnt_without_labels_is_kept(ran: Ran) -> None:
     whole, again = (load_model(ran.folder / name) for name in ("at once", "again"))
     assert all(torch.equal(again.model.state_dict()[name], weight) for name, weight in whole.model.state_dict().items())
     assert ran.output.count("teacher 1/1: ") == 2
-    assert ran.output.count("texts without labels, by the teachers: ") == 3
+    assert ran.output.count("texts without labels, by the teachers: ") == 3 + (ran.folder / "encoder").exists()
     assert "goes on in epoch 2, after step " in ran.output
     if (ran.folder / "encoder").exists():
         assert ran.output.count("reads the ") == 2
         assert ran.output.count("have a mean cosine of ") == 3
+
+
+def test_processes_share_the_questions_to_a_teacher(ran: Ran) -> None:
+    """Each asks about its own texts, and all of them have all the answers, in the texts' order."""
+    if not (ran.folder / "encoder").exists():
+        pytest.skip("sentence-transformers is not installed")
+    start = load_model(ran.folder / "taught").extra["start"]
+    assert start["teacher, whose probabilities are their labels"] == str(ran.folder / "encoder")
+    assert ran.output.count(f"teacher 1/1, {ran.folder / 'encoder'}: held-out accuracy ") == 1
+    few = ran.folder / "few0.csv"
+    command = ["train", str(few), *SMALL, "--unlabelled", str(TOY), "--teacher", str(ran.folder / "encoder")]
+    assert main([*command, "--teacher-epochs", "1", "--variants", "1", "--out", str(ran.folder / "alone")]) == 0
+    alone = load_model(ran.folder / "alone").extra["start"]
+    assert alone["their number"] == start["their number"]
+    assert alone["how sure these were"] == pytest.approx(start["how sure these were"], abs=0.01)

@@ -381,11 +381,6 @@ def train(
             inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
             begin = FromScratch({"kind": kind, **sizes}, idf)
         else:
-            if gradual and ranks.size > 1:
-                raise typer.BadParameter(
-                    f"is for one process, there are {ranks.size}: they agree at the beginning on what is trained",
-                    param_hint="'--gradual'",
-                )
             kept = resume and run.has_weights(distil is not None)
             first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more, kept)
             begin = Learnt(first, seed, lambda model: LayerwiseTraining(model, options, layer_factor, gradual))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import itertools
 import math
 import time
@@ -157,7 +158,8 @@ class _Run:
         self._batches = make_batches(train, options.batch_size, options.bucket, shuffle=True, seed=options.seed)
         self._objective = Objective(options, train.labels, train.weights)
         self._adversary = AdversarialWords(state.model, options.adversarial) if options.adversarial else None
-        self._forward = ranks.wrap(state.model)
+        self._trained: list[bool] = []  # of each parameter, when the model was last wrapped
+        self._forward = state.model
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
 
     def one_epoch(self) -> None:
@@ -169,6 +171,7 @@ class _Run:
         scheduled = options.schedule.kind != "constant"
         lowered = torch.autocast(device.type, torch.bfloat16) if options.bfloat16 else contextlib.nullcontext()
         state.model.train()
+        self._wrap(parameters)
         self._batches.set_epoch(epoch)
         # Dropout draws from torch's global generator: seeded for this epoch, and afterwards as if it had not been
         # touched.
@@ -206,6 +209,17 @@ class _Run:
                 if self._after_step is not None:
                     self._after_step()
                 start = time.perf_counter()
+
+    def _wrap(self, parameters: list[nn.Parameter]) -> None:
+        """Processes agree on what is trained when they wrap the model: once more, where layers have thawed since."""
+        trained = [parameter.requires_grad for parameter in parameters]
+        if trained != self._trained:
+            if self._forward is not self._state.model:
+                # What wraps it now would average the gradients as well, until it is gone, and it is in a cycle.
+                self._forward = self._state.model
+                gc.collect()
+            self._forward = self._ranks.wrap(self._state.model)
+            self._trained = trained
 
     def _backward(self, rows: np.ndarray, lowered: contextlib.AbstractContextManager[object]) -> torch.Tensor:
         """Adds these rows' gradients to the parameters'; the loss, or of several processes this one's share of it."""
