@@ -55,7 +55,7 @@ WAYS = {
     "self-trained": "and from guesses of the rest",
     "distilled": "from a language model and a sentence encoder",
     "distilled-self-trained": "from both, and from guesses of the rest",
-    "taught": "from a language model, and what an encoder trained on with the labels says of the rest",
+    "taught": "from a language model and a teacher",  # an encoder that is trained on with the labels
 }
 FROM_LANGUAGE_MODEL = tuple(way for way in WAYS if way not in ("scratch", "vectors"))
 DISTILLED = tuple(way for way in WAYS if way.startswith("distilled"))
