@@ -107,17 +107,11 @@ ROWS = (
     ),
     # A validation part, two seeds: 87.2 % without GloVe's vectors, 88.7 % with these, 89.7 % with capital letters
     # marked as well, 90.5 % with 320 units for 192, 90.7 % with what is below for a rate of 0.004 in 6 epochs.
+    # With --teacher minilm --variants 10, in 4 epochs: 91.3 %, one seed, and no more than without on the test part.
     Row(
         "trec",
         "LSTM, pre-trained",
         "--from lm --lm-epochs 6 --epochs 8 --lr 0.003 --schedule one-cycle --dropout 0.5 --adversarial 0.06",
-        0.92,
-    ),
-    Row(
-        "trec",
-        "LSTM, pre-trained, with a teacher",
-        "--from lm --lm-epochs 6 --epochs 4 --lr 0.003 --schedule one-cycle --dropout 0.5 --adversarial 0.06 "
-        "--teacher minilm --teacher-epochs 4 --variants 10",
         0.92,
     ),
     Row("sms", "LSTM", f"{SMALL_DATA} --adversarial 0.03 --epochs 4 --lr 0.003", 0.95, f1_of="spam"),
