@@ -130,7 +130,7 @@ class EncoderTeacher:
             [{"params": inner}, {"params": list(self._last.parameters())}], weight_decay=_WEIGHT_DECAY, fused=True
         )
         # Longer texts have more tokens, nearly always; and which of them share a batch is all that it is for.
-        lengths = np.array([len(text) for text in texts])
+        lengths = np.array([max(len(text), 1) for text in texts])
         batches = LengthBucketSampler(lengths, options.batch_size, seed=options.seed)
         epochs = options.epochs_of(len(texts))
         for epoch in range(epochs):
