@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from textclf_fast.cli.app import main
+from textclf_fast.text import read_labelled
 
 TOY = Path(__file__).parents[1] / "text" / "toy.csv"
 
@@ -42,3 +44,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = ["--embedding-dim", "16", "--hidden-dim", "16", "--lr", "0.01", "--batch-size", "8"]
     assert main(["train", str(TOY), "--out", str(directory), *sizes]) == 0
     return directory
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Fifty texts with labels, and the others without."""
+    data = read_labelled(TOY)
+    few, many = tmp_path / "few.csv", tmp_path / "many.txt"
+    with few.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(zip(data.texts[:50], data.labels[:50], strict=True))
+    many.write_text("".join(f"{text}\n" for text in data.texts[50:]))
+    return few, many

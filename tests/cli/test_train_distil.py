@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,9 @@ from tiny_encoder import encoder as encoder
 import textclf_fast
 from textclf_fast.cli import training_run
 from textclf_fast.models import MLPClassifier
-from textclf_fast.text import read_labelled
 from textclf_fast.training import load_model
 
 SMALL = ("--embedding-dim", 8, "--hidden-dim", 8, "--epochs", 2, "--lr", 0.02, "--distil-epochs", 20)
-
-
-@pytest.fixture
-def few(tmp_path: Path) -> Path:
-    data = read_labelled(TOY)
-    with (tmp_path / "few.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        writer.writerows(zip(data.texts[:50], data.labels[:50], strict=True))
-    (tmp_path / "many.txt").write_text("".join(f"{text}\n" for text in data.texts[50:]))
-    return tmp_path / "few.csv"
 
 
 def _weights(directory: str) -> dict[str, Any]:
@@ -60,12 +47,12 @@ def test_the_seed_decides_all_and_the_encoder_counts(run: Run, encoder: Path) ->
     assert not one["encoder.embedding.weight"].equal(other["encoder.embedding.weight"])
 
 
-def test_with_all_that_comes_before_labels(run: Run, encoder: Path, few: Path) -> None:
+def test_with_all_that_comes_before_labels(run: Run, encoder: Path, files: tuple[Path, Path]) -> None:
     """A language model, and texts without a label; teachers begin with what was learnt, too."""
     small = ("--embedding-dim", 8, "--hidden-dim", 8, "--batch-size", 4, "--steps", 10, "--min-frequency", 1)
     assert run("pretrain", "many.txt", "--out", "lm", "--epochs", 1, "--held-out", 0.1, *small).status == 0
     options = ("--from", "lm", "--preset", "transfer", "--epochs", 1, "--distil", encoder, "--distil-epochs", 1)
-    ran = run("train", few, "--out", "model", *options, "--unlabelled", "many.txt", "--teachers", 2)
+    ran = run("train", files[0], "--out", "model", *options, "--unlabelled", "many.txt", "--teachers", 2)
     assert ran.status == 0, ran.err
     assert "lm: reads the 190 texts to train on, 3 times" in ran.out
     assert f"{encoder}: reads the 190 texts to train on" in ran.out
@@ -74,11 +61,11 @@ def test_with_all_that_comes_before_labels(run: Run, encoder: Path, few: Path) -
     assert {"language model", "sentence encoder", "texts without labels"} <= set(start)
 
 
-def test_another_kind_of_model(run: Run, encoder: Path, few: Path) -> None:
+def test_another_kind_of_model(run: Run, encoder: Path, files: tuple[Path, Path]) -> None:
     """Its words are weighted by all the texts that it reads, those without a label as well."""
     options = ("--preset", "bag", "--epochs", 1, "--distil-epochs", 1, "--teachers", 1, "--unlabelled", "many.txt")
     for out, more in (("model", ["--distil", encoder]), ("other", [])):
-        assert run("train", few, "--out", out, *options, *more).status == 0
+        assert run("train", files[0], "--out", out, *options, *more).status == 0
     saved, other = load_model("model"), load_model("other")
     assert isinstance(saved.model, MLPClassifier)
     assert isinstance(other.model, MLPClassifier)
@@ -115,11 +102,13 @@ def test_resume_takes_what_was_learnt(run: Run, encoder: Path, stopped: Path) ->
     assert all(whole[name].equal(model[name]) for name in whole)
 
 
-def test_resume_without_what_was_learnt(run: Run, encoder: Path, few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_without_what_was_learnt(
+    run: Run, encoder: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The language model reads the texts once more, unless it is to learn from the encoder, and has."""
     small = ("--embedding-dim", 8, "--hidden-dim", 8, "--batch-size", 4, "--steps", 10, "--min-frequency", 1)
     assert run("pretrain", "many.txt", "--out", "lm", "--epochs", 1, "--held-out", 0.1, *small).status == 0
-    options = ("train", few, "--out", "model", "--from", "lm", "--preset", "transfer", "--epochs", 1)
+    options = ("train", files[0], "--out", "model", "--from", "lm", "--preset", "transfer", "--epochs", 1)
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "fit_by_layers", _interrupt)
         assert run(*options, "--distil", encoder).status == 130

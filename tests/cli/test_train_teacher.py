@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,9 @@ from tiny_encoder import encoder as encoder
 
 import textclf_fast
 from textclf_fast.cli import training_run
-from textclf_fast.text import read_labelled
 from textclf_fast.training import load_model
 
 SMALL = ("--embedding-dim", 8, "--hidden-dim", 8, "--epochs", 2, "--lr", 0.02)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    """Fifty texts with labels, and the others without."""
-    data = read_labelled(TOY)
-    few, many = tmp_path / "few.csv", tmp_path / "many.txt"
-    with few.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        writer.writerows(zip(data.texts[:50], data.labels[:50], strict=True))
-    many.write_text("".join(f"{text}\n" for text in data.texts[50:]))
-    return few, many
 
 
 def _weights(directory: str) -> dict[str, Any]:

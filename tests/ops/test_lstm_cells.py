@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from layer_cases import Layer, equal_bits, threads
+from ops_cases import OPS, H, N, layer_arguments
 from torch import Tensor
 
 from textclf_fast import ops
@@ -15,10 +16,6 @@ from textclf_fast.reference import lstm_cells_reference
 
 pytestmark = pytest.mark.usefixtures("_poisoned")
 
-OPS = torch.ops.textclf_fast
-T, H, P, V = 4, 5, 3, 9
-BATCH_SIZES = [4, 4, 2, 1]
-N = sum(BATCH_SIZES)
 LAYERS = [
     Layer(hidden, lengths, directions, with_index, projected)
     for hidden, projected, lengths in (
@@ -86,17 +83,8 @@ def test_without_a_gradient_by_the_cell_states_the_bits_are_the_same(isa: str) -
 
 
 def _arguments(directions: int, with_index: bool, dtype: torch.dtype, projected: bool = False) -> dict[str, Any]:
-    gates_dtype = torch.float32 if dtype == torch.bfloat16 else dtype
-    width = P if projected else H
-    arguments = {
-        "gates": torch.randn(directions, V if with_index else N, 4 * H, dtype=gates_dtype),
-        "index": torch.randint(0, V, (N,)) if with_index else None,
-        "batch_sizes": torch.tensor(BATCH_SIZES),
-        "w_hh": torch.randn(directions, 4 * H, width, dtype=dtype),
-        "h0": torch.randn(directions, BATCH_SIZES[0], width, dtype=dtype),
-        "c0": torch.randn(directions, BATCH_SIZES[0], H, dtype=dtype),
-    }
-    return arguments | {"w_hr": torch.randn(directions, P, H, dtype=dtype)} if projected else arguments
+    a = layer_arguments(directions, with_index, dtype, projected)
+    return a | {"gates": a["gates"].to(ops.gates_dtype(dtype))}
 
 
 with_and_without_projection = pytest.mark.parametrize("projected", [False, True], ids=["", "projected"])

@@ -17,6 +17,7 @@ from tiny_encoder import write_encoder
 import textclf_fast
 from textclf_fast.cli.app import main
 from textclf_fast.training import load_model
+from textclf_fast.training.distributed import Ranks
 
 RANKS = 2
 
@@ -101,6 +102,28 @@ def test_what_was_learnt_without_labels_is_kept(ran: Ran) -> None:
     if (ran.folder / "encoder").exists():
         assert ran.output.count("reads the ") == 2
         assert ran.output.count("have a mean cosine of ") == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_rows_are_shared_out_and_come_back_in_their_order(count: int) -> None:
+    """By three processes, some of which may have none."""
+    given: dict[int, torch.Tensor] = {}
+
+    class OneOfThree(Ranks):
+        size = 3
+
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+        def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+            given[self.rank] = tensor
+            return torch.stack([given[rank] for rank in range(3)]) if len(given) == 3 else tensor.expand(3, -1, -1)
+
+    for rank in range(3):
+        found = OneOfThree(rank).share_out(count, lambda rows: torch.tensor([[10.0 * row, 1.0] for row in rows]))
+    assert found.tolist() == [[10.0 * row, 1.0] for row in range(count)]
+    alone = Ranks().share_out(count, lambda rows: torch.tensor([[10.0 * row, 1.0] for row in rows]))
+    assert torch.equal(alone, found)
 
 
 def test_processes_share_the_questions_to_a_teacher(ran: Ran) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from textclf_fast.models import Classifier
-from textclf_fast.text import ENCODERS, DataError, RaggedTokens, is_named
+from textclf_fast.text import ENCODERS, DataError, RaggedTokens
+from textclf_fast.text.catalogue import cited
 from textclf_fast.text.sentence_vectors import sentence_vectors
 from textclf_fast.training import EncodedTexts
 from textclf_fast.training.checkpoint_file import (
@@ -25,7 +24,7 @@ from textclf_fast.training.checkpoint_file import (
 )
 from textclf_fast.training.distillation import DistillationOptions, distil
 from textclf_fast.training.distributed import Ranks
-from textclf_fast.training.progress import TrainingProgress
+from textclf_fast.training.progress import TrainingProgress, counting
 from textclf_fast.training.resume import fingerprint
 
 
@@ -61,16 +60,13 @@ class Distillation:
             return distil(self._model, self._tokens, vectors, options, progress.on_step)
 
     def _vectors(self, console: Console, ranks: Ranks) -> torch.Tensor:
-        columns = (TextColumn("sentence vectors"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        mine = ranks.part(np.arange(len(self._texts))).tolist() or [0]
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("", total=len(mine))
-            found = sentence_vectors(
-                self._encoder, [self._texts[row] for row in mine], lambda done: bar.update(task, completed=done), _quiet
-            )
-        most = -(-len(self._texts) // ranks.size)
-        parts = ranks.gather(torch.from_numpy(np.pad(found, ((0, most - len(found)), (0, 0)))))
-        return parts.transpose(0, 1).flatten(0, 1)[: len(self._texts)]  # rank by rank, as they were dealt out
+        def encode(rows: list[int]) -> torch.Tensor:
+            with counting("sentence vectors", len(rows), console) as done:
+                return torch.from_numpy(
+                    sentence_vectors(self._encoder, [self._texts[row] for row in rows], done, quiet)
+                )
+
+        return ranks.share_out(len(self._texts), encode)
 
     def write(self, path: Path, cosine: float) -> None:
         """Keeps what was learnt, and that number.
@@ -96,23 +92,22 @@ class Distillation:
 
     def _about(self) -> dict[str, Any]:
         """What is the same in a training that goes on; as JSON has it."""
-        blank = torch.zeros(len(self._tokens), dtype=torch.int64)
         return {
             "encoder": self._encoder,
             "distillation": dataclasses.asdict(self._options),
             "model": self._model.config,
-            "data": fingerprint(EncodedTexts(self._tokens, blank)),
+            "data": fingerprint(EncodedTexts.unlabelled(self._tokens)),
         }
 
 
 def about_encoder(encoder: str, options: DistillationOptions, cosine: float) -> dict[str, Any]:
     """What a model's card says of it."""
     return {
-        "sentence encoder": encoder + (f" ({ENCODERS[encoder].citation})" if is_named(encoder, ENCODERS) else ""),
+        "sentence encoder": cited(encoder, ENCODERS),
         "times the model read the texts with it": options.epochs,
         "mean cosine of its vectors and the encoder's": round(cosine, 3),
     }
 
 
-def _quiet(line: str) -> None:
+def quiet(line: str) -> None:
     """What there is to say of fetching has been said."""

@@ -108,15 +108,15 @@ def read_class_weights(given: str | None, labels: list[str]) -> Literal["balance
 
 def about_vectors(found: InitialVectors, say: Callable[[str], None]) -> dict[str, str]:
     """Says what word vectors a training begins with; what a model's card says of them."""
-    from textclf_fast.text import VECTORS, is_named
+    from textclf_fast.text import VECTORS
+    from textclf_fast.text.catalogue import cited
 
     say(
         f"{found.source}: has vectors of {found.num_known:,} of the {found.num_seen:,} tokens to train on; "
         f"{len(found.vocabulary) - found.num_seen:,} other words of it join the vocabulary"
     )
-    cited = f" ({VECTORS[found.source].citation})" if is_named(found.source, VECTORS) else ""
     return {
-        "word vectors": f"{found.source}{cited}",
+        "word vectors": cited(found.source, VECTORS),
         "tokens with a vector": f"{found.num_known:,} of the {found.num_seen:,} of the texts",
     }
 

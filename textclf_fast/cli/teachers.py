@@ -6,20 +6,19 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from textclf_fast.cli.beginnings import Beginning
+from textclf_fast.cli.distilling import quiet
 from textclf_fast.cli.inputs import Inputs
 from textclf_fast.models import Classifier
-from textclf_fast.text import ENCODERS, RaggedTokens, is_named
-from textclf_fast.training import EncodedTexts, TrainingOptions
+from textclf_fast.text import ENCODERS, RaggedTokens
+from textclf_fast.text.catalogue import cited
+from textclf_fast.training import TrainingOptions
 from textclf_fast.training.distributed import Ranks
 from textclf_fast.training.encoder_teacher import EncoderTeacher, FineTuningOptions
-from textclf_fast.training.metrics import accuracy, confusion_matrix
-from textclf_fast.training.progress import TrainingProgress
+from textclf_fast.training.progress import TrainingProgress, counting
 from textclf_fast.training.self_training import Guesses, guess
 from textclf_fast.training.transfer import fit_by_layers
 
@@ -95,9 +94,8 @@ class Encoders:
         self._texts = texts
         self._options = options
         self._count = count
-        cited = f" ({ENCODERS[encoder].citation})" if is_named(encoder, ENCODERS) else ""
         self.about: dict[str, Any] = {
-            "teacher, whose probabilities are their labels": encoder + cited,
+            "teacher, whose probabilities are their labels": cited(encoder, ENCODERS),
             "how often it saw the texts to train on": options.epochs_of(len(texts[0])),
             "teachers": count,
         }
@@ -106,32 +104,29 @@ class Encoders:
         self, inputs: Inputs, texts: Sequence[str], tokens: RaggedTokens, ranks: Ranks, console: Console, say: Say
     ) -> Guesses:
         """See `Teachers`. Each process trains all of them, to the same weights, and asks them about its part."""
+
+        def ask(rows: list[int]) -> torch.Tensor:
+            mine = [texts[row] for row in rows]
+            total = torch.zeros(len(mine), len(inputs.labels), dtype=torch.float64)
+            for teacher in self._trained(inputs, console, say):
+                with counting("asking the teacher", len(mine), console) as done:
+                    total += teacher.probabilities(mine, done)
+            return total / self._count
+
+        return Guesses(tokens, ranks.share_out(len(texts), ask))
+
+    def _trained(self, inputs: Inputs, console: Console, say: Say) -> Iterator[EncoderTeacher]:
+        """Each is trained when it is asked for, and said how good it is."""
         train, held_out = inputs.parts
-        mine = ranks.part(np.arange(len(texts))).tolist() or [0]
-        total = torch.zeros(len(mine), len(inputs.labels), dtype=torch.float64)
         for number in range(1, self._count + 1):
             own = dataclasses.replace(self._options, seed=self._options.seed + number)
-            teacher = EncoderTeacher(self._encoder, len(inputs.labels), own, _quiet)
+            teacher = EncoderTeacher(self._encoder, len(inputs.labels), own, quiet)
             steps = -(-len(train) // own.batch_size)
             with TrainingProgress(own.epochs_of(len(train)), steps, console, "characters") as progress:
                 teacher.fit(self._texts[0], train.labels, progress.on_step)
-            right = _accuracy(teacher.probabilities(self._texts[1]), held_out)
+            right = (teacher.probabilities(self._texts[1]).argmax(1) == held_out.labels).double().mean()
             say(f"teacher {number}/{self._count}, {self._encoder}: held-out accuracy {right:.1%}")
-            total += self._ask(teacher, [texts[row] for row in mine], console)
-        most = -(-len(texts) // ranks.size)
-        parts = ranks.gather(torch.from_numpy(np.pad((total / self._count).numpy(), ((0, most - len(mine)), (0, 0)))))
-        # Rank by rank, as they were dealt out.
-        return Guesses(tokens, parts.transpose(0, 1).flatten(0, 1)[: len(texts)])
-
-    def _ask(self, teacher: EncoderTeacher, texts: list[str], console: Console) -> torch.Tensor:
-        columns = (TextColumn("asking the teacher"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("", total=len(texts))
-            return teacher.probabilities(texts, lambda done: bar.update(task, completed=done))
-
-
-def _accuracy(probabilities: torch.Tensor, held_out: EncodedTexts) -> float:
-    return accuracy(confusion_matrix(held_out.labels, probabilities.argmax(1), probabilities.size(1)))
+            yield teacher
 
 
 def shared_guesses(found: Guesses | None, tokens: RaggedTokens, num_classes: int, ranks: Ranks) -> Guesses | None:
@@ -139,7 +134,3 @@ def shared_guesses(found: Guesses | None, tokens: RaggedTokens, num_classes: int
     numbers = torch.zeros(len(tokens), num_classes, dtype=torch.float64)
     probabilities = ranks.sum(numbers if found is None else found.probabilities)
     return Guesses(tokens, probabilities) if probabilities.any() else None
-
-
-def _quiet(line: str) -> None:
-    """What there is to say of fetching has been said."""

@@ -187,7 +187,7 @@ class TrainingRun:
         processes learn, and then have what the first one has, as `Ranks.wrap` says.
         """
         tokens = encode_texts(texts, inputs.tokenizer, inputs.vocabulary)
-        train = EncodedTexts(tokens, torch.zeros(len(tokens), dtype=torch.int64))
+        train = EncodedTexts.unlabelled(tokens)
         model, _ = begin(dataclasses.replace(inputs, parts=[train, inputs.parts[1]]), options.seed)
         work = Distillation(model, encoder, texts, tokens, options)
         path = self._unfinished.distilled

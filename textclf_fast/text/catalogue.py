@@ -8,8 +8,9 @@ import html
 import io
 import re
 import zipfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -330,3 +331,8 @@ ENCODERS = {
 def is_named(source: str | Path, catalogue: Container[str]) -> bool:
     """Whether this is one of the catalogue, by its name: a file or directory of that name comes first."""
     return str(source) in catalogue and not Path(source).exists()
+
+
+def cited(source: str, catalogue: Mapping[str, Any]) -> str:
+    """Its name, and whose work it is where it is one of the catalogue."""
+    return f"{source} ({catalogue[source].citation})" if is_named(source, catalogue) else source

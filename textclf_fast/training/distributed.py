@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -37,6 +37,19 @@ class Ranks:
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors of all processes, of one shape, on the CPU: (size, ...)."""
         return tensor.unsqueeze(0)
+
+    def share_out(self, count: int, work: Callable[[list[int]], Tensor]) -> Tensor:
+        """What `work` makes of each of `count` rows, at least 1: of some in each process, for all of them (count, ...).
+
+        Args:
+            count: n.
+            work: takes numbers of rows, and gives a tensor with a row for each of them.
+        """
+        mine = self.part(np.arange(count)).tolist() or [0]  # without a row, a process works on another's in vain
+        found = work(mine)
+        blank = found.new_zeros(-(-count // self.size) - len(found), *found.shape[1:])
+        # Rank by rank, as they were dealt out.
+        return self.gather(torch.cat([found, blank])).transpose(0, 1).flatten(0, 1)[:count]
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -106,6 +106,11 @@ class EncodedTexts:
         classes = torch.tensor([numbers[label] for label in data.labels], dtype=torch.int64)
         return cls(encode_texts(data.texts, tokenizer, vocabulary), classes)
 
+    @classmethod
+    def unlabelled(cls, tokens: RaggedTokens) -> EncodedTexts:
+        """Texts whose labels nobody asks for: all of class 0."""
+        return cls(tokens, torch.zeros(len(tokens), dtype=torch.int64))
+
     def __len__(self) -> int:
         return len(self.tokens)
 

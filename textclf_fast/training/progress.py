@@ -1,11 +1,20 @@
-"""A progress bar for a training: epoch, loss, tokens a second, time left."""
+"""Progress bars: for a training, its epoch, loss, tokens a second, time left; and for what is counted."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from textclf_fast.training.results import Step
 
@@ -64,3 +73,12 @@ class TrainingProgress:
             description=f"epoch {step.epoch + 1}/{self._epochs}",
             numbers=f"loss {loss:.4f}, {speed:,.0f} {self._unit}/s",
         )
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar of so many things while this is entered, and what is to be told how many are done."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)

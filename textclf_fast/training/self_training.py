@@ -63,7 +63,7 @@ def guess(teachers: Iterable[nn.Module], tokens: RaggedTokens) -> Guesses:
     Raises:
         ValueError: no teacher, or no texts.
     """
-    texts = EncodedTexts(tokens, torch.zeros(len(tokens), dtype=torch.int64))
+    texts = EncodedTexts.unlabelled(tokens)
     if len(texts) == 0:
         raise ValueError("tokens: expected at least one text, got none")
     total: Tensor | None = None
@@ -106,8 +106,7 @@ def read_guesses(path: Path, tokens: RaggedTokens, teachers: Mapping[str, Any]) 
 
 
 def _about(tokens: RaggedTokens, teachers: Mapping[str, Any]) -> dict[str, Any]:
-    blank = torch.zeros(len(tokens), dtype=torch.int64)
-    return {"teachers": dict(teachers), "data": fingerprint(EncodedTexts(tokens, blank))}
+    return {"teachers": dict(teachers), "data": fingerprint(EncodedTexts.unlabelled(tokens))}
 
 
 def with_guesses(labelled: EncodedTexts, guesses: Guesses, soft: bool = False) -> EncodedTexts:
