@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from textclf_fast import TextClassifier
-from textclf_fast.cli import training_run
+from textclf_fast.cli import training_run, training_start
 from textclf_fast.cli.app import main
 from textclf_fast.text import Vocabulary, WordTokenizer, read_labelled
 from textclf_fast.training import Checkpoints, EncodedTexts, Schedule, TrainingOptions
@@ -143,6 +143,33 @@ def _without_labels(folder: Path, ranks: Ranks, encoder: list[str]) -> None:
     assert main([*command, "--out", str(folder / "again"), "--resume"]) == 0
 
 
+def _generated(folder: Path, ranks: Ranks) -> None:
+    """Trains with texts that a language model generates: of the first process, and both have them."""
+    small = [
+        "--min-frequency",
+        "1",
+        "--hidden-dim",
+        "8",
+        "--embedding-dim",
+        "8",
+        "--batch-size",
+        "4",
+        "--steps",
+        "8",
+        "--epochs",
+        "1",
+    ]
+    if ranks.rank == 0:
+        assert main(["pretrain", str(TOY), "--out", str(folder / "lm"), "--held-out", "0.1", *small]) == 0
+    else:
+        training_start.generate_texts = None  # type: ignore[assignment]
+    ranks.wait()
+    options = ["--from", str(folder / "lm"), "--generated", "100", "--teachers", "1", "--epochs", "1"]
+    assert main(["train", str(TOY), "--out", str(folder / "generated"), *options]) == 0
+    assert ranks.first_has(b"") == b""
+    assert ranks.first_has(bytes([ranks.rank + 65, 0]) * (ranks.rank + 1)) == b"A\0"
+
+
 def _main(folder: Path, *encoder: str) -> None:
     torch.set_num_threads(1)
     with joined_ranks() as ranks:
@@ -158,6 +185,7 @@ def _main(folder: Path, *encoder: str) -> None:
                 status = int(error.code or 0)
             assert status == 2
         _without_labels(folder, ranks, list(encoder))
+        _generated(folder, ranks)
         ranks.wait()
 
 

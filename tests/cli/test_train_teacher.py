@@ -105,7 +105,10 @@ def test_with_all_that_comes_before_labels(run: Run, encoder: Path, files: tuple
     [
         (["--variants", 2], "Invalid value for '--variants': is for --teacher"),
         (["--teacher-epochs", 2], "Invalid value for '--teacher-epochs': is for --teacher"),
-        (["--teacher", "minilm"], "Invalid value for '--teacher': expected --unlabelled or --variants with it"),
+        (
+            ["--teacher", "minilm"],
+            "Invalid value for '--teacher': expected --unlabelled, --variants or --generated with it",
+        ),
         (["--teacher", "nowhere", "--variants", 1], "error: there is no directory 'nowhere', and no sentence encoder"),
     ],
 )

@@ -42,6 +42,16 @@ def make_bytes() -> dict[str, int]:
     return {chr(byte): byte for byte in visible} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
 
 
+@pytest.mark.parametrize("text", [*TEXTS[:5], "amélie, 你好", "\U0001f600 x", ""])
+def test_a_text_of_tokens_is_the_text(tokenizer: BPETokenizer, text: str) -> None:
+    assert tokenizer.detokenize(tokenizer(text)) == text.lower()
+
+
+def test_bytes_that_are_no_character(tokenizer: BPETokenizer) -> None:
+    first = tokenizer("é")[0]
+    assert tokenizer.detokenize([first.removeprefix("Ġ")[:1] or tokenizer("é")[1][:1]]) == "\ufffd"
+
+
 @pytest.mark.parametrize("text", ["", " \t\n\u2003"])
 def test_nothing_to_see(tokenizer: BPETokenizer, text: str) -> None:
     assert tokenizer(text) == []

@@ -137,17 +137,48 @@ def test_ngrams_out_of_range(arguments: dict[str, object]) -> None:
         NgramTokenizer(**arguments)  # type: ignore[arg-type]
 
 
+TOKENIZERS = [
+    WordTokenizer(),
+    CasedTokenizer(),
+    CharacterTokenizer(),
+    CharacterTokenizer(lower=True),
+    NgramTokenizer(),
+    NgramTokenizer(words=3, characters=None),
+]
+SENTENCES = (
+    "",
+    "It's Ann's, they've said (twice: at 20:15!); don't.",
+    "IT'S McDonald's... WHO?! 3.5's -- well,",
+    "( ( a ) ) . . , , !! ' s 's 've don't 's ~ a_b 1 , 5",
+    "Éa \u2018Ann\u2019S \U0001f600 \u201cwords\u201d",
+)
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_a_text_of_tokens_has_these(tokenizer: Tokenizer, text: str) -> None:
+    tokens = tokenizer(text)
+    assert tokenizer(tokenizer.detokenize(tokens)) == tokens
+
+
 @pytest.mark.parametrize(
-    "tokenizer",
+    ("tokenizer", "text"),
     [
-        WordTokenizer(),
-        CasedTokenizer(),
-        CharacterTokenizer(),
-        CharacterTokenizer(lower=True),
-        NgramTokenizer(),
-        NgramTokenizer(words=3, characters=None),
+        (WordTokenizer(), "it's ann's, they've said (twice: at 20:15!); don't."),
+        (CasedTokenizer(), "It's Ann's: WHO?"),
+        (NgramTokenizer(), "it's good, so good"),
+        (CharacterTokenizer(), "It's McDonald's!"),
     ],
 )
+def test_a_text_of_tokens_looks_like_one(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.detokenize(tokenizer(text)) == text
+
+
+def test_marks_without_a_word() -> None:
+    assert CasedTokenizer().detokenize(["<cap>", "<caps>", "us", "<cap>"]) == "US"
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_made_again_from_its_config(tokenizer: Tokenizer) -> None:
     again = make_tokenizer(tokenizer.config)
     assert type(again) is type(tokenizer)

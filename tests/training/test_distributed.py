@@ -92,15 +92,20 @@ def test_the_program(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "Traceback" not in ran.output
 
 
+def test_texts_that_the_first_process_generated(ran: Ran) -> None:
+    start = load_model(ran.folder / "generated").extra["start"]
+    assert start["their number"] == start["texts that the language model generated"] > 10
+
+
 def test_what_was_learnt_without_labels_is_kept(ran: Ran) -> None:
     """By all processes: a training that is resumed has no teachers, and ends with the same bits."""
     whole, again = (load_model(ran.folder / name) for name in ("at once", "again"))
     assert all(torch.equal(again.model.state_dict()[name], weight) for name, weight in whole.model.state_dict().items())
-    assert ran.output.count("teacher 1/1: ") == 2
-    assert ran.output.count("texts without labels, by the teachers: ") == 3 + (ran.folder / "encoder").exists()
+    assert ran.output.count("teacher 1/1: ") == 3
+    assert ran.output.count("texts without labels, by the teachers: ") == 4 + (ran.folder / "encoder").exists()
     assert "goes on in epoch 2, after step " in ran.output
     if (ran.folder / "encoder").exists():
-        assert ran.output.count("reads the ") == 2
+        assert ran.output.count("reads the ") == 3
         assert ran.output.count("have a mean cosine of ") == 3
 
 

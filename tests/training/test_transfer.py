@@ -119,11 +119,13 @@ def test_all_of_it(toy: Any, bidirectional: bool) -> None:
     few = Vocabulary(toy.vocabulary.tokens[:20])
     saved = SavedLanguageModel(language_model(few, bidirectional=bidirectional), few, WordTokenizer(), {})
     before = {name: tensor.clone() for name, tensor in saved.model.state_dict().items()}
-    classifier, vocabulary = transfer.transfer(saved, toy.texts, 2, epochs=1, sparse=True)
+    classifier, adapted = transfer.transfer(saved, toy.texts, 2, epochs=1, sparse=True)
+    vocabulary = adapted.vocabulary
     assert vocabulary.tokens[:20] == few.tokens
     assert len(few) < len(vocabulary) <= len(toy.vocabulary)
     assert all(torch.equal(tensor, before[name]) for name, tensor in saved.model.state_dict().items())
     assert not torch.equal(classifier.encoder.lstm.weight_hh_l0, saved.model.encoder.lstm.weight_hh_l0)
+    assert torch.equal(classifier.encoder.lstm.weight_hh_l0, adapted.model.encoder.lstm.weight_hh_l0)
     rows = toy.data.labels
     data = EncodedTexts(transfer.encode_texts(toy.texts, WordTokenizer(), vocabulary), rows)
     options = TrainingOptions(epochs=8, learning_rate=0.02, batch_size=8)

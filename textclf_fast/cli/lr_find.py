@@ -60,8 +60,8 @@ def lr_find(
     else:
         check_untouched(lr_find, "is the language model's with --from", vectors=vectors)
         saved = load_language_model(language_model)
-        model, vocabulary = transfer(saved, data.texts, len(data.classes), epochs=0, seed=seed, **TRANSFERRED)
-        inputs = Inputs.of([data], data.classes, vocabulary, saved.tokenizer)
+        model, saved = transfer(saved, data.texts, len(data.classes), epochs=0, seed=seed, **TRANSFERRED)
+        inputs = Inputs.of([data], data.classes, saved.vocabulary, saved.tokenizer)
         optimizer = LayerwiseTraining(model, TrainingOptions(learning_rate=1.0, seed=seed)).optimizer
     curve = find_learning_rate(
         model, inputs.parts[0], steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer

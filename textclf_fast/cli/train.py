@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textclf_fast.cli import arguments
+from textclf_fast.cli import arguments, beyond_labels
 from textclf_fast.cli.arguments import MODEL, OUTPUT, TRAINING, check_untouched, positive
 from textclf_fast.cli.presets import use_preset
 
@@ -114,65 +114,14 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = False,
-    distil: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENCODER",
-            help="First learn to give the texts, --unlabelled ones as well, the vectors that a sentence encoder gives "
-            "them: minilm, for English, or a directory of sentence-transformers. It takes some minutes for 10,000 "
-            "texts, in float32 whatever --bf16 says, and counts most where few have labels.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    distil_epochs: Annotated[
-        int,
-        typer.Option(min=1, help="With --distil: how often the model then sees each text.", rich_help_panel=TRAINING),
-    ] = 10,
-    unlabelled: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE|NAME",
-            help="Learn from these texts without labels, too; may be given several times; those that have one are left "
-            "out. Teachers, trained on the labelled ones, guess their labels first; with --from the language model "
-            "reads them.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENCODER",
-            help="Who labels --unlabelled texts and --variants: a sentence encoder, as of --distil, that is trained on "
-            "with the labelled texts. It knows more than the model to be trained, and takes some minutes.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    teacher_epochs: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="With --teacher: how often it sees the labelled texts; few of them more often, in 100 steps.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 3,
-    variants: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="With --teacher: learn what it says of so many variants of each text, too, with words left out or "
-            "replaced; try 10.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 0,
-    teachers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="With --unlabelled or --teacher: how many teachers guess, by their mean; 3, or 1 with --teacher.",
-            show_default=False,
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    distil: beyond_labels.Distil = None,
+    distil_epochs: beyond_labels.DistilEpochs = 10,
+    unlabelled: beyond_labels.Unlabelled = None,
+    teacher: beyond_labels.Teacher = None,
+    teacher_epochs: beyond_labels.TeacherEpochs = 3,
+    variants: beyond_labels.Variants = 0,
+    generated: beyond_labels.Generated = 0,
+    teachers: beyond_labels.Teachers = None,
     embedding_dropout: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the words dropped in training.", rich_help_panel=MODEL)
     ] = 0.0,
@@ -285,14 +234,16 @@ def train(
 
         textclf-fast train few.csv --out model --preset transfer --from lm --teacher minilm --unlabelled many.txt
 
-        textclf-fast train trec --out model --preset transfer --from lm --teacher minilm --variants 10
+        textclf-fast train trec --out model --preset transfer --from lm --teacher minilm --variants 5 --generated 10000
 
         torchrun --nproc-per-node 2 -m textclf_fast train rt --out model
     """
     from textclf_fast.cli.beginnings import FromScratch, Learnt
     from textclf_fast.cli.inputs import read_class_weights, read_data, unlabelled_texts
+    from textclf_fast.cli.job import Job
     from textclf_fast.cli.teachers import Encoders, OwnKind
     from textclf_fast.cli.training_run import TrainingRun
+    from textclf_fast.cli.training_start import TrainingStart
     from textclf_fast.judging.source import describe_source
     from textclf_fast.text import split
     from textclf_fast.text.sentence_vectors import find_encoder
@@ -361,40 +312,46 @@ def train(
         )
     if teacher is None:
         check_untouched(train, "is for --teacher", variants=variants, teacher_epochs=teacher_epochs)
-    elif not (unlabelled or variants):
-        raise typer.BadParameter("expected --unlabelled or --variants with it", param_hint="'--teacher'")
-    with joined_ranks() as ranks:
-        run = TrainingRun(file, out, ranks, as_json)
-        run.check(overwrite, resume)
-        data = run.on_first_then_others(lambda: read_data(file, text, label, group))
-        if resume and run.is_over:
-            run.say_it_is_over()
+    elif not (unlabelled or variants or generated):
+        raise typer.BadParameter("expected --unlabelled, --variants or --generated with it", param_hint="'--teacher'")
+    if language_model is None:
+        check_untouched(train, "is for --from", generated=generated)
+    with joined_ranks() as ranks, Job(out, ranks, as_json) as job:
+        job.check(overwrite, resume)
+        data = job.on_first_then_others(lambda: read_data(file, text, label, group))
+        if resume and job.is_over:
+            job.say_it_is_over()
             return
         options = dataclasses.replace(options, class_weights=read_class_weights(class_weights, data.classes))
         parts = split(data, held_out)
         source = describe_source(file, data, *parts, text=text, label=label, group=group, share=held_out)
-        more = run.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts))
+        more = job.on_first_then_others(lambda: unlabelled_texts(unlabelled or [], text, parts))
         for encoder in dict.fromkeys(each for each in (distil, teacher) if each is not None):  # in one order everywhere
-            run.on_first_then_others(partial(find_encoder, encoder))  # before the work
+            job.on_first_then_others(partial(find_encoder, encoder))  # before the work
+        start = TrainingStart(file, job)
+        asked = [*more, *make_variants([*parts[0].texts, *more], variants, seed)]
         begin: Beginning
         if language_model is None:
-            inputs = run.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
+            inputs = start.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
             begin = FromScratch({"kind": kind, **sizes}, idf)
         else:
-            kept = resume and run.has_weights(distil is not None)
-            first, inputs = run.transfer(language_model, parts, data.classes, lm_epochs, seed, dropout, more, kept)
+            kept = resume and job.has_weights(distil is not None, generated > 0)
+            first, inputs, lm = start.transfer(
+                language_model, parts, data.classes, lm_epochs, seed, dropout, more, kept
+            )
+            asked += start.generate(lm, inputs, generated, [*parts[0].texts, *parts[1].texts, *asked], seed, resume)
             begin = Learnt(first, seed, lambda model: LayerwiseTraining(model, options, layer_factor, gradual))
         if distil is not None:
             how = DistillationOptions(distil_epochs, seed=seed)
-            begin = run.distil(begin, inputs, [*parts[0].texts, *more], distil, how, resume)
-        asked = [*more, *make_variants([*parts[0].texts, *more], variants, seed)]
+            begin = start.distil(begin, inputs, [*parts[0].texts, *more], distil, how, resume)
         if asked:
             if teacher is None:
                 staff: Teachers = OwnKind(begin, options, teachers or 3)
             else:
                 texts = [part.texts for part in parts]
                 staff = Encoders(teacher, texts, FineTuningOptions(teacher_epochs, seed=seed), teachers or 1)
-            inputs = run.learn_from_guesses(inputs, staff, asked, unlabelled or [], variants, resume)
+            inputs = start.learn_from_guesses(inputs, staff, asked, unlabelled or [], variants, resume)
         model, thawing = begin(inputs, seed)
+        run = TrainingRun(file, job)
         history = run.fit(model, inputs, options, resume, checkpoint_every, tensorboard, thawing)
-        run.save(model, inputs, options, history, source, overwrite or resume)
+        run.save(model, inputs, options, history, source, start.about, overwrite or resume)

@@ -12,7 +12,7 @@ class UnfinishedTraining:
 
     Attributes:
         out: the model's directory.
-        directory, checkpoint, log, guesses, distilled: what is beside it.
+        directory, checkpoint, log, guesses, distilled, generated: what is beside it.
     """
 
     def __init__(self, out: Path) -> None:
@@ -22,7 +22,13 @@ class UnfinishedTraining:
         self.log = self.directory / "log.jsonl"
         self.guesses = self.directory / "guesses.safetensors"
         self.distilled = self.directory / "distilled.safetensors"
+        self.generated = self.directory / "generated.safetensors"
         self._begun = False
+
+    @property
+    def _learnt(self) -> tuple[Path, ...]:
+        """What there may be to go on with."""
+        return self.checkpoint, self.guesses, self.distilled, self.generated
 
     def check(self, overwrite: bool, resume: bool) -> None:
         """Says whether a training may begin, or go on.
@@ -47,19 +53,19 @@ class UnfinishedTraining:
     @property
     def exists(self) -> bool:
         """Whether there is something to go on with."""
-        return any(path.exists() for path in (self.checkpoint, self.guesses, self.distilled))
+        return any(path.exists() for path in self._learnt)
 
     def begin(self, resume: bool) -> None:
         """Makes the directory; the first time without what an earlier training left, unless that is to go on."""
         self.directory.mkdir(parents=True, exist_ok=True)
         if not (resume or self._begun):
-            for path in (self.checkpoint, self.guesses, self.distilled):
+            for path in self._learnt:
                 path.unlink(missing_ok=True)
         self._begun = True
 
     def remove(self) -> None:
         """Deletes what this made, and the directory if nothing else is in it."""
-        for path in (self.log, self.guesses, self.distilled, *self.directory.glob(f"*{self.checkpoint.name}*")):
+        for path in (self.log, *self._learnt, *self.directory.glob(f"*{self.checkpoint.name}*")):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()

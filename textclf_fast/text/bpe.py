@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from textclf_fast.text.errors import DataError
@@ -83,6 +83,11 @@ class BPETokenizer:
             TypeError: `text` is not a str.
         """
         return self._tokenizer.encode(_clean(text), add_special_tokens=False).tokens
+
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """A text of these tokens; bytes that are no character become U+FFFD."""
+        text: str = _package().decoders.ByteLevel().decode(list(tokens))
+        return text.strip()
 
 
 def _package() -> Any:

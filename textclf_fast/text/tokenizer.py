@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ _PATTERN = r"""
 _TOKEN = re.compile(_PATTERN, re.VERBOSE)
 _TOKEN_OF_ANY_CASE = re.compile(_PATTERN, re.VERBOSE | re.IGNORECASE)
 CAPITALIZED, ALL_CAPITALS = "<cap>", "<caps>"  # the expression finds three tokens in these: no word is one of them
+_ENDINGS = {"'s", "'m", "'d", "'re", "'ve", "'ll"}
+_CLOSING = set(".,;:!?)")  # written without a space before them
 _APOSTROPHES = "’‘ʼ"  # noqa: RUF001 (these are the characters meant)
 
 
@@ -34,6 +37,9 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: str) -> list[str]:
         """The tokens of a text in their order."""
+
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """A text of these tokens, with white space where it is usual: of tokens that come from a text, these again."""
 
 
 class WordTokenizer:
@@ -52,6 +58,10 @@ class WordTokenizer:
             TypeError: `text` is not a str.
         """
         return _TOKEN.findall(_normal_form(text).lower())
+
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """A text of these words, in small letters."""
+        return _join_words(tokens)
 
 
 class CasedTokenizer:
@@ -81,6 +91,19 @@ class CasedTokenizer:
                 tokens.append(CAPITALIZED)
             tokens.append(token.lower())
         return tokens
+
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """A text of these words, as the marks before them say; a mark before another, or at the end, says nothing."""
+        words = []
+        for mark, token in itertools.pairwise(("", *tokens)):
+            if token in (CAPITALIZED, ALL_CAPITALS):
+                continue
+            if mark == CAPITALIZED:
+                token = token[0].upper() + token[1:]
+            elif mark == ALL_CAPITALS:
+                token = token.upper()
+            words.append(token)
+        return _join_words(words)
 
 
 class NgramTokenizer:
@@ -137,6 +160,10 @@ class NgramTokenizer:
                     tokens += ["~" + letters[place : place + size] for place in range(len(letters) - size + 1)]
         return tokens
 
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """A text of the words among the tokens."""
+        return _join_words([token for token in tokens if " " not in token and (token[0] != "~" or token == "~")])
+
 
 class CharacterTokenizer:
     """Splits a text into its characters; white space, however long, is one space, and none at the ends.
@@ -170,6 +197,10 @@ class CharacterTokenizer:
             text = unicodedata.normalize("NFC", text)
         return list(" ".join(text.split()))
 
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """A text of these characters."""
+        return "".join(tokens)
+
 
 def _normal_form(text: str) -> str:
     """One character, one way to write it: é is not e + accent."""
@@ -178,6 +209,19 @@ def _normal_form(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
         for apostrophe in _APOSTROPHES:  # translate() takes some 40 times as long
             text = text.replace(apostrophe, "'")
+    return text
+
+
+def _join_words(words: Sequence[str]) -> str:
+    text = ""
+    before = " "
+    for word in words:
+        closes = word in _CLOSING and before[-1] != word  # two dots would be one token
+        ends = word.lower() in _ENDINGS and before.isalnum()
+        if text and before != "(" and not (closes or ends):
+            text += " "
+        text += word
+        before = word
     return text
 
 

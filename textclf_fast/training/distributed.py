@@ -38,6 +38,10 @@ class Ranks:
         """The tensors of all processes, of one shape, on the CPU: (size, ...)."""
         return tensor.unsqueeze(0)
 
+    def first_has(self, content: bytes) -> bytes:
+        """What the first process gives, for all of them."""
+        return content
+
     def share_out(self, count: int, work: Callable[[list[int]], Tensor]) -> Tensor:
         """What `work` makes of each of `count` rows, at least 1: of some in each process, for all of them (count, ...).
 
@@ -78,6 +82,13 @@ class GroupRanks(Ranks):
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
         torch.distributed.all_gather(parts, tensor)
         return torch.stack(parts)
+
+    def first_has(self, content: bytes) -> bytes:
+        length = torch.tensor([len(content)])
+        torch.distributed.broadcast(length, 0)
+        numbers = torch.tensor(list(content) if self.rank == 0 else [0] * int(length), dtype=torch.uint8)
+        torch.distributed.broadcast(numbers, 0)
+        return numbers.numpy().tobytes()
 
     def wait(self) -> None:
         torch.distributed.barrier()

@@ -7,6 +7,7 @@ encoder goes into a classifier, which is trained from its top downwards, lower l
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -108,7 +109,7 @@ def transfer(
     epochs: int = 3,
     seed: int = 0,
     **options: Any,
-) -> tuple[TextClassifier, Vocabulary]:
+) -> tuple[TextClassifier, SavedLanguageModel]:
     """From a language model to a classifier for a task, still to be trained with its labels (`fine_tune`).
 
     Args:
@@ -120,7 +121,7 @@ def transfer(
         options: of TextClassifier, as in `classifier_from`.
 
     Returns:
-        the classifier and its vocabulary.
+        the classifier, and the language model that it comes from, which has its vocabulary.
     """
     vocabulary = extend_vocabulary(saved.vocabulary, map(saved.tokenizer, texts))
     with torch.random.fork_rng():
@@ -129,7 +130,8 @@ def transfer(
         if epochs:
             stream = make_stream(encode_texts(texts, saved.tokenizer, vocabulary), seed)
             pretrain(model, stream, None, PretrainingOptions(epochs=epochs, learning_rate=2e-3, seed=seed))
-        return classifier_from(model, output_dim, **options), vocabulary
+        adapted = dataclasses.replace(saved, model=model.eval(), vocabulary=vocabulary)
+        return classifier_from(model, output_dim, **options), adapted
 
 
 def layer_groups(model: TextClassifier) -> list[list[nn.Parameter]]:
