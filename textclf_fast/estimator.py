@@ -50,9 +50,10 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         activation: of an mlp.
         tokenizer: the kind of a tokenizer, or its configuration, :func:`textclf_fast.text.make_tokenizer`.
         vocab_size, min_frequency: the vocabulary: most entries, and the times a token has to be seen.
-        vectors: word vectors to begin with, a file or one of :data:`textclf_fast.text.VECTORS`, such as ``"glove"``:
-            each token has at least as many numbers as these, and their most frequent words join the vocabulary up to
-            its size; see :func:`textclf_fast.training.initial_vectors.find_initial_vectors`. None: none.
+        vectors: word vectors to begin with, one source or several: files, sentence encoders, or names such as
+            ``"glove"`` and ``"minilm"``: each token has at least as many numbers as these, and their most frequent
+            words join the vocabulary up to its size; see
+            :func:`textclf_fast.training.initial_vectors.find_initial_vectors`. None: none.
         epochs, batch_size, learning_rate: of the training.
         validation_fraction: the share of the texts, above 0, below 1, that are not trained on: the weights are those
             of the epoch that is best on them. None: all are trained on, and the last epoch's weights are taken.
@@ -83,7 +84,7 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
         tokenizer: str | Mapping[str, Any] = "word",
         vocab_size: int = 10_000,
         min_frequency: int = 1,
-        vectors: str | Path | None = None,
+        vectors: str | Path | Sequence[str | Path] | None = None,
         epochs: int = 5,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
@@ -207,7 +208,8 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
     def _settings(self) -> dict[str, Any]:
         """The arguments, as JSON can hold them."""
         settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
-        return {**settings, "vectors": None if self.vectors is None else str(self.vectors)}
+        sources = [self.vectors] if isinstance(self.vectors, str | Path) else self.vectors or []
+        return {**settings, "vectors": [str(source) for source in sources]}
 
     def _label_names(self) -> list[str]:
         return [str(label) for label in self.classes_.tolist()]

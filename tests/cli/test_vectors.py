@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cli.conftest import TOY, Run
+from tiny_encoder import encoder as encoder
 
 from textclf_fast.cli import tuning_run
 from textclf_fast.models import MLPClassifier, TextClassifier
@@ -45,6 +46,22 @@ def test_as_wide_as_the_vectors_at_least(run: Run, tmp_path: Path, vectors: Path
     saved = load_model(tmp_path / "model")
     assert isinstance(saved.model, MLPClassifier)
     assert saved.model.config["embedding_dim"] == 3
+
+
+def test_several_and_an_encoder(run: Run, vectors: Path, encoder: Path) -> None:
+    """The numbers of all beside each other."""
+    args = ["--vectors", vectors, "--vectors", encoder, "--epochs", 1, "--embedding-dim", 2, "--vocab-size", 320]
+    ran = run("train", TOY, "--out", "model", *args)
+    assert (ran.status, ran.err) == (0, "")
+    assert f"{vectors} and {encoder}: have vectors of " in ran.out
+    saved = load_model("model")
+    assert saved.model.config["embedding_dim"] == 3 + 16
+    assert saved.extra["start"]["word vectors"] == f"{vectors}; {encoder}"
+    small = ["--batch-size", 4, "--steps", 10, "--min-frequency", 1, "--held-out", 0.1, "--epochs", 1]
+    ran = run("pretrain", TOY, "--out", "lm", "--embedding-dim", 20, "--hidden-dim", 8, *small, *args[:4])
+    assert (ran.status, ran.err) == (0, "")
+    assert f"{vectors} and {encoder}: have vectors of " in ran.out
+    assert load_language_model("lm").extra["vectors"] == f"{vectors} and {encoder}"
 
 
 def test_lr_find(run: Run, vectors: Path) -> None:
@@ -100,7 +117,9 @@ def test_pretrain(run: Run, tmp_path: Path, vectors: Path) -> None:
 def test_no_such_vectors(run: Run, command: str) -> None:
     ran = run(command, TOY, "--out", "out", "--vectors", "nothing")
     assert ran.status == 2
-    assert ran.err.splitlines()[-1].endswith("there is no file nothing, and no word vectors of that name, as glove is")
+    assert ran.err.splitlines()[-1].endswith(
+        "there is no file nothing, no word vectors of that name, as glove is, and no sentence encoder, as minilm is"
+    )
 
 
 def test_no_word_of_the_texts(run: Run, tmp_path: Path) -> None:

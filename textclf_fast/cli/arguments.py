@@ -114,13 +114,14 @@ MinFrequency = Annotated[
     int, typer.Option(min=1, help="Tokens seen less often in training are unknown.", rich_help_panel=DATA)
 ]
 Vectors = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--vectors",
-        metavar="FILE",
-        help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove. "
-        "Where a token has more numbers than they have, the rest is learnt from the task alone; their most frequent "
-        "words join the vocabulary up to its size.",
+        metavar="FILE|NAME",
+        help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove; or "
+        "with what a sentence encoder says of words: minilm, or a directory of sentence-transformers. May be given "
+        "several times: they stand beside each other. Where a token has more numbers than they have, the rest is "
+        "learnt from the task alone; their most frequent words join the vocabulary up to its size.",
         rich_help_panel=MODEL,
     ),
 ]

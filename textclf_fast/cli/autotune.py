@@ -56,5 +56,5 @@ def autotune(
     train, chooser = split(rest, choose)
     source = describe_source(file, data, rest, test, text=text, label=label, group=group, share=held_out)
     run = TuningRun(file, out, as_json)
-    inputs = run.encode([train, chooser, test], data.classes, tokenizer, vocab_size, min_frequency, vectors)
+    inputs = run.encode([train, chooser, test], data.classes, tokenizer, vocab_size, min_frequency, vectors or [])
     run.save(run.search(inputs, minutes, seed), inputs, source, overwrite)

@@ -10,6 +10,8 @@ from textclf_fast.cli.arguments import blame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rich.console import Console
+
     from textclf_fast.text import LabelledTexts, Tokenizer, Vocabulary
     from textclf_fast.training import EncodedTexts
     from textclf_fast.training.initial_vectors import InitialVectors
@@ -106,17 +108,36 @@ def read_class_weights(given: str | None, labels: list[str]) -> Literal["balance
         return TrainingOptions(class_weights=tuple(weights.values())).class_weights
 
 
+def find_vectors(
+    sources: Sequence[str],
+    vocabulary: Vocabulary,
+    tokenizer: Tokenizer,
+    max_size: int = 0,
+    console: Console | None = None,
+) -> InitialVectors:
+    """As `find_initial_vectors`, with a bar."""
+    from rich.console import Console
+
+    from textclf_fast.training.initial_vectors import find_initial_vectors
+    from textclf_fast.training.progress import counting
+
+    with counting("word vectors", None, console or Console(stderr=True)) as done:
+        return find_initial_vectors(sources, vocabulary, tokenizer, max_size, done)
+
+
 def about_vectors(found: InitialVectors, say: Callable[[str], None]) -> dict[str, str]:
     """Says what word vectors a training begins with; what a model's card says of them."""
-    from textclf_fast.text import VECTORS
+    from textclf_fast.text import ENCODERS, VECTORS
     from textclf_fast.text.catalogue import cited
 
+    one = len(found.source) == 1
     say(
-        f"{found.source}: has vectors of {found.num_known:,} of the {found.num_seen:,} tokens to train on; "
-        f"{len(found.vocabulary) - found.num_seen:,} other words of it join the vocabulary"
+        f"{' and '.join(found.source)}: {'has' if one else 'have'} vectors of {found.num_known:,} of the "
+        f"{found.num_seen:,} tokens to train on; {len(found.vocabulary) - found.num_seen:,} other words of "
+        f"{'it' if one else 'them'} join the vocabulary"
     )
     return {
-        "word vectors": cited(found.source, VECTORS),
+        "word vectors": "; ".join(cited(source, {**VECTORS, **ENCODERS}) for source in found.source),
         "tokens with a vector": f"{found.num_known:,} of the {found.num_seen:,} of the texts",
     }
 
@@ -139,8 +160,9 @@ class Inputs:
         kind: str,
         vocab_size: int,
         min_frequency: int,
-        vectors: str | None = None,
+        vectors: Sequence[str] = (),
         unlabelled: Sequence[str] = (),
+        console: Console | None = None,
     ) -> Inputs:
         """With a tokenizer of this kind, the vocabulary of the texts to train on; and these word vectors, if any."""
         from textclf_fast.text import Vocabulary, tokenizer_for
@@ -149,11 +171,9 @@ class Inputs:
         with blame("--tokenizer"):  # too small a vocabulary, a package that is missing
             tokenizer = tokenizer_for(kind, texts, vocab_size)
         vocabulary = Vocabulary.build(map(tokenizer, texts), vocab_size, min_frequency)
-        if vectors is None:
+        if not vectors:
             return cls.of(parts, labels, vocabulary, tokenizer)
-        from textclf_fast.training.initial_vectors import find_initial_vectors
-
-        found = find_initial_vectors(vectors, vocabulary, tokenizer, vocab_size)
+        found = find_vectors(vectors, vocabulary, tokenizer, vocab_size, console)
         return cls.of(parts, labels, found.vocabulary, tokenizer, found)
 
     @classmethod

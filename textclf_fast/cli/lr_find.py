@@ -54,7 +54,7 @@ def lr_find(
     torch.manual_seed(seed)
     optimizer = None
     if language_model is None:
-        inputs = Inputs.encode([data], data.classes, tokenizer, vocab_size, min_frequency, vectors)
+        inputs = Inputs.encode([data], data.classes, tokenizer, vocab_size, min_frequency, vectors or [])
         sizes = {"embedding_dim": embedding_dim, "hidden_dim": hidden_dim, "num_layers": layers}
         model, _ = FromScratch({"kind": "lstm", "bidirectional": bidirectional, **sizes})(inputs, seed)
     else:

@@ -52,10 +52,11 @@ def pretrain(
     vocab_size: Annotated[int, typer.Option(min=3, help="Most entries of the vocabulary.")] = 20_000,
     min_frequency: Annotated[int, typer.Option(min=1, help="Tokens seen less often are unknown.")] = 3,
     vectors: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="FILE",
-            help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove.",
+            metavar="FILE|NAME",
+            help="Begin with word vectors: of GloVe, word2vec or fastText (.txt, .vec, .bin, .gz), or by name: glove; "
+            "or of a sentence encoder: minilm, or a directory. May be given several times.",
         ),
     ] = None,
     embedding_dim: Annotated[
@@ -97,10 +98,10 @@ def pretrain(
     import torch
     from rich.console import Console
 
+    from textclf_fast.cli.inputs import find_vectors
     from textclf_fast.cli.unfinished import UnfinishedTraining
     from textclf_fast.models import LanguageModel
     from textclf_fast.text import DataError, TokenFile, Vocabulary, tokenizer_for
-    from textclf_fast.training.initial_vectors import find_initial_vectors
     from textclf_fast.training.interrupts import StopSignals
     from textclf_fast.training.language_model_files import load_language_model, save_language_model
     from textclf_fast.training.pretraining import PretrainingOptions
@@ -128,9 +129,10 @@ def pretrain(
         vocabulary = Vocabulary.build(map(split, texts(False)), vocab_size, min_frequency)
         torch.manual_seed(seed)
         initial = None
-        if vectors is not None:
-            initial = find_initial_vectors(vectors, vocabulary, split)
-            print(f"{vectors}: has vectors of {initial.num_known:,} of the {initial.num_seen:,} tokens of the texts")
+        if vectors:
+            initial = find_vectors(vectors, vocabulary, split)
+            of = f"{initial.num_known:,} of the {initial.num_seen:,} tokens of the texts"
+            print(f"{' and '.join(vectors)}: {'has' if len(vectors) == 1 else 'have'} vectors of {of}")
             embedding_dim = max(embedding_dim, initial.dim)
         model = LanguageModel(
             len(vocabulary),
@@ -188,7 +190,7 @@ def pretrain(
             )
     extra = {
         "texts": list(sources),
-        "vectors": vectors,
+        "vectors": " and ".join(vectors or []) or None,
         "tokens": train.num_tokens,
         "options": dataclasses.asdict(options),
         "epochs": [dataclasses.asdict(record) for record in records],

@@ -290,7 +290,7 @@ def train(
         sizes["token_weights"] = sizes.pop("idf")
     elif embedding_dim == 0:
         raise typer.BadParameter(f"expected at least 1 with --model {kind}, got 0", param_hint="'--embedding-dim'")
-    if vectors is not None and sizes["embedding_dim"] is None:
+    if vectors and sizes["embedding_dim"] is None:
         raise typer.BadParameter("expected an --embedding-dim other than 0 with it", param_hint="'--vectors'")
     if language_model is not None:
         if kind != "lstm":
@@ -332,7 +332,7 @@ def train(
         asked = [*more, *make_variants([*parts[0].texts, *more], variants, seed)]
         begin: Beginning
         if language_model is None:
-            inputs = start.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors, more)
+            inputs = start.encode(parts, data.classes, tokenizer, vocab_size, min_frequency, vectors or [], more)
             begin = FromScratch({"kind": kind, **sizes}, idf)
         else:
             kept = resume and job.has_weights(distil is not None, generated > 0)

@@ -50,16 +50,18 @@ class TrainingStart:
         tokenizer: str,
         vocab_size: int,
         min_frequency: int,
-        vectors: str | None,
+        vectors: Sequence[str],
         unlabelled: Sequence[str] = (),
     ) -> Inputs:
         """The parts to train on and to hold out, as numbers; and the word vectors to begin with, if any."""
         self._check_classes(parts, labels)
 
         def encode() -> Inputs:
-            return Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors, unlabelled)
+            return Inputs.encode(
+                parts, labels, tokenizer, vocab_size, min_frequency, vectors, unlabelled, self._job.console
+            )
 
-        inputs = encode() if vectors is None else self._job.on_first_then_others(encode)
+        inputs = self._job.on_first_then_others(encode) if vectors else encode()
         self._say_what_there_is(inputs)
         if inputs.vectors is not None:
             self.about = about_vectors(inputs.vectors, self._job.say)

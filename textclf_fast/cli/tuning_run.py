@@ -54,12 +54,12 @@ class TuningRun:
         tokenizer: str,
         vocab_size: int,
         min_frequency: int,
-        vectors: str | None = None,
+        vectors: Sequence[str] = (),
     ) -> Inputs:
         """The parts to train on, to choose by and to hold out, as numbers; and word vectors to begin with, if any."""
         if missing := missing_classes(self._file, parts[0], labels):
             self.say(f"note: the texts to train on have none labelled {', '.join(map(repr, missing))}")
-        inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors)
+        inputs = Inputs.encode(parts, labels, tokenizer, vocab_size, min_frequency, vectors, console=self._console)
         train, chooser, test = map(len, inputs.parts)
         total = train + chooser + test
         self.say(

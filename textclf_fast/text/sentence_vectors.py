@@ -50,7 +50,13 @@ def sentence_vectors(
     """
     if not texts:
         raise ValueError("texts: expected at least one, got none")
-    model = load_encoder(encoder, say)
+    return encode(load_encoder(encoder, say), encoder, texts, on_progress)
+
+
+def encode(
+    model: Any, encoder: str | Path, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+) -> NDArray[np.float32]:
+    """As `sentence_vectors`, by an encoder that is loaded already; `encoder` is its name."""
     # Texts of one length together: a batch is padded to its longest. The longest first, which takes the most memory.
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     parts = []

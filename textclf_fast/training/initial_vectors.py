@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from textclf_fast.text import DataError, Tokenizer, Vocabulary, load_vectors
+from textclf_fast.text import (
+    ENCODERS,
+    PAD_ID,
+    UNK_ID,
+    VECTORS,
+    DataError,
+    Tokenizer,
+    Vocabulary,
+    WordVectors,
+    is_named,
+    load_vectors,
+)
+from textclf_fast.text.encoder_words import WordEncoder
 from textclf_fast.text.word_vectors import looked_up
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,13 +34,13 @@ class InitialVectors:
     """The vectors to begin with.
 
     Attributes:
-        source: the file or name that they are of.
-        vocabulary: of V words; the first `num_seen` are of the texts to train on, the others of the vectors' file.
-        values: (V, D) float32, zeros of words without a vector.
-        known: (V,), which have one.
+        source: the files or names that they are of.
+        vocabulary: of V words; the first `num_seen` are of the texts to train on, the others of the sources.
+        values: (V, D) float32, those of each source beside each other; zeros where a word has none.
+        known: (V,), which have one of any source.
     """
 
-    source: str
+    source: tuple[str, ...]
     vocabulary: Vocabulary
     num_seen: int
     values: NDArray
@@ -67,36 +83,99 @@ class InitialVectors:
 
 
 def find_initial_vectors(
-    name: str | Path, vocabulary: Vocabulary, tokenizer: Tokenizer, max_size: int = 0
+    sources: str | Path | Sequence[str | Path],
+    vocabulary: Vocabulary,
+    tokenizer: Tokenizer,
+    max_size: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> InitialVectors:
-    """Looks the words of a vocabulary up in a file of word vectors, and adds words of the file.
+    """Looks the words of a vocabulary up where there are vectors of words, and adds words to it that are there.
 
     A word that no text to train on has, but that has a vector, can be understood when it comes up later.
 
     Args:
-        name: a file, or one of `textclf_fast.text.VECTORS`.
+        sources: one or several: files of word vectors, or names of `textclf_fast.text.VECTORS`; directories of sentence
+            encoders, or names of `textclf_fast.text.ENCODERS`, which :class:`WordEncoder` makes word vectors of.
         vocabulary: of the texts to train on.
-        tokenizer: only what it would find in a text as one token is added, words that come first in the file first.
+        tokenizer: only what it would find in a text as one token is added, words that come first in a source first.
         max_size: most entries of the larger vocabulary; what is already larger stays as it is.
+        on_progress: while an encoder reads words, told how many are done, of how many.
 
     Raises:
-        DataError: see :func:`textclf_fast.text.load_vectors`; or no word of the vocabulary has a vector.
+        DataError: see :func:`textclf_fast.text.load_vectors` and :func:`textclf_fast.text.sentence_vectors`; or no word
+            of the vocabulary has a vector.
     """
-    needed = looked_up(vocabulary.tokens)
-    added: list[str] = []
+    names = [sources] if isinstance(sources, str | Path) else list(sources)
+    added: dict[str, None] = {}  # a set that knows the order
 
-    def wanted(word: str) -> bool:
-        if word in vocabulary:
+    def add(word: str) -> bool:
+        """Whether the word is, or becomes, one of the larger vocabulary."""
+        if word in vocabulary or word in added:
             return True
         if len(vocabulary) + len(added) < max_size and tokenizer(word) == [word]:
-            added.append(word)
+            added[word] = None
             return True
-        return word in needed
+        return False
 
-    vectors = load_vectors(name, wanted)
+    found: list[_Encoder | _File] = [
+        _Encoder(name, tokenizer, add, on_progress) if _is_encoder(name) else _File(name, vocabulary.tokens, add)
+        for name in names
+    ]
     larger = Vocabulary([*vocabulary.tokens, *added])
-    values, known = vectors.look_up(larger.tokens)
-    found = InitialVectors(str(name), larger, len(vocabulary), values, known)
-    if not found.num_known:
-        raise DataError(f"{name}: none of the {len(vocabulary):,} tokens of the texts has a vector in it")
-    return found
+    parts = [source.look_up(larger.tokens) for source in found]
+    values = np.concatenate([vectors for vectors, _ in parts], axis=1)
+    known = np.logical_or.reduce([known for _, known in parts])
+    initial = InitialVectors(tuple(map(str, names)), larger, len(vocabulary), values, known)
+    if not initial.num_known:
+        raise DataError(
+            f"{' and '.join(initial.source)}: none of the {len(vocabulary):,} tokens of the texts has a vector in it"
+        )
+    return initial
+
+
+class _File:
+    """A file of word vectors, which is read when this is made: `add` is asked about each of its words."""
+
+    def __init__(self, name: str | Path, tokens: Iterable[str], add: Callable[[str], bool]) -> None:
+        needed = looked_up(tokens)
+        if not is_named(name, VECTORS) and not Path(name).exists():
+            raise DataError(
+                f"there is no file {name}, no word vectors of that name, as {', '.join(VECTORS)} is, and no sentence "
+                f"encoder, as {', '.join(ENCODERS)} is"
+            )
+        self._vectors: WordVectors = load_vectors(name, lambda word: add(word) or word in needed)
+
+    def look_up(self, tokens: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return self._vectors.look_up(tokens)
+
+
+class _Encoder:
+    """A sentence encoder, each of whose own words `add` is asked about when this is made."""
+
+    def __init__(
+        self, name: str | Path, tokenizer: Tokenizer, add: Callable[[str], bool], on_progress: OnProgress | None
+    ) -> None:
+        self._encoder = WordEncoder(name)
+        self._tokenizer = tokenizer
+        self._on_progress = on_progress
+        for word in self._encoder.words:
+            add(word)
+
+    def look_up(self, tokens: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Of what the tokens are in a text: marks and special tokens are nothing there, and have no vector."""
+        texts = ["" if place in (PAD_ID, UNK_ID) else self._text(token) for place, token in enumerate(tokens)]
+        known = np.array([bool(text) for text in texts])
+        words = [text for text in texts if text]
+        on_progress = self._on_progress
+        told = None if on_progress is None else lambda done: on_progress(done, len(words))
+        vectors = self._encoder.vectors(words or ["a word"], told)
+        values = np.zeros((len(tokens), vectors.shape[1]), dtype=np.float32)
+        values[known] = vectors[: len(words)]
+        return values, known
+
+    def _text(self, token: str) -> str:
+        return self._tokenizer.detokenize([token]).strip()
+
+
+def _is_encoder(name: str | Path) -> bool:
+    return is_named(name, ENCODERS) or Path(name).is_dir()

@@ -76,9 +76,12 @@ class TrainingProgress:
 
 
 @contextlib.contextmanager
-def counting(what: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
-    """A bar of so many things while this is entered, and what is to be told how many are done."""
+def counting(what: str, total: int | None, console: Console) -> Iterator[Callable[..., None]]:
+    """A bar of so many things while this is entered, and what is to be told how many are done.
+
+    Where `total` is None, it is to be told of how many, too.
+    """
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, total=total: bar.update(task, completed=done, total=total)
