@@ -211,7 +211,7 @@ class _Bench:
         self._epochs = epochs
         self._lm_epochs = lm_epochs
         self._distil_epochs = distil_epochs
-        self._transferred: tuple[TextClassifier, Vocabulary] | None = None
+        self._transferred: tuple[TextClassifier, SavedLanguageModel] | None = None
         self._distilled: TextClassifier | None = None
         self._saved: SavedLanguageModel | None = None
         self.about: dict[str, Any] = {}
@@ -270,7 +270,8 @@ class _Bench:
                 self._saved, self.train.texts, len(self.train.classes), epochs=self._lm_epochs, **REGULARISED
             )
             self.about = {**self._saved.extra, "seconds_on_task": time.perf_counter() - start}
-        model, vocabulary = self._transferred
+        model, adapted = self._transferred
+        vocabulary = adapted.vocabulary
         if way in DISTILLED:
             if self._distilled is None:
                 self._distilled = self._distil(copy.deepcopy(model), vocabulary, self._saved.tokenizer)

@@ -208,8 +208,12 @@ class TextLSTMClassifier(ClassifierMixin, BaseEstimator):
     def _settings(self) -> dict[str, Any]:
         """The arguments, as JSON can hold them."""
         settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
-        sources = [self.vectors] if isinstance(self.vectors, str | Path) else self.vectors or []
-        return {**settings, "vectors": [str(source) for source in sources]}
+        vectors = self.vectors
+        if isinstance(vectors, Path):
+            vectors = str(vectors)
+        elif vectors is not None and not isinstance(vectors, str):
+            vectors = [str(source) for source in vectors]
+        return {**settings, "vectors": vectors}
 
     def _label_names(self) -> list[str]:
         return [str(label) for label in self.classes_.tolist()]

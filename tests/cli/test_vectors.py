@@ -26,7 +26,7 @@ def test_train(run: Run, tmp_path: Path, vectors: Path) -> None:
     ran = run("train", TOY, "--out", "model", "--vectors", vectors, "--embedding-dim", 5, "--epochs", 1, "--lr", 1e-6)
     assert ran.status == 0
     assert f"{vectors}: has vectors of 2 of the " in ran.out
-    assert "2 other words of it join the vocabulary" in ran.out
+    assert "2 other words join the vocabulary" in ran.out
     saved = load_model(tmp_path / "model")
     assert isinstance(saved.model, TextClassifier)
     assert saved.model.config["embedding_dim"] == 5
@@ -64,6 +64,12 @@ def test_several_and_an_encoder(run: Run, vectors: Path, encoder: Path) -> None:
     assert load_language_model("lm").extra["vectors"] == f"{vectors} and {encoder}"
 
 
+def test_one_twice(run: Run, vectors: Path) -> None:
+    ran = run("train", TOY, "--out", "model", "--vectors", vectors, "--vectors", vectors)
+    assert (ran.status, ran.out) == (2, "")
+    assert "Invalid value for '--vectors': sources: expected at least one, and each once, got [" in ran.err
+
+
 def test_lr_find(run: Run, vectors: Path) -> None:
     ran = run("lr-find", TOY, "--vectors", vectors, "--steps", 5, "--hidden-dim", 8)
     assert (ran.status, ran.err) == (0, "")
@@ -93,7 +99,7 @@ def test_the_vocabulary_is_full(run: Run, tmp_path: Path, vectors: Path) -> None
     with vectors.open("a") as file:
         file.write("the 1 1 1\n")
     ran = run("train", TOY, "--out", "model", "--vectors", vectors, "--vocab-size", 20, "--epochs", 1)
-    assert "0 other words of it join the vocabulary" in ran.out
+    assert "0 other words join the vocabulary" in ran.out
     assert len(load_model(tmp_path / "model").vocabulary) == 20
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from textclf_fast.models import LanguageModel
-from textclf_fast.text import UNK_ID, CharacterTokenizer, DataError, Vocabulary, WordTokenizer
+from textclf_fast.text import UNK_ID, CharacterTokenizer, DataError, Vocabulary, WordTokenizer, same_text
 from textclf_fast.training.generation import forward_half, generate_texts, load_texts, save_texts
 from textclf_fast.training.language_model_files import SavedLanguageModel
 
@@ -97,6 +97,15 @@ def test_words_are_joined() -> None:
     model = SavedLanguageModel(without_memory([1e-9, 0.0, 1.0, 1.0]).eval(), vocabulary, WordTokenizer(), {})
     texts = generate_texts(model, 50, 2)
     assert {"so so", "so!", "! so", "! !"} == set(texts)
+
+
+def test_white_space_is_no_text() -> None:
+    """And texts that differ in it alone are one."""
+    vocabulary = Vocabulary(["<pad>", "<unk>", "a", " "])
+    texts = generate_texts(saved(without_memory([1.0, 0.0, 1.0, 2.0]), vocabulary), 500, 6)
+    assert {"a", "a a"} <= set(texts)
+    assert all(text and text == " ".join(text.split()) for text in texts)
+    assert len({same_text(text) for text in texts}) == len(texts)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

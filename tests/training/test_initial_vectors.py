@@ -11,7 +11,15 @@ from tiny_encoder import WORDS as ENCODER_WORDS
 from tiny_encoder import encoder as encoder
 from torch import nn
 
-from textclf_fast.text import CasedTokenizer, DataError, NgramTokenizer, Vocabulary, WordTokenizer, WordVectors
+from textclf_fast.text import (
+    BPETokenizer,
+    CasedTokenizer,
+    DataError,
+    NgramTokenizer,
+    Vocabulary,
+    WordTokenizer,
+    WordVectors,
+)
 from textclf_fast.text.encoder_words import WordEncoder
 from textclf_fast.text.sentence_vectors import sentence_vectors
 from textclf_fast.text.word_vectors import word2vec_binary
@@ -154,4 +162,28 @@ def test_of_several(file: Path, encoder: Path) -> None:
     np.testing.assert_array_equal(found.values[[2, 4, 5, 6, 7], :3], VALUES[[2, 0, 3, 5, 6]])
     assert not found.values[[0, 1, 3, 8], :3].any()
     assert found.values[2:, 3:].any(1).all()
-    assert found.source == (str(file), str(encoder))
+    assert found.sources == (str(file), str(encoder))
+
+
+def test_one_of_several_that_has_none(file: Path, encoder: Path) -> None:
+    vocabulary = Vocabulary(["<pad>", "<unk>", "zzz"])
+    for max_size in (0, 100):
+        with pytest.raises(
+            DataError, match=r"vectors\.bin: no(ne of the 3 tokens of the texts has a vector| word vectors)"
+        ):
+            find_initial_vectors([encoder, file], vocabulary, WordTokenizer(), max_size)
+
+
+@pytest.mark.parametrize("sources", [[], ["glove", "glove"]])
+def test_bad_sources(sources: list[str]) -> None:
+    with pytest.raises(ValueError, match="sources: expected at least one, and each once, got"):
+        find_initial_vectors(sources, VOCABULARY, WordTokenizer())
+
+
+def test_bytes_of_a_character_are_no_text(encoder: Path) -> None:
+    pytest.importorskip("tokenizers")
+    tokenizer = BPETokenizer.train(["good film"] * 3, 300)
+    vocabulary = Vocabulary(["<pad>", "<unk>", *tokenizer("film 你")])
+    known = find_initial_vectors(encoder, vocabulary, tokenizer).known.tolist()
+    assert known == [False, False, True, *[False] * (len(vocabulary) - 3)]
+    assert len(vocabulary) > 4

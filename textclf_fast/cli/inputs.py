@@ -121,7 +121,7 @@ def find_vectors(
     from textclf_fast.training.initial_vectors import find_initial_vectors
     from textclf_fast.training.progress import counting
 
-    with counting("word vectors", None, console or Console(stderr=True)) as done:
+    with blame("--vectors"), counting("word vectors", None, console or Console(stderr=True)) as done:
         return find_initial_vectors(sources, vocabulary, tokenizer, max_size, done)
 
 
@@ -130,14 +130,9 @@ def about_vectors(found: InitialVectors, say: Callable[[str], None]) -> dict[str
     from textclf_fast.text import ENCODERS, VECTORS
     from textclf_fast.text.catalogue import cited
 
-    one = len(found.source) == 1
-    say(
-        f"{' and '.join(found.source)}: {'has' if one else 'have'} vectors of {found.num_known:,} of the "
-        f"{found.num_seen:,} tokens to train on; {len(found.vocabulary) - found.num_seen:,} other words of "
-        f"{'it' if one else 'them'} join the vocabulary"
-    )
+    say(str(found))
     return {
-        "word vectors": "; ".join(cited(source, {**VECTORS, **ENCODERS}) for source in found.source),
+        "word vectors": "; ".join(cited(source, {**VECTORS, **ENCODERS}) for source in found.sources),
         "tokens with a vector": f"{found.num_known:,} of the {found.num_seen:,} of the texts",
     }
 

@@ -108,5 +108,5 @@ class Job:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Whoever interrupts is told how to go on."""
-        if isinstance(error, KeyboardInterrupt | SystemExit) and self.ranks.rank == 0 and self.unfinished.exists:
+        if isinstance(error, KeyboardInterrupt | SystemExit) and self.ranks.rank == 0 and self.unfinished.can_go_on:
             print(f"note: the same command with --resume goes on from {self.unfinished.directory}", file=sys.stderr)

@@ -131,8 +131,7 @@ def pretrain(
         initial = None
         if vectors:
             initial = find_vectors(vectors, vocabulary, split)
-            of = f"{initial.num_known:,} of the {initial.num_seen:,} tokens of the texts"
-            print(f"{' and '.join(vectors)}: {'has' if len(vectors) == 1 else 'have'} vectors of {of}")
+            print(initial)
             embedding_dim = max(embedding_dim, initial.dim)
         model = LanguageModel(
             len(vocabulary),

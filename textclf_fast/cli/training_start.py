@@ -16,7 +16,7 @@ from textclf_fast.cli.inputs import Inputs, about_vectors, missing_classes
 from textclf_fast.cli.job import Job
 from textclf_fast.cli.teachers import Teachers, shared_guesses
 from textclf_fast.models import TextClassifier
-from textclf_fast.text import LabelledTexts, encode_texts, same_text
+from textclf_fast.text import LabelledTexts, encode_texts
 from textclf_fast.training import EncodedTexts
 from textclf_fast.training.distillation import DistillationOptions
 from textclf_fast.training.generation import generate_texts, load_texts, save_texts
@@ -116,26 +116,37 @@ class TrainingStart:
         They are beside the checkpoint from then on: a training that is resumed takes them from there. The first process
         generates them, for all.
         """
-        if count == 0:
-            return []
         job, path = self._job, self._job.unfinished.generated
-        about = {"generated texts": count, "seed": seed, "data": fingerprint(inputs.parts[0])}
+        about = {
+            "generated texts": count,
+            "seed": seed,
+            "language model": self.about["language model"],
+            "times that it read the texts": self.about["times it read the texts to train on"],
+            "data": fingerprint(
+                inputs.parts[0], EncodedTexts.unlabelled(encode_texts(known, inputs.tokenizer, inputs.vocabulary))
+            ),
+        }
 
         def generate() -> list[str]:
             if resume and path.exists():
                 return load_texts(path, about)
+            if count == 0:
+                return []
             longest = int(np.diff(inputs.parts[0].tokens.offsets).max())
             with counting("texts", count, job.console) as done:
                 generated = generate_texts(language_model, count, longest, seed, done)
-            seen = set(map(same_text, known))
-            texts = [text for text in generated if same_text(text) not in seen]
+            # By their tokens: the text that is made of these has other white space than the one they came from.
+            seen = {tuple(inputs.tokenizer(text)) for text in known}
+            texts = [text for text in generated if tuple(inputs.tokenizer(text)) not in seen]
             job.unfinished.begin(resume)
             save_texts(path, texts, about)
             return texts
 
         texts = job.first_has(generate)
-        job.say(f"{len(texts):,} other texts, by the language model" + (f", such as: {texts[0]}" if texts else ""))
-        self.about["texts that the language model generated"] = len(texts)
+        if count:
+            such = f", such as: {texts[0]}" if texts else ""
+            job.say(f"{len(texts):,} other texts, by the language model{such}")
+            self.about["texts that the language model generated"] = len(texts)
         return texts
 
     def distil(

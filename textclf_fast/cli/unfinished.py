@@ -23,6 +23,7 @@ class UnfinishedTraining:
         self.guesses = self.directory / "guesses.safetensors"
         self.distilled = self.directory / "distilled.safetensors"
         self.generated = self.directory / "generated.safetensors"
+        self._goes_on = False
         self._begun = False
 
     @property
@@ -39,6 +40,7 @@ class UnfinishedTraining:
         """
         from textclf_fast.training import check_target
 
+        self._goes_on = resume
         check_target(self.out, overwrite or resume)
         if self.exists and not (overwrite or resume):
             raise FileExistsError(
@@ -54,6 +56,11 @@ class UnfinishedTraining:
     def exists(self) -> bool:
         """Whether there is something to go on with."""
         return any(path.exists() for path in self._learnt)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether what exists is of this training, and not of one that it was to replace."""
+        return self.exists and (self._goes_on or self._begun)
 
     def begin(self, resume: bool) -> None:
         """Makes the directory; the first time without what an earlier training left, unless that is to go on."""

@@ -39,7 +39,10 @@ class Tokenizer(Protocol):
         """The tokens of a text in their order."""
 
     def detokenize(self, tokens: Sequence[str]) -> str:
-        """A text of these tokens, with white space where it is usual: of tokens that come from a text, these again."""
+        """A text of these tokens, with white space where it is usual.
+
+        Of tokens that come from a text it has the same again, but for some of rare characters: é's_ and aİ.
+        """
 
 
 class WordTokenizer:
@@ -198,8 +201,8 @@ class CharacterTokenizer:
         return list(" ".join(text.split()))
 
     def detokenize(self, tokens: Sequence[str]) -> str:
-        """A text of these characters."""
-        return "".join(tokens)
+        """A text of these characters, with white space as in the text that a text's tokens are of."""
+        return " ".join("".join(tokens).split())
 
 
 def _normal_form(text: str) -> str:

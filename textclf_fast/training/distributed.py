@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+# How long a process waits for others that still live: the first alone may fetch or generate texts for an hour or more.
+_PATIENCE = datetime.timedelta(days=1)
 
 
 class Ranks:
@@ -86,7 +90,10 @@ class GroupRanks(Ranks):
     def first_has(self, content: bytes) -> bytes:
         length = torch.tensor([len(content)])
         torch.distributed.broadcast(length, 0)
-        numbers = torch.tensor(list(content) if self.rank == 0 else [0] * int(length), dtype=torch.uint8)
+        if not length:
+            return b""
+        given = content if self.rank == 0 else bytes(int(length))
+        numbers = torch.frombuffer(bytearray(given), dtype=torch.uint8)
         torch.distributed.broadcast(numbers, 0)
         return numbers.numpy().tobytes()
 
@@ -113,7 +120,7 @@ def joined_ranks() -> Iterator[Ranks]:
     if dist.is_initialized():
         yield GroupRanks()
         return
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield GroupRanks()
     finally:

@@ -34,13 +34,13 @@ class InitialVectors:
     """The vectors to begin with.
 
     Attributes:
-        source: the files or names that they are of.
+        sources: the files or names that they are of.
         vocabulary: of V words; the first `num_seen` are of the texts to train on, the others of the sources.
         values: (V, D) float32, those of each source beside each other; zeros where a word has none.
         known: (V,), which have one of any source.
     """
 
-    source: tuple[str, ...]
+    sources: tuple[str, ...]
     vocabulary: Vocabulary
     num_seen: int
     values: NDArray
@@ -55,6 +55,13 @@ class InitialVectors:
     def num_known(self) -> int:
         """How many words of the texts have one."""
         return int(self.known[: self.num_seen].sum())
+
+    def __str__(self) -> str:
+        """What there is, in words."""
+        have = "has" if len(self.sources) == 1 else "have"
+        known = f"vectors of {self.num_known:,} of the {self.num_seen:,} tokens of the texts"
+        others = f"{len(self.vocabulary) - self.num_seen:,} other words join the vocabulary"
+        return f"{' and '.join(self.sources)}: {have} {known}; {others}"
 
     @torch.no_grad()
     def put_into(self, embedding: nn.Embedding, std: float | None = None) -> None:
@@ -102,10 +109,13 @@ def find_initial_vectors(
         on_progress: while an encoder reads words, told how many are done, of how many.
 
     Raises:
-        DataError: see :func:`textclf_fast.text.load_vectors` and :func:`textclf_fast.text.sentence_vectors`; or no word
-            of the vocabulary has a vector.
+        ValueError: no source, or one twice.
+        DataError: see :func:`textclf_fast.text.load_vectors` and :class:`WordEncoder`; or no word of the vocabulary has
+            a vector in a source.
     """
-    names = [sources] if isinstance(sources, str | Path) else list(sources)
+    names = [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"sources: expected at least one, and each once, got {names}")
     added: dict[str, None] = {}  # a set that knows the order
 
     def add(word: str) -> bool:
@@ -123,14 +133,13 @@ def find_initial_vectors(
     ]
     larger = Vocabulary([*vocabulary.tokens, *added])
     parts = [source.look_up(larger.tokens) for source in found]
+    for name, (_, known) in zip(names, parts, strict=True):
+        if not known[: len(vocabulary)].any():
+            raise DataError(f"{name}: none of the {len(vocabulary):,} tokens of the texts has a vector in it")
     values = np.concatenate([vectors for vectors, _ in parts], axis=1)
-    known = np.logical_or.reduce([known for _, known in parts])
-    initial = InitialVectors(tuple(map(str, names)), larger, len(vocabulary), values, known)
-    if not initial.num_known:
-        raise DataError(
-            f"{' and '.join(initial.source)}: none of the {len(vocabulary):,} tokens of the texts has a vector in it"
-        )
-    return initial
+    return InitialVectors(
+        tuple(names), larger, len(vocabulary), values, np.logical_or.reduce([known for _, known in parts])
+    )
 
 
 class _File:
@@ -174,7 +183,8 @@ class _Encoder:
         return values, known
 
     def _text(self, token: str) -> str:
-        return self._tokenizer.detokenize([token]).strip()
+        text = self._tokenizer.detokenize([token]).strip()
+        return "" if "\ufffd" in text else text  # some of a character's bytes are no text
 
 
 def _is_encoder(name: str | Path) -> bool:
