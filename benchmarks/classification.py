@@ -27,10 +27,12 @@ from textclf_fast.text import LabelledTexts, load_dataset, split
 from textclf_fast.text.files import write_atomically
 
 SEEDS = (0, 1, 2)
-LANGUAGE_MODEL = "lm"
-PRETRAIN = (
-    "textclf-fast pretrain rt movie_dialog news --tokenizer cased --vectors glove --hidden-dim 320 --epochs 4 --out lm"
-)
+LANGUAGE_MODELS = {  # by the directory that they are written to, what makes them
+    "lm": "textclf-fast pretrain rt movie_dialog news --tokenizer cased --vectors glove --hidden-dim 320 --epochs 4 "
+    "--out lm",
+    "lm-wide": "textclf-fast pretrain rt movie_dialog news --tokenizer cased --vectors glove --vectors minilm "
+    "--embedding-dim 356 --hidden-dim 320 --epochs 4 --out lm-wide",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Row:
     @property
     def language_model(self) -> str | None:
         """The command that makes what it begins with, if it does."""
-        return PRETRAIN if "--from" in self.options else None
+        words = self.options.split()
+        return LANGUAGE_MODELS[words[words.index("--from") + 1]] if "--from" in words else None
 
     @property
     def metric(self) -> str:
@@ -177,7 +180,9 @@ ROWS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", help="these data sets alone")
-    parser.add_argument("--lm", type=Path, default=Path(LANGUAGE_MODEL), help=f"what this wrote: {PRETRAIN}")
+    parser.add_argument(
+        "--language-models", type=Path, default=Path(), help=f"where {' and '.join(LANGUAGE_MODELS)} are"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument(
         "--validate", action="store_true", help="test on a part of the texts to train on; write nothing"
@@ -187,21 +192,23 @@ def main() -> None:
     for row in ROWS:
         if arguments.data and row.data not in arguments.data:
             continue
-        if row.language_model is not None and not arguments.lm.exists():
-            print(f"{row.data}, {row.model}: left out, there is no {arguments.lm}: {PRETRAIN}")
-            continue
+        if row.language_model is not None:
+            directory = arguments.language_models / row.language_model.split()[-1]
+            if not directory.exists():
+                print(f"{row.data}, {row.model}: left out, there is no {directory}: {row.language_model}")
+                continue
         for seed in arguments.seeds:
             if not arguments.validate and str(seed) in _values(arguments.out, row):
                 continue
-            value = _run(row, seed, arguments.lm, arguments.validate)
+            value = _run(row, seed, arguments.language_models, arguments.validate)
             print(f"{row.data}, {row.model}, seed {seed}: {row.metric} {value:.4f}, target {row.target}", flush=True)
             if not arguments.validate:
                 _write(arguments.out, row, seed, value)
 
 
-def _run(row: Row, seed: int, language_model: Path, validate: bool) -> float:
+def _run(row: Row, seed: int, language_models: Path, validate: bool) -> float:
     test = load_dataset(row.data, "test")
-    options = [str(language_model) if word == LANGUAGE_MODEL else word for word in shlex.split(row.options)]
+    options = [str(language_models / word) if word in LANGUAGE_MODELS else word for word in shlex.split(row.options)]
     with tempfile.TemporaryDirectory(prefix="textclf-fast-") as folder:
         data, group = row.data, []
         if validate:
