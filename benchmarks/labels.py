@@ -52,19 +52,22 @@ SIZES = (100, 500, 1_000, 2_000, 5_000, 0)  # 0: all
 WAYS = {
     "scratch": "from scratch",
     "vectors": "from word vectors",
+    "encoder-vectors": "and a sentence encoder's word vectors",
     "pretrained": "from a language model",
     "self-trained": "and from guesses of the rest",
     "distilled": "from a language model and a sentence encoder",
     "distilled-self-trained": "from both, and from guesses of the rest",
     "taught": "from a language model and a teacher",  # an encoder that is trained on with the labels
 }
-FROM_LANGUAGE_MODEL = tuple(way for way in WAYS if way not in ("scratch", "vectors"))
+VECTORS = {"vectors": ("glove",), "encoder-vectors": ("glove", "minilm")}
+FROM_LANGUAGE_MODEL = tuple(way for way in WAYS if way not in ("scratch", *VECTORS))
 DISTILLED = tuple(way for way in WAYS if way.startswith("distilled"))
 SELF_TRAINED = tuple(way for way in WAYS if way.endswith("self-trained"))
 ENCODER = "minilm"
 COLORS = {
     "scratch": "#777777",
     "vectors": "#d08a1d",
+    "encoder-vectors": "#7a5c00",
     "pretrained": "#1f5fa8",
     "self-trained": "#2e8b57",
     "distilled": "#a8326f",
@@ -77,7 +80,6 @@ COLORS = {
 TAUGHT = {"rt": {"epochs": 6, "variants": 0}, "trec": {"epochs": 4, "variants": 8}}
 TAUGHT_OTHERS = {"epochs": 6, "variants": 0}
 TEACHERS = 3  # whose guesses those are: classifiers from the language model, of the labels alone
-VECTORS = "glove"
 WORDS = 30_000  # of the vectors, the most frequent
 TOKENIZERS = {"trec": "cased"}  # of a language model: its own
 BATCH_SIZE = 32
@@ -106,8 +108,8 @@ NOTES = {  # by data set
     f"test part's curve had been seen to dip at 2,000 labels. {_DISTILLED_NOTE}",
     "trec": f"{_DISTILLED_NOTE} With a teacher, the language model read the texts 3 times (--lm-epochs 3).",
 }
-RATES = dict.fromkeys(WAYS, 4e-3) | dict.fromkeys(("scratch", "vectors", *DISTILLED), 2e-3)
-ADVERSARIAL = {"scratch": 0.05, "vectors": 0.05} | dict.fromkeys(FROM_LANGUAGE_MODEL, 0.03)
+RATES = dict.fromkeys(WAYS, 4e-3) | dict.fromkeys(("scratch", *VECTORS, *DISTILLED), 2e-3)
+ADVERSARIAL = dict.fromkeys(("scratch", *VECTORS), 0.05) | dict.fromkeys(FROM_LANGUAGE_MODEL, 0.03)
 
 
 def main() -> None:
@@ -252,10 +254,11 @@ class _Bench:
             tokenizer = tokenizer_for(TOKENIZERS.get(self._data, "word"), part.texts)
             vocabulary = Vocabulary.build(map(tokenizer, part.texts), 10_000, 2 if size > 1_000 else 1)
             vectors = None
-            if way == "vectors":
-                vectors = find_initial_vectors(VECTORS, vocabulary, tokenizer, WORDS)
+            if way in VECTORS:
+                vectors = find_initial_vectors(VECTORS[way], vocabulary, tokenizer, WORDS)
                 vocabulary = vectors.vocabulary
-            model = TextClassifier(len(vocabulary), 100, 128, len(self.train.classes), sparse=True, **SCRATCH)
+            width = 100 if vectors is None else max(100, vectors.dim)
+            model = TextClassifier(len(vocabulary), width, 128, len(self.train.classes), sparse=True, **SCRATCH)
             if vectors is not None:
                 vectors.put_into(model.embedding)
             train, test, one = self._encode(part, vocabulary, tokenizer)
