@@ -218,13 +218,18 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
         axes.plot(values, [place] * len(values), linestyle="", marker="o", markersize=4, color="#56B4E9")
         axes.plot(statistics.mean(values), place, marker="o", markersize=8, color="#0072B2")
         axes.plot([100 * row["target"]] * 2, [place - 0.35, place + 0.35], color="black", linewidth=2)
-    axes.set_yticks(range(len(rows)), [f"{row['data']}: {row['model']}" for row in rows])
+    axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("accuracy, of sms F1 (%) on the part held out\ndark: mean of the seeds, black: target")
+    axes.set_xlabel("% on the part held out, accuracy if nothing is said\ndark: mean of the seeds, black: target")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, format="png")
     return True
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    metric = "" if row["metric"] == "accuracy" else f" ({row['metric']})"
+    return f"{row['data']}: {row['model']}{metric}"
 
 
 def _load(path: Path) -> dict[str, Any] | None:

@@ -105,6 +105,14 @@ def test_begins_with_word_vectors(toy: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(found.detach(), torch.tensor([[1.0], [2.0]]).expand(2, 20), atol=1e-3, rtol=0)
     estimator.save(tmp_path / "model")
     assert clone(estimator).vectors == path
+    assert [_small(vectors=vectors)._settings()["vectors"] for vectors in (None, "glove", path, [path, "minilm"])] == [
+        None,
+        "glove",
+        str(path),
+        [str(path), "minilm"],
+    ]
+    several = _small(vectors=[path], learning_rate=1e-6, epochs=1).fit(toy.texts, toy.labels)
+    assert several.vocabulary_ == estimator.vocabulary_
     with pytest.raises(ValueError, match="embedding_dim: expected a number beside vectors, got None"):
         _small(model="mlp", embedding_dim=None, vectors=path).fit(toy.texts, toy.labels)
 

@@ -46,6 +46,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("language_models") / "lm"
+    small = ["--embedding-dim", "12", "--hidden-dim", "16", "--batch-size", "4", "--steps", "10"]
+    small += ["--min-frequency", "1", "--held-out", "0.1", "--epochs", "1"]
+    assert main(["pretrain", str(TOY), "--out", str(directory), *small]) == 0
+    return directory
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """Fifty texts with labels, and the others without."""

@@ -7,18 +7,8 @@ from pathlib import Path
 import pytest
 from cli.conftest import TOY, Run
 
-from textclf_fast.cli.app import main
 from textclf_fast.models import TextClassifier
 from textclf_fast.training import load_model
-
-
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("language_models") / "lm"
-    small = ["--embedding-dim", "12", "--hidden-dim", "16", "--batch-size", "4", "--steps", "10"]
-    small += ["--min-frequency", "1", "--held-out", "0.1", "--epochs", "1"]
-    assert main(["pretrain", str(TOY), "--out", str(directory), *small]) == 0
-    return directory
 
 
 def test_train_and_predict(run: Run, tmp_path: Path, language_model: Path) -> None:

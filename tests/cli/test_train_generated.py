@@ -10,19 +10,9 @@ from cli.conftest import TOY, Run
 from tiny_encoder import encoder as encoder
 
 from textclf_fast.cli import training_run, training_start
-from textclf_fast.cli.app import main
 from textclf_fast.cli.teachers import OwnKind
 from textclf_fast.text import WordTokenizer, read_labelled, split
 from textclf_fast.training import load_model
-
-
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("language_models") / "lm"
-    small = ["--embedding-dim", "12", "--hidden-dim", "16", "--batch-size", "4", "--steps", "10"]
-    small += ["--min-frequency", "1", "--held-out", "0.1", "--epochs", "1"]
-    assert main(["pretrain", str(TOY), "--out", str(directory), *small]) == 0
-    return directory
 
 
 def test_it_says_what_it_does(run: Run, language_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,7 @@ def test_a_text_of_tokens_is_the_text(tokenizer: BPETokenizer, text: str) -> Non
 
 
 def test_bytes_that_are_no_character(tokenizer: BPETokenizer) -> None:
-    first = tokenizer("é")[0]
-    assert tokenizer.detokenize([first.removeprefix("Ġ")[:1] or tokenizer("é")[1][:1]]) == "\ufffd"
+    assert tokenizer.detokenize(["Ã"]) == "\ufffd"  # 0xC3, with which é begins
 
 
 @pytest.mark.parametrize("text", ["", " \t\n\u2003"])

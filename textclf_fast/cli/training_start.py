@@ -117,21 +117,21 @@ class TrainingStart:
         generates them, for all.
         """
         job, path = self._job, self._job.unfinished.generated
-        about = {
-            "generated texts": count,
-            "seed": seed,
-            "language model": self.about["language model"],
-            "times that it read the texts": self.about["times it read the texts to train on"],
-            "data": fingerprint(
-                inputs.parts[0], EncodedTexts.unlabelled(encode_texts(known, inputs.tokenizer, inputs.vocabulary))
-            ),
-        }
 
         def generate() -> list[str]:
-            if resume and path.exists():
-                return load_texts(path, about)
-            if count == 0:
+            kept = resume and path.exists()
+            if count == 0 and not kept:
                 return []
+            known_tokens = encode_texts(known, inputs.tokenizer, inputs.vocabulary)
+            about = {
+                "generated texts": count,
+                "seed": seed,
+                "language model": self.about["language model"],
+                "times that it read the texts": self.about["times it read the texts to train on"],
+                "data": fingerprint(inputs.parts[0], EncodedTexts.unlabelled(known_tokens)),
+            }
+            if kept:
+                return load_texts(path, about)
             longest = int(np.diff(inputs.parts[0].tokens.offsets).max())
             with counting("texts", count, job.console) as done:
                 generated = generate_texts(language_model, count, longest, seed, done)
