@@ -145,20 +145,8 @@ def _without_labels(folder: Path, ranks: Ranks, encoder: list[str]) -> None:
 
 def _generated(folder: Path, ranks: Ranks) -> None:
     """Trains with texts that a language model generates: of the first process, and both have them."""
-    small = [
-        "--min-frequency",
-        "1",
-        "--hidden-dim",
-        "8",
-        "--embedding-dim",
-        "8",
-        "--batch-size",
-        "4",
-        "--steps",
-        "8",
-        "--epochs",
-        "1",
-    ]
+    small = ["--min-frequency", "1", "--hidden-dim", "8", "--embedding-dim", "8"]
+    small += ["--batch-size", "4", "--steps", "8", "--epochs", "1"]
     if ranks.rank == 0:
         assert main(["pretrain", str(TOY), "--out", str(folder / "lm"), "--held-out", "0.1", *small]) == 0
     else:
