@@ -36,6 +36,7 @@ class Layer:
         projected: P where h is projected.
         input: I where the layer projects its input itself (lstm_layer), of the positions or, with an index, of a table
             that they read; its gates are given otherwise.
+        from_zero: whether h0 is zero, and neither its gradient nor that of c0 is asked for.
         seed: of the numbers.
     """
 
@@ -45,13 +46,15 @@ class Layer:
     with_index: bool
     projected: int = 0
     input: int = 0
+    from_zero: bool = False
     seed: int = 1
 
     def __str__(self) -> str:
         index = "index" if self.with_index else "rows"
         projected = f"P{self.projected}" if self.projected else ""
         input = f"-I{self.input}" if self.input else ""
-        return f"H{self.hidden}{projected}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}{input}"
+        zero = "-zero" if self.from_zero else ""
+        return f"H{self.hidden}{projected}-{'_'.join(map(str, self.lengths))}-D{self.directions}-{index}{input}{zero}"
 
     @property
     def positions(self) -> int:
@@ -86,9 +89,14 @@ class Layer:
         }
         if self.projected:
             inputs["w_hr"] = numbers(D, P, H) * H**-0.5
+        if self.from_zero:
+            inputs["h0"] = torch.zeros_like(inputs["h0"])
+        constants = {"h0", "c0"} if self.from_zero else set()
         grads = [numbers(N, D * P), numbers(D, B, P), numbers(D, B, H)]
         dtypes = dict.fromkeys(("gates", "bias"), gates_dtype or dtype)
-        leaves = {name: t.to(dtypes.get(name, dtype)).requires_grad_() for name, t in inputs.items()}
+        leaves = {
+            name: t.to(dtypes.get(name, dtype)).requires_grad_(name not in constants) for name, t in inputs.items()
+        }
         results = layer(batch_sizes=batch_sizes, index=index, **leaves)
         torch.autograd.backward(results, [g.to(dtype) for g in grads])
         found = dict(zip(RESULTS, results, strict=True)) | {f"grad {name}": t.grad for name, t in leaves.items()}

@@ -41,6 +41,19 @@ struct Chunk {
   T* grad_h;      // P each, where h is projected
   T* m;           // H each, the cells' output, where h is projected
   int64_t gates_stride;
+
+  // The gates' gradients of the positions that some h was multiplied at, where h0 is zero: all but those of the
+  // direction's first step.  (Its reverse starts rows later, too: those are zeros among others.)
+  Chunk without_first_step(const LstmShape& s, int64_t direction) const {
+    Chunk rest = *this;
+    if (direction) {
+      rest.end = smaller(end, s.offsets[s.steps - 1]);
+    } else if (t == 0) {
+      rest.first = s.offsets[1];
+      rest.grad_gates += (rest.first - first) * gates_stride;
+    }
+    return rest;
+  }
 };
 
 // Rows a power of two apart share a few sets of a cache.  How far apart those of a buffer are that do not: whole lines,
@@ -208,6 +221,8 @@ static void weight_grad(const LstmBackward<T>& p, int64_t d, const Chunk<T>& chu
                         decltype(&pack_h<T>) pack, int64_t columns, int64_t begin, int64_t end, bool set,
                         Accumulator<T>* grad, char* scratch) {
   constexpr int64_t L = Simd<T>::kLanes;
+  if (chunk.first == chunk.end && set)
+    __builtin_memset(grad + begin * columns, 0, (end - begin) * columns * int64_t(sizeof(*grad)));
   const int64_t stride = padded<T>(columns);
   T* x = take<T>(scratch, kRun * stride);
   T* strip = take<T>(scratch, kRun * kStrip);

@@ -6,6 +6,7 @@
 
 #include "chunk_grads.inl"
 #include "flush_denormals.inl"
+#include "gates_product.inl"
 #include "lstm_cell.inl"
 #include "lstm_projection.inl"
 #include "panels.inl"
@@ -160,30 +161,6 @@ static void backward_projection(const LstmBackward<T>& p, int64_t direction, int
                   state.grad_m + share.row * state.stride, state.stride);
 }
 
-// grad_h (R rows, of the matrix unit's `in_tile`, NV vectors of columns; rows are `stride` apart) = grad_gates (R, 4H)
-// W_hh over the units [first, end), a gate at a time: four sums of H terms each round less than one of 4H.  The matrix
-// unit takes all units in one sum: its terms are products of bfloat16, which have 8 bits each.
-template <class T, int R, int NV>
-static void backward_tile(const T* grad_gates, int64_t gates_stride, int64_t in_tile, const T* panel, int64_t hidden,
-                          int64_t first, int64_t end, bool backwards, Accumulator<T>* grad_h, int64_t stride) {
-  using S = Simd<Accumulator<T>>;
-  constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
-  const bool at_once = kMatrix && end - first == hidden;
-  const int64_t rows = kMatrix ? in_tile : R, count = at_once ? kGates * hidden : end - first;
-  for (int64_t k = 0; k < (at_once ? 1 : kGates); ++k) {
-    const int64_t start = at_once ? 0 : (backwards ? kGates - 1 - k : k) * hidden + first;
-    typename S::V acc[R][NV];
-    multiply<T>(acc, grad_gates + start, gates_stride, {panel, kGates * hidden, start, count}, backwards);
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
-      for (int n = 0; n < NV; ++n) {
-        Accumulator<T>* to = grad_h + r * stride + n * S::kLanes;
-        S::store(to, k ? S::load(to) + acc[r][n] : acc[r][n]);
-      }
-  }
-}
-
 // Gives out grad_h0 and grad_c0 of rows [row, end), all of whose steps have been walked: a part's share of the columns.
 template <class T>
 static void finish_rows(const LstmBackward<T>& p, int64_t direction, const BackwardState<T>& state, int64_t row,
@@ -240,6 +217,7 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     return smaller(divide_up(rows, size) * part / team.parts * size, rows);
   };
 
+  const bool from_zero = p.grad_w_hh && all_zero(p.h0 + direction * s.rows * P, s.rows * P);
   Member me{member};
   int64_t phase = 0;
   for (int64_t step = 0; step < s.steps;) {
@@ -277,31 +255,19 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
         backward_cell<T, kProjected>(p, direction, position + r, r, before, state, unit, unit_end,
                                      gates + r * gates_stride, chunk.m + (in_chunk + r) * H);
       }
-      const int64_t rows = share.row_end - share.row;
-      const auto tile = [&]<int R, int NV>(int64_t r, int64_t in_tile, int64_t column) {
-        r += share.row;
-        if (step + 1 < s.steps) {  // each group of columns has the rows of its tile ask for as large a share of them
-          const auto ask_until = [&](int64_t c) { return unit + divide_up((unit_end - unit) * c / h_stride, L) * L; };
-          prefetch_cells(p, direction, time(step + 1), r, r + in_tile, ask_until(column),
-                         smaller(ask_until(column + NV * L), unit_end));
-        }
-        backward_tile<T, R, NV>(gates + r * gates_stride, gates_stride, in_tile, panels + column * kGates * H, H, unit,
-                                unit_end, backwards, state.grad_h(1 - state.set, rows_shared ? 0 : part, r) + column,
-                                h_stride);
+      // Rows from here on started with this step: their product is h0's gradient, which may not be needed.
+      const int64_t started = step + 1 == s.steps ? 0 : direction ? s.batch_sizes[time(step + 1)] : alive;
+      const int64_t rows = larger(0, smaller(share.row_end, p.grad_h0 ? alive : started) - share.row);
+      // Each group of columns has the rows of its tile ask for as large a share of the next step's cells.
+      const auto prefetch = [&](int64_t r, int64_t count, int64_t column, int64_t column_end) {
+        if (step + 1 == s.steps) return;
+        const auto until = [&](int64_t c) { return unit + divide_up((unit_end - unit) * c / h_stride, L) * L; };
+        prefetch_cells(p, direction, time(step + 1), share.row + r, share.row + r + count, until(column),
+                       smaller(until(column_end), unit_end));
       };
-      // What the matrix unit's tiles have to fill: all units of all gates, or where those of a part lie in each gate.
-      const int64_t depth = unit_end - unit == H ? kGates * H : H | unit | unit_end;
-      const int64_t width = (rows == 1 ? kOneRowGroups : 1) * kGroup * L, columns = divide_up(h_stride, width);
-      for (int64_t i = 0; i < columns; ++i) {
-        const int64_t column = (backwards ? columns - 1 - i : i) * width;
-        if (rows == 1)
-          with_vectors<T, kOneRowGroups * kGroup>(h_stride - column,
-                                                  [&]<int NV>() { tile.template operator()<1, NV>(0, 1, column); });
-        else
-          for_product_tiles<T>(rows, depth, [&]<int R>(int64_t r, int64_t n) {
-            with_vectors<T>(h_stride - column, [&]<int NV>() { tile.template operator()<R, NV>(r, n, column); });
-          });
-      }
+      multiply_gates<T>({H, unit, unit_end, backwards, team.exceeds_cache}, gates + share.row * gates_stride,
+                        gates_stride, rows, panels, h_stride,
+                        state.grad_h(1 - state.set, rows_shared ? 0 : part, share.row), prefetch);
     };
     const auto alive_at = [&](int64_t step) { return s.batch_sizes[time(step)]; };
     while (step < chunk_end) {
@@ -320,9 +286,11 @@ static void backward_steps(const LstmBackward<T>& p, int64_t direction, const T*
     run_phase(team, me, phase++, [&](int64_t part) {
       char* const own = own_scratch + part * chunk_scratch_bytes<T>(chunk_columns(s));
       const int64_t R = kGradRows<T>, rows = kGates * H;
-      if (p.grad_w_hh)
-        weight_grad<T>(p, direction, chunk, chunk.grad_gates, gates_stride, pack_h<T>, P, share(rows, R, part),
+      if (p.grad_w_hh) {
+        const Chunk<T> summed = from_zero ? chunk.without_first_step(s, direction) : chunk;
+        weight_grad<T>(p, direction, summed, summed.grad_gates, gates_stride, pack_h<T>, P, share(rows, R, part),
                        share(rows, R, part + 1), first_chunk, p.grad_w_hh + direction * rows * P, own);
+      }
       if (kProjected && p.grad_w_hr)
         weight_grad<T>(p, direction, chunk, chunk.grad_h, P, pack_m<T>, H, share(P, R, part), share(P, R, part + 1),
                        first_chunk, p.grad_w_hr + direction * P * H, own);

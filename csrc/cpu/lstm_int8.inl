@@ -96,7 +96,7 @@ struct Int8State {
 // What a vector of units of one row reads and writes, beside its sums.
 struct Int8Cell {
   const float* scales;     // kUnits from one gate to the next
-  const int32_t* offsets;  // as many
+  const int32_t* offsets;  // as many; null where there is no product to take them from
   const float* table;      // H from one gate to the next
   int64_t hidden, count;   // H, and the units that there are
   float *h, *c;
@@ -111,7 +111,7 @@ static __attribute__((noinline)) void int8_cell(const Ints* sums, const Int8Cell
   Floats gates[kGates];
 #pragma GCC unroll 4
   for (int g = 0; g < kGates; ++g) {
-    const Ints offset = kUnsignedH ? load_ints(at.offsets + g * Int8Weights::kUnits) : Ints{};
+    const Ints offset = kUnsignedH && at.offsets ? load_ints(at.offsets + g * Int8Weights::kUnits) : Ints{};
     const Floats scale = S::load(at.scales + g * Int8Weights::kUnits);
     gates[g] =
         __builtin_convertvector(sums[g] - offset, Floats) * scale + S::load_first(at.table + g * at.hidden, at.count);
@@ -127,12 +127,12 @@ static __attribute__((noinline)) void int8_cell(const Ints* sums, const Int8Cell
   if (at.output) S::store_first(at.output, cell.h, at.count);
 }
 
-// One block of 16 units for the R rows from `row` on; row 0 of the step is at `position`.
+// One block of 16 units for the R rows from `row` on; row 0 of the step is at `position`.  from_zero: h is zero.
 template <int R>
 static void int8_tile(const LstmForward<float>& p, const Int8Weights& w, int64_t direction, int64_t position,
-                      int64_t row, int64_t block, bool backwards, const Int8State& state, int now) {
+                      int64_t row, int64_t block, bool backwards, bool from_zero, const Int8State& state, int now) {
   const int64_t H = p.shape.hidden, P = padded<float>(H), stride = int8_stride(H);
-  const int64_t fours = Int8Weights::depth(H) / Int8Weights::kFour;
+  const int64_t fours = from_zero ? 0 : Int8Weights::depth(H) / Int8Weights::kFour;
   const int64_t place_of_block = direction * Int8Weights::blocks(H) + block;
   const int8_t* panel = w.numbers + place_of_block * Int8Weights::block_size(H);
   // The table's rows come from anywhere in it: asked for now, they are there when the product is done.
@@ -160,8 +160,8 @@ static void int8_tile(const LstmForward<float>& p, const Int8Weights& w, int64_t
       const int64_t n = position + row + r, at = (row + r) * P + unit;
       float* output = nullptr;
       if (p.output) output = p.output + ((p.place ? p.place[n] : n) * p.shape.directions + direction) * H + unit;
-      int8_cell(sums[r], {w.scales + first, w.offsets + first, table[r] + lane, H, count, state.h + at, state.c + at,
-                          state.quantised[1 - now] + (row + r) * stride + unit, output});
+      int8_cell(sums[r], {w.scales + first, from_zero ? nullptr : w.offsets + first, table[r] + lane, H, count,
+                          state.h + at, state.c + at, state.quantised[1 - now] + (row + r) * stride + unit, output});
     }
   }
 }
@@ -194,6 +194,8 @@ static void int8_forward(const LstmForward<float>& p, const Int8Weights& weights
     const int64_t t = direction ? s.steps - 1 - step : step;
     const int64_t alive = s.batch_sizes[t], position = s.offsets[t];
     const bool backwards = s.rows <= kFewRows && t % 2;
+    // Rows from here on start with this step, from zero.
+    const int64_t zero = step == 0 ? 0 : direction ? s.batch_sizes[t + 1] : alive;
     // Rows from here on end with this step.
     const int64_t going_on = step + 1 == s.steps ? 0 : direction ? alive : s.batch_sizes[t + 1];
     run_phase(team, me, phase++, [&](int64_t part) {
@@ -201,7 +203,8 @@ static void int8_forward(const LstmForward<float>& p, const Int8Weights& weights
       for (int64_t i = share.block; i < share.block_end; ++i) {
         const int64_t block = backwards ? share.block + share.block_end - 1 - i : i;
         for_tiles<kInt8TileRows>(share.row_end - share.row, [&]<int R>(int64_t r) {
-          int8_tile<R>(p, weights, direction, position, share.row + r, block, backwards, state, now);
+          int8_tile<R>(p, weights, direction, position, share.row + r, block, backwards, share.row + r >= zero, state,
+                       now);
         });
       }
       const int64_t unit = share.block * Int8Weights::kUnits;

@@ -31,6 +31,21 @@ static TEXTCLF_INLINE void convert_rows(const From* from, int64_t from_stride, T
     }
 }
 
+// Whether all bits of `count` numbers are zero.
+template <class T>
+static TEXTCLF_INLINE bool all_zero(const T* numbers, int64_t count) {
+  const char* const bytes = reinterpret_cast<const char*>(numbers);
+  const int64_t size = count * int64_t(sizeof(T));
+  uint64_t bits = 0;
+  for (int64_t i = 0; i + 8 <= size; i += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, bytes + i, 8);
+    bits |= word;
+  }
+  for (int64_t i = size / 8 * 8; i < size; ++i) bits |= uint8_t(bytes[i]);
+  return bits == 0;
+}
+
 // Scratch memory, in whole cache lines.
 template <class T>
 static TEXTCLF_INLINE int64_t line_bytes(int64_t count) {
@@ -74,11 +89,34 @@ static constexpr bool kHasMatrixUnit = MatrixUnit<T>::kRows > 0;
 template <class T>
 static constexpr int64_t kRowsBeyond = kHasMatrixUnit<T> ? MatrixUnit<T>::kRows - 1 : 0;
 
-// The rows [first, first + count) of a panel of `depth` rows.
+// The rows [first, first + count) of a panel of `depth` rows; and what many rows ask for while they are multiplied, see
+// PanelAhead.
 template <class T>
 struct PanelRows {
   const T* panel;
   int64_t depth, first, count;
+  const T* ahead = nullptr;
+};
+
+// A panel that the second-level cache does not keep from step to step comes to it from the third one, of which a core
+// of some servers reads 14 bytes a cycle, while a tile of rows takes 21.  The first tile of a panel would wait for it.
+// So the tiles behind that one, which find their panel in the second level, ask for the next: kLines lines of 64 bytes
+// in each step of their product.  On an Ice Lake at H = 512 and 16 rows a thread inference is 1.15 times as fast, and
+// the backward 1.09 times.
+template <class T>
+struct PanelAhead {
+  static constexpr int64_t kLines = 2, kLine = 64 / int64_t(sizeof(T));
+
+  const T* next = nullptr;  // null: nothing is asked for
+  int64_t size = 0;         // its numbers
+  int64_t steps = 0;        // of a tile's product
+  int64_t tiles = 0;        // that have begun
+
+  // From where on the tile asks that begins now; null: for nothing.
+  TEXTCLF_INLINE const T* begin_tile() {
+    const int64_t first = (tiles++ - 1) * steps * kLines * kLine;
+    return next && first >= 0 && first < size ? next + first : nullptr;
+  }
 };
 
 // acc (R, NV vectors) += a (R rows of `count` numbers, `stride` apart) @ rows of a panel (count, NV vectors), from the
@@ -87,7 +125,7 @@ struct PanelRows {
 // A panel is stored in streams, as wide as the registers hold sums for a whole tile of rows: tile by tile one is walked
 // after the other.  Few rows would have too few sums under way so (a multiply-add takes four cycles, and two begin in
 // each): they walk all streams side by side.  Either way the sums are the same.
-template <class T, int R, int NV, int kStep = 1, int kFirst = 0>
+template <class T, int R, int NV, int kStep = 1, int kFirst = 0, bool kAhead = false>
 static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride,
                                         const PanelRows<T>& rows) {
   using M = Product<T>;
@@ -105,7 +143,12 @@ static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const
               (kFirst + n - stream) * Simd<T>::kLanes * M::kPair;
   }
   const T* x_at = a + start;
+  [[maybe_unused]] const T* ahead = rows.ahead;
   const auto row = [&]() TEXTCLF_INLINE_LAMBDA {
+    if constexpr (kAhead)
+#pragma GCC unroll 4
+      for (int line = 0; line < PanelAhead<T>::kLines; ++line, ahead += PanelAhead<T>::kLine)
+        __builtin_prefetch(ahead, 0, 2);
     decltype(M::weights(a)) w[kTogether];
 #pragma GCC unroll 8
     for (int n = 0; n < kTogether; ++n) {
@@ -135,7 +178,7 @@ static TEXTCLF_INLINE void multiply_add(typename Simd<T>::V (&acc)[R][NV], const
 // Few rows (kFewRows) wait for W_hh: every other step then walks it from its end, and so begins with what the step
 // before has left in the nearest cache: 8 % at H = 128, 6 % at H = 512.  Many rows would lose 2 %.  By t, not by the
 // step's number: a row's sums do not depend on how long the others are.
-template <class T, int R, int NV>
+template <class T, int R, int NV, bool kAhead = false>
 static TEXTCLF_INLINE void multiply(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride,
                                     const PanelRows<T>& rows, bool backwards = false) {
   if constexpr (kHasMatrixUnit<T> && R == MatrixUnit<T>::kRows) {
@@ -145,8 +188,11 @@ static TEXTCLF_INLINE void multiply(typename Simd<T>::V (&acc)[R][NV], const T* 
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int n = 0; n < NV; ++n) acc[r][n] = typename Simd<T>::V{};
-    if (R <= kFewRows && backwards)
+    constexpr bool kFew = R <= kFewRows, kAsks = R > kFewRows && kAhead;
+    if (kFew && backwards)
       multiply_add<T, R, NV, -1>(acc, a, stride, rows);
+    else if (kAsks && rows.ahead)
+      multiply_add<T, R, NV, 1, 0, kAsks>(acc, a, stride, rows);
     else
       multiply_add<T, R, NV>(acc, a, stride, rows);
   }
