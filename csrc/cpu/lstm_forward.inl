@@ -32,6 +32,32 @@ static TEXTCLF_INLINE void multiply_input(typename Simd<T>::V (&sum)[R][NV], con
   }
 }
 
+// A store waits for its line, and those behind it wait as well: a tile's, each in another line of memory beyond the
+// second-level cache, took 60 ns each on an Ice Lake.  Where a call writes as much as this, a tile asks for its lines
+// before its product: projections are 1.14 times as fast, a training step of B = 32, T = 256 and H = 128 is 1.06 times.
+// Less stays in that cache, and to ask takes 2 to 4 %.
+constexpr int64_t kFarBytes = int64_t(1) << 22;
+
+template <class T>
+static bool writes_far(const LstmForward<T>& p) {
+  const int64_t numbers = (p.output ? p.shape.width() : 0) + (p.activations ? (kGates + 1) * p.shape.hidden : 0);
+  return p.shape.positions * numbers * int64_t(sizeof(T)) >= kFarBytes;
+}
+
+// For what forward_tile writes of a position, from `unit` on, a vector of each kind.
+template <class T, bool kProjected>
+static TEXTCLF_INLINE void ask_to_write(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t unit) {
+  const int64_t H = p.shape.hidden, n = direction * p.shape.positions + position;
+  if (!kProjected && p.output) {
+    const int64_t place = p.place ? p.place[position] : position;
+    __builtin_prefetch(p.output + (place * p.shape.directions + direction) * H + unit, 1);
+  }
+  if (!p.activations) return;
+  __builtin_prefetch(p.cells + n * H + unit, 1);
+#pragma GCC unroll 4
+  for (int g = 0; g < kGates; ++g) __builtin_prefetch(p.activations + (n * kGates + g) * H + unit, 1);
+}
+
 // Rows [row, row_end) of the table of gates, from those of x.  A block's panel of W_ih, at I = 100 and 8 lanes 13 kB,
 // is read for some tiles of rows while it is in the first-level cache.
 template <class T>
@@ -39,6 +65,7 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
   using S = Simd<T>;
   using A = Accumulator<T>;
   const int64_t H = p.shape.hidden, I = p.shape.input, depth = H + I;
+  const bool far = p.shape.gate_rows * kGates * H * int64_t(sizeof(A)) >= kFarBytes;
   constexpr int64_t kRows = 4 * kTileRows;
   for (; row < row_end; row += kRows)
     for (int64_t block = 0; block < forward_blocks<T>(H); ++block) {
@@ -46,15 +73,20 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
       const T* const panel = panels + unit * kGates * depth;
       for_tiles(smaller(kRows, row_end - row), [&]<int R>(int64_t r) {
         for (int64_t gate = 0; gate < kGates; gate += kTileVectors) {  // a stream of the panel
+          A* const to = p.projected_x + ((direction * p.shape.gate_rows + row + r) * kGates + gate) * H + unit;
+          if (far)
+#pragma GCC unroll 8
+            for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+              for (int g = 0; g < kTileVectors; ++g) __builtin_prefetch(to + (i * kGates + g) * H, 1);
           typename S::V acc[R][kTileVectors];
           multiply_input<T>(acc, p.x + (row + r) * I, I, panel + gate * S::kLanes * depth, depth, H);
 #pragma GCC unroll 4
           for (int g = 0; g < kTileVectors; ++g) {
             typename S::V bias = {};
             if (p.bias) bias = Simd<A>::load_first(p.bias + (direction * kGates + gate + g) * H + unit, count);
-            A* const to = p.projected_x + ((direction * p.shape.gate_rows + row + r) * kGates + gate + g) * H + unit;
 #pragma GCC unroll 8
-            for (int i = 0; i < R; ++i) Simd<A>::store_first(to + i * kGates * H, acc[i][g] + bias, count);
+            for (int i = 0; i < R; ++i) Simd<A>::store_first(to + (i * kGates + g) * H, acc[i][g] + bias, count);
           }
         }
       });
@@ -63,12 +95,11 @@ static void project_input(const LstmForward<T>& p, int64_t direction, const T* p
 
 // kBlocks blocks of kLanes units for R rows of a step, of the matrix unit's for `in_tile` of them: the product, the
 // activations, the new c and the cell's output m, which is h where it is not projected.
-// kInput: the input half of the gates is computed here, too, from x.  Of few rows `order` says how h is multiplied;
-// terms: P, or none where h is zero.
+// kInput: the input half of the gates is computed here, too, from x.  far: what is written is, see writes_far.
 template <class T, int R, int kBlocks, bool kProjected, bool kInput, class F>
 static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t position, int64_t in_tile,
-                         int64_t first_block, const T* panels, const ProductOrder<F>& order, const T* h, int64_t terms,
-                         T* m, Accumulator<T>* c, const T* ahead) {
+                         int64_t first_block, const T* panels, const ProductOrder<T, F>& order, bool far, const T* h,
+                         T* m, Accumulator<T>* c) {
   using A = Accumulator<T>;
   using S = Simd<T>;
   using V = typename S::V;
@@ -92,10 +123,12 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
       for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
     }
   }
+  if (R > kFewRows && far)
+    for (int r = 0; r < rows; ++r) ask_to_write<T, kProjected>(p, direction, position + r, first_block * S::kLanes);
   if constexpr (R <= kFewRows)
-    multiply_halves<T>(acc, h, h_stride, {panel, depth, 0, terms}, order);
+    multiply_halves<T>(acc, h, h_stride, {panel, depth, 0, order.terms}, order);
   else
-    multiply<T, R, kBlocks * kGates, true>(acc, h, h_stride, {panel, depth, 0, terms, ahead});
+    multiply<T, R, kBlocks * kGates, true>(acc, h, h_stride, {panel, depth, 0, order.terms, order.ahead});
 
   // What the second stage of the cells takes from the first.
   V c_next[kBlocks][R], one_o[kBlocks][R];
@@ -190,6 +223,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
                          kGates * H * P * int64_t(sizeof(T)) <= kShortStep;
   const int64_t split = in_halves ? forward_blocks<T>(P) / 2 * L : 0;
   const bool asks_ahead = team.exceeds_cache && (kTileVectors == kGates || !s.input);  // what is next is in one piece
+  const bool far = writes_far(p);
   const bool linked = !kProjected && in_halves && team.parts == 2 && !rows_shared(1) && !rows_shared(s.rows);
 
   Member me{member};
@@ -233,7 +267,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
     T* const m = kProjected ? unprojected : h[(step + 1) % 2];
     const Share share = share_step(team, part, alive, blocks);
     const int64_t rows = share.row_end - share.row, span = share.block_end - share.block;
-    PanelAhead<T> ahead{};
+    PanelAhead<T> ahead;
     const auto tile = [&]<int R, int kBlocks>(int64_t r, int64_t in_tile, int64_t i) {
       const int64_t block = backwards ? share.block_end - kBlocks - i : share.block + i;
       r += share.row;
@@ -245,10 +279,10 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
         if (begins) between();
       };
       const int64_t terms = r < zero ? P : 0;
-      const ProductOrder order{smaller(split, terms), second_first, backwards, between_first};
-      forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, order,
-                                                      h_now + r * h_stride, terms, m + r * stride, c + r * stride,
-                                                      ahead.begin_tile());
+      const ProductOrder<T, decltype(between_first)> order{terms,        ahead.begin_tile(), smaller(split, terms),
+                                                           second_first, backwards,          between_first};
+      forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, order, far,
+                                                      h_now + r * h_stride, m + r * stride, c + r * stride);
     };
     int64_t i = 0;
     const auto side_by_side = [&]<int R, int kBlocks>() {

@@ -198,17 +198,20 @@ static TEXTCLF_INLINE void multiply(typename Simd<T>::V (&acc)[R][NV], const T* 
   }
 }
 
-// How few rows are multiplied: rows [0, split) of a panel and those from there on, either of which may be the first, as
-// their sums are added at the end; between(), when the first is done.
-template <class F>
+// How h is multiplied: `terms` numbers of it, or none where it is zero; many rows ask for what is `ahead` (PanelAhead).
+// Few rows take rows [0, split) of a panel and those from there on, either of which may be the first, as their sums are
+// added at the end; between(), when the first is done.
+template <class T, class F>
 struct ProductOrder {
+  int64_t terms;
+  const T* ahead;
   int64_t split;
   bool second_first, backwards;
   const F& between;
 };
 template <class T, int R, int NV, class F>
 static TEXTCLF_INLINE void multiply_halves(typename Simd<T>::V (&acc)[R][NV], const T* a, int64_t stride,
-                                           const PanelRows<T>& rows, const ProductOrder<F>& order) {
+                                           const PanelRows<T>& rows, const ProductOrder<T, F>& order) {
   const auto half = [&](typename Simd<T>::V(&sum)[R][NV], bool second) TEXTCLF_INLINE_LAMBDA {
     const int64_t first = second ? order.split : 0, count = second ? rows.count - order.split : order.split;
     multiply<T>(sum, a + first, stride, {rows.panel, rows.depth, rows.first + first, count}, order.backwards);
