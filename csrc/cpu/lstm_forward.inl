@@ -109,6 +109,8 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
   constexpr bool kMatrix = R == MatrixUnit<T>::kRows;
   const int64_t rows = kMatrix ? in_tile : R;
   const T* const panel = panels + first_block * S::kLanes * kGates * depth;
+  if (R > kFewRows && !kInput && far)
+    for (int r = 0; r < rows; ++r) ask_to_write<T, kProjected>(p, direction, position + r, first_block * S::kLanes);
   V acc[R][kBlocks * kGates], from_x[kInput ? R : 1][kBlocks * kGates];
   const A* table[R];
   if constexpr (kInput) {
@@ -123,12 +125,10 @@ static void forward_tile(const LstmForward<T>& p, int64_t direction, int64_t pos
       for (int g = 0; g < kGates; ++g) __builtin_prefetch(table[r] + g * H + first_block * S::kLanes);
     }
   }
-  if (R > kFewRows && far)
-    for (int r = 0; r < rows; ++r) ask_to_write<T, kProjected>(p, direction, position + r, first_block * S::kLanes);
   if constexpr (R <= kFewRows)
     multiply_halves<T>(acc, h, h_stride, {panel, depth, 0, order.terms}, order);
-  else
-    multiply<T, R, kBlocks * kGates, true>(acc, h, h_stride, {panel, depth, 0, order.terms, order.ahead});
+  else  // beside from_x there are no registers left for two ways: with both, the sums of either lay in memory
+    multiply<T, R, kBlocks * kGates, !kInput>(acc, h, h_stride, {panel, depth, 0, order.terms, order.ahead});
 
   // What the second stage of the cells takes from the first.
   V c_next[kBlocks][R], one_o[kBlocks][R];
@@ -222,7 +222,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
   const bool in_halves = s.rows <= kFewRows && (!kHasMatrixUnit<T> || s.rows < MatrixUnit<T>::kLeastRows) &&
                          kGates * H * P * int64_t(sizeof(T)) <= kShortStep;
   const int64_t split = in_halves ? forward_blocks<T>(P) / 2 * L : 0;
-  const bool asks_ahead = team.exceeds_cache && (kTileVectors == kGates || !s.input);  // what is next is in one piece
+  const bool asks_ahead = !kInput && team.exceeds_cache && (kTileVectors == kGates || !s.input);  // next: in one piece
   const bool far = writes_far(p);
   const bool linked = !kProjected && in_halves && team.parts == 2 && !rows_shared(1) && !rows_shared(s.rows);
 
@@ -279,8 +279,9 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
         if (begins) between();
       };
       const int64_t terms = r < zero ? P : 0;
-      const ProductOrder<T, decltype(between_first)> order{terms,        ahead.begin_tile(), smaller(split, terms),
-                                                           second_first, backwards,          between_first};
+      const ProductOrder<T, decltype(between_first)> order{
+          terms,        asks_ahead ? ahead.begin_tile() : nullptr, smaller(split, terms), second_first, backwards,
+          between_first};
       forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, order, far,
                                                       h_now + r * h_stride, m + r * stride, c + r * stride);
     };
@@ -295,8 +296,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
     for (; i < span; ++i) {
       if (asks_ahead) {
         const int64_t next = share.block + (i + 1 < span ? i + 1 : 0);  // after the last one, the next step's first
-        ahead = {panels + next * L * kGates * (P + s.input), L * kGates * (kInput ? P + s.input : P),
-                 P / Product<T>::kPair};
+        ahead = {panels + next * L * kGates * (P + s.input), L * kGates * P, P / Product<T>::kPair};
       }
       for_product_tiles<T>(rows, P, [&]<int R>(int64_t r, int64_t n) { tile.template operator()<R, 1>(r, n, i); });
     }
