@@ -22,8 +22,8 @@ LENGTHS = {
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_results_and_gradients(isa: str, hidden: int, lengths: str) -> None:
-    for directions, input in ((1, 0), (2, 3)):
-        layer = Layer(hidden, LENGTHS[lengths], directions, True, input=input)
+    for directions, input, with_index in ((1, 0, True), (2, 3, True), (1, 3, False)):
+        layer = Layer(hidden, LENGTHS[lengths], directions, with_index, input=input)
         for dtype in (torch.float32, torch.bfloat16):
             for count in (1, 2):
                 with threads(count):
