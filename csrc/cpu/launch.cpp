@@ -124,12 +124,12 @@ bool panels_fit(const T* last) {
 // I = H = 64, 1.4 at 100 and 128, 1.7 at 256, 1.5 at 300 and 512 (1.0 to 1.2 times in training); two 1.0 to 1.5 times.
 // More gain only where the weights come from the third-level cache, and nobody where they stay in the first.  On an Ice
 // Lake at I = 300 and H = 384 or 512, which asks for W_hh ahead then (PanelAhead), 8, 16 and 32 rows are 1.08 to 1.18
-// times as fast; if the gates are no larger than the memory that is kept from call to call (memory.cpp).
+// times as fast; if the gates are no larger than the memory that is kept from call to call.
 bool projects_first(const LstmShape& shape, int64_t number_bytes) {
   const int64_t bytes = 4 * shape.hidden * (shape.hidden + shape.input) * number_bytes;
   if (cache_bytes() == 0 || bytes <= cache_bytes()) return bytes > (int64_t(1) << 16) && shape.rows <= 2;
   const int64_t gates_bytes = shape.directions * shape.positions * 4 * shape.hidden * number_bytes;
-  return shape.rows <= 4 || gates_bytes <= (int64_t(1) << 27);
+  return shape.rows <= 4 || gates_bytes <= int64_t(kMostKeptBlocks);
 }
 
 template <class T>

@@ -279,7 +279,7 @@ static void forward_steps(const LstmForward<T>& p, int64_t direction, const T* p
         if (begins) between();
       };
       const int64_t terms = r < zero ? P : 0;
-      const ProductOrder<T, decltype(between_first)> order{
+      const ProductOrder order{
           terms,        asks_ahead ? ahead.begin_tile() : nullptr, smaller(split, terms), second_first, backwards,
           between_first};
       forward_tile<T, R, kBlocks, kProjected, kInput>(p, direction, position + r, in_tile, block, panels, order, far,

@@ -57,7 +57,6 @@ void* allocate(size_t bytes) {
 }
 
 constexpr size_t kHeader = 64;  // before a block's data: its size
-constexpr size_t kMostKeptBlocks = size_t(128) << 20;
 
 size_t& size_of(void* data) { return *reinterpret_cast<size_t*>(static_cast<char*>(data) - kHeader); }
 void free_block(void* data) {

@@ -31,14 +31,15 @@ class Scratch {
   bool kept_;
 };
 
-// Memory for large tensors: given back, it is kept for the next one, up to 128 MB in all. The C library gives blocks of
-// this size back to the system, call after call, or not, as it happens: a gradient of 4 MB was seen to take 600 us to
-// zero, and takes 50 in kept memory; an output of 4 MB met 180 or 280 page faults a call in three processes out of
+// Memory for large tensors: given back, it is kept for the next one, up to so much in all. The C library gives blocks
+// of this size back to the system, call after call, or not, as it happens: a gradient of 4 MB was seen to take 600 us
+// to zero, and takes 50 in kept memory; an output of 4 MB met 180 or 280 page faults a call in three processes out of
 // four, 0.9 to 1.9 ms of the system's time beside 2.7 ms of work. 64-byte aligned, uninitialized; any thread may give
 // it back.
 //
 // A block may be larger than asked for: by less than an eighth where somebody may keep it for long (tight), up to twice
 // as large where it is sure to be given back soon (loose).
+constexpr size_t kMostKeptBlocks = size_t(128) << 20;
 enum class BlockFit { kLoose, kTight };
 void* take_block(size_t bytes, BlockFit fit = BlockFit::kLoose);
 void give_back_block(void* data);
